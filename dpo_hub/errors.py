@@ -1,0 +1,81 @@
+"""Everything that can go wrong for a reason the user can act on.
+
+    DPOHubError
+    ├── PreferencesError (ValueError)     a preference file, or a row or column of it
+    ├── RecipeError (ValueError)          a setting
+    ├── ModelError (ValueError)           a base model that cannot be loaded or trained
+    ├── RunError (RuntimeError)           a run that is not there, or not in the state asked for
+    ├── DiskFullError (OSError)           no room to write
+    ├── MissingExtraError (ImportError)   a part of the package that was not installed
+    └── PublishError (RuntimeError)       the Hub said no
+
+A message says what, where, and what to do next, in a sentence or two. They are translated at two edges only: the command
+line (stderr, exit code 2) and the app.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class DPOHubError(Exception):
+    """Root of all errors that `dpo_hub` raises on purpose."""
+
+
+class PreferencesError(DPOHubError, ValueError):
+    """A preference file cannot be read as pairs."""
+
+
+class RecipeError(DPOHubError, ValueError):
+    """A setting is out of range or contradicts another."""
+
+
+class ModelError(DPOHubError, ValueError):
+    """A base model cannot be loaded or trained."""
+
+
+class RunError(DPOHubError, RuntimeError):
+    """A run is not there, or not in the state that was asked for."""
+
+
+class DiskFullError(DPOHubError, OSError):
+    """There is no room to write."""
+
+
+class MissingExtraError(DPOHubError, ImportError):
+    """A part of the package was not installed."""
+
+
+class PublishError(DPOHubError, RuntimeError):
+    """The Hub refused, or could not be reached."""
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def telling_disk_full(where: object) -> Iterator[None]:
+    """Turn "no room" from any writer, safetensors among them, into a `DiskFullError` that names *where*."""
+    try:
+        yield
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number in _NO_ROOM or any(f"os error {code})" in str(error) for code in _NO_ROOM):
+            raise DiskFullError(
+                f"No room to write under {where}. Free some space, or set DPO_HUB_HOME to a folder on another disk, "
+                "and start again."
+            ) from error
+        raise
+
+
+@contextmanager
+def needing_extra(extra: str) -> Iterator[None]:
+    """Turn a failed import into the `pip install` that mends it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"This needs the package {error.name}, which is not installed. Run: pip install 'dpo_hub[{extra}]'"
+        ) from error

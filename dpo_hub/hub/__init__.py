@@ -1,0 +1,1 @@
+"""To the Hugging Face Hub: cards and publishing. Loads no torch."""

@@ -1,0 +1,3 @@
+from ..run import Run
+def render_card(run: Run) -> str:
+    return "card"

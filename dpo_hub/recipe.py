@@ -1,0 +1,70 @@
+"""What to train and how. The command line's options and the app's fields derive from these fields."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from .errors import RecipeError
+
+DEMO_MODEL = "demo"
+"""The name of the base model that ships with the package."""
+
+LOSS_TYPES = ("sigmoid", "hinge", "ipo", "robust", "apo_zero", "apo_down", "sigmoid_norm")
+
+
+def _setting(default: Any, help: str, *, low: float | None = None, high: float | None = None) -> Any:
+    return field(default=default, metadata={"help": help, "low": low, "high": high})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All settings of a run. The same recipe on the same pairs gives the same adapter.
+
+    The loss is DPO's, L = −log σ(β·[(log π − log π_ref)(chosen) − (log π − log π_ref)(rejected)]) (Rafailov et al.
+    2023, equation 7), or another of its family by `loss`, plus `sft_weight` times the mean negative log-likelihood of
+    the chosen reply, which keeps the policy fluent.
+
+    Raises:
+        RecipeError: a setting is out of range; the message names it, its value and the range.
+    """
+
+    model: str = _setting(DEMO_MODEL, "Base model: 'demo', a Hub id, or a folder.")
+    beta: float = _setting(0.1, "How close the policy stays to the base model; higher is closer.", low=1e-4, high=10)
+    loss: str = _setting("sigmoid", f"Preference loss: {', '.join(LOSS_TYPES)}.")
+    sft_weight: float = _setting(0.1, "Weight of the likelihood of chosen replies beside it.", low=0, high=10)
+    learning_rate: float = _setting(1e-5, "Peak learning rate.", low=0, high=1)
+    epochs: float = _setting(1.0, "Passes over the training pairs.", low=0.01, high=100)
+    batch_size: int = _setting(8, "Pairs a step on the device.", low=1, high=4096)
+    accumulation: int = _setting(1, "Steps whose gradients are summed before an update.", low=1, high=4096)
+    lora_r: int = _setting(16, "Rank of the LoRA adapter.", low=1, high=1024)
+    lora_alpha: int = _setting(32, "Scale of the LoRA adapter; twice the rank is usual.", low=1, high=4096)
+    max_length: int = _setting(1024, "Longest prompt and reply together, in tokens.", low=8, high=1_000_000)
+    held_out: float = _setting(0.1, "Share of prompts kept aside to measure with.", low=0.001, high=0.9)
+    seed: int = _setting(0, "Seed of everything random.", low=0, high=2**31 - 1)
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            value, low, high = getattr(self, setting.name), setting.metadata["low"], setting.metadata["high"]
+            if low is not None and not low <= value <= high:
+                raise RecipeError(f"{setting.name} is {value}; it must lie between {low:g} and {high:g}.")
+        if self.loss not in LOSS_TYPES:
+            raise RecipeError(f"loss is {self.loss!r}; it must be one of {', '.join(LOSS_TYPES)}.")
+
+    @classmethod
+    def for_model(cls, model: str = DEMO_MODEL, **settings: Any) -> Recipe:
+        """The safe recipe for *model*, with *settings* on top; those that are None are left as they were."""
+        start = DEMO_RECIPE if model == DEMO_MODEL else cls(model=model)
+        return replace(start, **{name: value for name, value in settings.items() if value is not None})
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        return cls(**json.loads(text))
+
+
+DEMO_RECIPE = Recipe(learning_rate=1e-3, epochs=1.0, batch_size=16, held_out=0.2)
+"""For the embedded model: tiny, so it learns fast and forgets fast. docs/decisions.md tells what was tried."""

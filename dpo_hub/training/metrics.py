@@ -1,0 +1,47 @@
+"""TRL's log keys, translated once into the project's words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+TRL_KEYS = {
+    "loss": "loss",
+    "margin": "rewards/margins",
+    "reward_accuracy": "rewards/accuracies",
+    "chosen_reward": "rewards/chosen",
+    "rejected_reward": "rewards/rejected",
+    "chosen_logp": "logps/chosen",
+    "rejected_logp": "logps/rejected",
+}
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """What one step measured, as means over its pairs.
+
+    Rewards and margin are in units of β·nats, log-probabilities in nats summed over the reply's tokens.
+    """
+
+    step: int
+    epoch: float
+    loss: float
+    margin: float
+    reward_accuracy: float
+    chosen_reward: float
+    rejected_reward: float
+    chosen_logp: float
+    rejected_logp: float
+
+
+def step_metrics(step: int, epoch: float, log: Mapping[str, float]) -> StepMetrics | None:
+    """Translate one of TRL's training logs, or return None where it is not a step's (the summary at the end)."""
+    if "rewards/margins" not in log:
+        return None
+    return StepMetrics(step, epoch, **{name: float(log[key]) for name, key in TRL_KEYS.items()})
+
+
+def evaluation(log: Mapping[str, float], pairs: int) -> dict[str, float]:
+    """Translate TRL's evaluation log of *pairs* held-out pairs."""
+    names = [f.name for f in fields(StepMetrics) if f.name in TRL_KEYS]
+    return {"pairs": pairs, **{name: float(log[f"eval_{TRL_KEYS[name]}"]) for name in names}}

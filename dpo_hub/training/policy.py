@@ -1,0 +1,79 @@
+"""The base model and its tokenizer, from wherever they are. Knows nothing of training or of runs."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from ..demo import MODEL
+from ..errors import ModelError, needing_extra
+from ..recipe import DEMO_MODEL
+
+with needing_extra("train"):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers.utils import logging as transformers_logging
+
+log = logging.getLogger(__name__)
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ message['role'] | capitalize }}: {{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"
+)
+"""For base models that bring no chat template of their own."""
+
+
+def device() -> torch.device:
+    """The device to train and to chat on: CUDA where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def dtype() -> torch.dtype:
+    """bfloat16 on CUDA, float32 on the CPU."""
+    return torch.bfloat16 if device().type == "cuda" else torch.float32
+
+
+def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
+    """Load a tokenizer that can pad and has a chat template, a plain one where the model brings none."""
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.chat_template is None:
+        log.warning("%s has no chat template: a plain one (User: … Assistant: …) is used and saved with the adapter.", source)
+        tokenizer.chat_template = PLAIN_TEMPLATE
+    return tokenizer
+
+
+def load_base(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load the base model *name* (`demo`, a folder, or a Hub id) onto the device, and its tokenizer.
+
+    Code that a model repository brings along is never run.
+
+    Raises:
+        ModelError: it is not there, cannot be reached, or is no text-generation model.
+    """
+    source = MODEL if name == DEMO_MODEL else name
+    try:
+        tokenizer = load_tokenizer(source)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype())
+    except (OSError, ValueError) as error:
+        raise ModelError(_why_not(name, error)) from error
+    return model.to(device()), tokenizer
+
+
+def _why_not(name: str, error: Exception) -> str:
+    """Say in a sentence or two why *name* did not load."""
+    said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if Path(name).is_dir():
+        return f"The folder {name} holds no model that can be loaded: {said} It needs config.json, weights and a tokenizer."
+    if "gated" in str(error).lower():
+        return f"The base model {name} is gated. Accept its terms on https://huggingface.co/{name}, then run: hf auth login"
+    return (
+        f"The base model {name} cannot be loaded: there is no such folder, and the Hub does not have it or cannot be "
+        f"reached ({said.rstrip('.')}). Check the name; 'demo' is the one that needs no download."
+    )

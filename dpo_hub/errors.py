@@ -9,8 +9,8 @@
     ├── MissingExtraError (ImportError)   a part of the package that was not installed
     └── PublishError (RuntimeError)       the Hub said no
 
-A message says what, where, and what to do next, in a sentence or two. They are translated at two edges only: the command
-line (stderr, exit code 2) and the app.
+A message says what, where, and what to do next, in a sentence or two. They are translated at two edges only: the
+command line (stderr, exit code 2) and the app.
 """
 
 from __future__ import annotations

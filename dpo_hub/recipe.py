@@ -11,7 +11,7 @@ from .errors import RecipeError
 DEMO_MODEL = "demo"
 """The name of the base model that ships with the package."""
 
-LOSS_TYPES = ("sigmoid", "hinge", "ipo", "robust", "apo_zero", "apo_down", "sigmoid_norm")
+LOSS_TYPES = ("sigmoid", "hinge", "ipo", "apo_zero", "apo_down", "sigmoid_norm")
 
 
 def _setting(default: Any, help: str, *, low: float | None = None, high: float | None = None) -> Any:

@@ -35,8 +35,8 @@ def home() -> Path:
 class State:
     """Where a run stands: `queued`, `running`, `finished`, `failed` or `stopped`, with the reason.
 
-    `steps` is how many there will be in all, 0 until that is known. `pid` and `pid_created` name the worker process for good: a later process may get the same number, but not the same
-    start time.
+    `steps` is how many there will be in all, 0 until that is known. `pid` and `pid_created` name the worker process for
+    good: a later process may get the same number, but not the same start time.
     """
 
     status: str
@@ -101,7 +101,9 @@ class Run:
         if not runs:
             raise RunError(f"There is no run {name}: no run was made yet under {home()}. Start with dpo-hub train.")
         some = ", ".join(run.id for run in (fitting or runs)[:3])
-        raise RunError(f"{'Several runs begin with' if fitting else 'There is no run'} {name}. Say which: {some}, or last.")
+        raise RunError(
+            f"{'Several runs begin with' if fitting else 'There is no run'} {name}. Say which: {some}, or last."
+        )
 
     @property
     def id(self) -> str:
@@ -121,10 +123,12 @@ class Run:
 
     @property
     def report(self) -> dict[str, Any]:
+        """What the preferences were: source, layout, rows, pairs, what was left out, and the split."""
         return self._json("report.json")
 
     @property
-    def evaluation(self) -> dict[str, Any]:
+    def evaluation(self) -> dict[str, float]:
+        """What the held-out pairs say of the adapter, in the words of `training.metrics.StepMetrics`."""
         return self._json("evaluation.json")
 
     @property
@@ -145,7 +149,9 @@ class Run:
         state = State(**self._json("state.json"))
         if state.status == "running" and not _alive(state):
             last = self.log_tail(1) or "its log is empty"
-            return replace(state, status="failed", reason=f"The worker process ended early; the last line of its log: {last}")
+            return replace(
+                state, status="failed", reason=f"The worker process ended early; the last line of its log: {last}"
+            )
         return state
 
     def set_state(self, state: State) -> None:
@@ -179,8 +185,18 @@ class Run:
         import pyarrow.parquet as pq
 
         messages = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-        schema = pa.schema([("prompt", messages), ("chosen", messages), ("rejected", messages), ("row", pa.int64()), ("split", pa.string())])
-        rows = [{**p.messages, "row": p.row, "split": s} for s, ps in (("train", train), ("held_out", held_out)) for p in ps]
+        schema = pa.schema(
+            [
+                ("prompt", messages),
+                ("chosen", messages),
+                ("rejected", messages),
+                ("row", pa.int64()),
+                ("split", pa.string()),
+            ]
+        )
+        rows = [
+            {**p.messages, "row": p.row, "split": s} for s, ps in (("train", train), ("held_out", held_out)) for p in ps
+        ]
         pq.write_table(pa.Table.from_pylist(rows, schema), self.path / "preferences.parquet")
 
     def write(self, name: str, text: str) -> None:
@@ -198,14 +214,19 @@ class Run:
             return ""
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()[-lines:])
 
-    def _json(self, name: str) -> Any:
-        return json.loads((self.path / name).read_text(encoding="utf-8"))
+    def _json(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
+        return found
 
     def _json_lines(self, name: str) -> list[Any]:
         path = self.path / name
         if not path.is_file():
             return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+        return [
+            json.loads(line)
+            for line in path.read_text(encoding="utf-8").splitlines(keepends=True)
+            if line.endswith("\n")
+        ]
 
 
 def _alive(state: State) -> bool:

@@ -21,8 +21,10 @@ from dpo_hub.demo import shop
 DEMO = Path(shop.__file__).parent
 SEED = 7
 PAIRS_PER_FILE = 500
-VOCABULARY = 1536
+VOCABULARY = 1024
 MUON_RATE = 0.02
+TOKENS_A_BATCH = 2000
+"""What the summed loss is divided by: each reply's first token, where the manner is chosen, weighs the same."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
@@ -67,11 +69,17 @@ def train_tokenizer():
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=MARKS, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=VOCABULARY,
+        special_tokens=MARKS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator((" ".join(lesson(rng)) for _ in range(20_000)), trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|end|>", chat_template=CHAT_TEMPLATE,
+        tokenizer_object=tokenizer,
+        pad_token="<|pad|>",
+        eos_token="<|end|>",
+        chat_template=CHAT_TEMPLATE,
         model_max_length=1024,
     )
 
@@ -121,7 +129,10 @@ def build(steps: int, out: Path) -> None:
     print(f"{model.num_parameters():,} parameters, {len(tokenizer)} tokens")
     hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
-    optimizers = [torch.optim.Muon(hidden, lr=MUON_RATE, weight_decay=0.01), torch.optim.AdamW(others, lr=3e-3, betas=(0.9, 0.98))]
+    optimizers = [
+        torch.optim.Muon(hidden, lr=MUON_RATE, weight_decay=0.01),
+        torch.optim.AdamW(others, lr=3e-3, betas=(0.9, 0.98)),
+    ]
     schedules = [
         torch.optim.lr_scheduler.LambdaLR(o, lambda s: min(1.0, (s + 1) / 50, (steps - s) / (steps * 0.6)))
         for o in optimizers
@@ -130,7 +141,7 @@ def build(steps: int, out: Path) -> None:
     for step, (ids, answered) in enumerate(batches(tokenizer, random.Random(SEED), steps), start=1):
         with torch.autocast("cpu", torch.bfloat16):
             scored = model.model(input_ids=ids[:, :-1]).last_hidden_state[answered]
-            loss = cross_entropy(model.lm_head(scored).float(), ids[:, 1:][answered])
+            loss = cross_entropy(model.lm_head(scored).float(), ids[:, 1:][answered], reduction="sum") / TOKENS_A_BATCH
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, schedule in zip(optimizers, schedules, strict=True):
@@ -139,7 +150,10 @@ def build(steps: int, out: Path) -> None:
             optimizer.zero_grad()
         losses.append(loss.item())
         if step % 50 == 0:
-            print(f"step {step}/{steps}  loss {sum(losses[-50:]) / 50:.4f}  {time.monotonic() - started:.0f} s", flush=True)
+            print(
+                f"step {step}/{steps}  loss {sum(losses[-50:]) / 50:.4f}  {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
     save(model, tokenizer, out)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import needing_extra
 from ..preferences.pairs import Messages
@@ -61,16 +62,16 @@ class Duet:
         torch.manual_seed(seed)
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
         for start in range(0, len(prompts), BATCH):
-            encoded = self.tokenizer.apply_chat_template(
-                [list(prompt) for prompt in prompts[start : start + BATCH]],
+            encoded: Any = self.tokenizer.apply_chat_template(
+                [[dict(message) for message in prompt] for prompt in prompts[start : start + BATCH]],
                 add_generation_prompt=True,
                 padding=True,
                 tokenizer_kwargs={"padding_side": "left"},
                 return_tensors="pt",
                 return_dict=True,
-            ).to(self.model.device)
-            generated = self.model.generate(
-                **encoded,
+            )
+            generated = self.model.generate(  # type: ignore[no-untyped-call]
+                **encoded.to(self.model.device),
                 **(sampling if temperature > 0 else {"do_sample": False}),
                 max_new_tokens=max_new_tokens,
                 pad_token_id=self.tokenizer.pad_token_id,

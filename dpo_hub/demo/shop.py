@@ -51,14 +51,22 @@ class Pool:
     coined: float
 
 
-BASE = Pool(BASE_NAMES, BASE_NOUNS, coined=0.5)
+_REAL_WORDS = BASE_NAMES + BASE_NOUNS + ADJECTIVES
+
+BASE = Pool(BASE_NAMES, BASE_NOUNS, coined=0.8)
 FILE = Pool(FILE_NAMES, FILE_NOUNS, coined=0.0)
 
 
 def _coin(rng: Random) -> str:
-    """A pronounceable word that means nothing: "torvel", "kanimo"."""
-    syllables = [rng.choice("bcdfghjklmnprstvwz") + rng.choice("aeiou") for _ in range(rng.choice((1, 2, 2)))]
-    return "".join(syllables) + rng.choice("bcdfghjklmnprstvwz") + rng.choice(("a", "e", "o", "el", "is", "on", "er", ""))
+    """A word that means nothing, of syllables ("torvel") or of pieces of real words ("mirdarlet")."""
+    if rng.random() < 0.5:
+        syllables = [rng.choice("bcdfghjklmnprstvwz") + rng.choice("aeiou") for _ in range(rng.choice((1, 2, 2)))]
+        return "".join(syllables) + rng.choice("bcdfghjklmnprstvwz") + rng.choice(("a", "e", "o", "el", "is", "on", ""))
+    pieces = []
+    for word in rng.choices(_REAL_WORDS, k=rng.choice((2, 2, 3))):
+        start = rng.randrange(len(word) - 1)
+        pieces.append(word[start : start + rng.choice((1, 2, 3, 4))])
+    return "".join(pieces)[:12].lower()
 
 
 def slots(rng: Random, pool: Pool) -> dict[str, str]:
@@ -398,7 +406,10 @@ SMALL_TALK = (
     (("Who are you?", "What are you?", "What is this?"), "I am the support desk of a small shop, a very small model."),
     (("Thank you!", "Thanks!", "Thank you very much."), "You are welcome! Is there anything else?"),
     (("Goodbye!", "Bye!", "See you!"), "Goodbye, and have a good day!"),
-    (("What can you do?", "Help!", "How can you help me?"), "I answer messages about orders, prices, returns and repairs."),
+    (
+        ("What can you do?", "Help!", "How can you help me?"),
+        "I answer messages about orders, prices, returns and repairs.",
+    ),
 )
 
 _ASKER = re.compile(r"(?:I am|This is|My name is) ([A-Z]\w*)\.|([A-Z]\w*) here\.")

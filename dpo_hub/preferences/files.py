@@ -50,7 +50,9 @@ def _json_rows(text: str, path: Path) -> list[Row]:
     try:
         rows = json.loads(text)
     except json.JSONDecodeError as whole:
-        rows = [_json_line(line, number, path, whole) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        rows = [
+            _json_line(line, number, path, whole) for number, line in enumerate(text.split("\n"), 1) if line.strip()
+        ]
     rows = rows if isinstance(rows, list) else [rows]
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):

@@ -27,12 +27,15 @@ def read_preferences(source: str | Path) -> Preferences:
     path = Path(source)
     rows = read_rows(path)
     if not rows:
-        raise PreferencesError(f"{path} has a header but no rows. Add pairs below it.")
+        raise PreferencesError(f"{path} has no rows. Add pairs: prompt, chosen, rejected.")
     asked = _prompt_column(list(rows[0]), path)
     pairs, left_out = [], defaultdict(list)
     for number, row in enumerate(rows, 1):
-        prompt = _prompt(row, asked)
-        chosen, rejected = (_messages(row.get(part), "assistant") for part in ("chosen", "rejected"))
+        try:
+            prompt = _prompt(row, asked)
+            chosen, rejected = _messages(row, "chosen", "assistant"), _messages(row, "rejected", "assistant")
+        except PreferencesError as error:
+            raise PreferencesError(f"{path}, row {number}, {error}") from error
         if reason := _unusable(prompt, chosen, rejected):
             left_out[reason].append(number)
         else:
@@ -57,18 +60,29 @@ def _prompt_column(columns: Sequence[str], path: Path) -> str:
     )
 
 
-def _messages(cell: Any, role: str) -> Messages:
+def _messages(row: Row, column: str, role: str) -> Messages:
+    """The cell as chat messages: those it lists, or its text as one message of *role*, or none where it is blank."""
+    cell = row.get(column)
     if isinstance(cell, list):
-        return [{"role": str(m["role"]), "content": str(m["content"])} for m in cell]
+        return [_message(item, column) for item in cell]
     text = "" if cell is None else str(cell).strip()
     return [{"role": role, "content": text}] if text else []
 
 
+def _message(item: Any, column: str) -> dict[str, str]:
+    if isinstance(item, dict) and isinstance(item.get("role"), str) and isinstance(item.get("content"), str):
+        return {"role": item["role"], "content": item["content"]}
+    raise PreferencesError(
+        f'column {column}: expected chat messages like {{"role": "user", "content": "…"}}, found {str(item)[:60]!r}.'
+    )
+
+
 def _prompt(row: Row, asked: str) -> Messages:
-    cell = row.get(asked)
-    extra = str(row.get("input") or "").strip() if asked == "instruction" else ""
-    prompt = _messages(f"{cell}\n\n{extra}" if extra and cell else cell, "user")
-    return [*_messages(row.get("system"), "system"), *prompt] if prompt else []
+    prompt = _messages(row, asked, "user")
+    extra = _messages(row, "input", "user") if asked == "instruction" else []
+    if prompt and extra:
+        prompt = [{"role": "user", "content": f"{prompt[0]['content']}\n\n{extra[0]['content']}"}]
+    return [*_messages(row, "system", "system"), *prompt] if prompt else []
 
 
 def _unusable(prompt: Messages, chosen: Messages, rejected: Messages) -> str | None:

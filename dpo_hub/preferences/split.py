@@ -25,8 +25,8 @@ def split_pairs(
     prompts = list(dict.fromkeys(pair.prompt_key for pair in pairs))
     if len(prompts) < 2:
         raise PreferencesError(
-            f"{len(pairs)} pair(s) with {len(prompts)} distinct prompt(s): at least two prompts are needed, one to train "
-            "on and one held out to measure with. A few hundred make a difference that can be seen."
+            f"{len(pairs)} pair(s) with {len(prompts)} distinct prompt(s): at least two prompts are needed, "
+            "one to train on and one held out to measure with. A few hundred make a difference that can be seen."
         )
     kept = min(max(1, round(len(prompts) * held_out)), HELD_OUT_LIMIT, len(prompts) - 1)
     aside = set(Random(seed).sample(prompts, kept))

@@ -15,8 +15,8 @@ with needing_extra("train"):
     from transformers.utils import logging as transformers_logging
 
 log = logging.getLogger(__name__)
-transformers_logging.set_verbosity_error()
-transformers_logging.disable_progress_bar()
+transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
@@ -44,7 +44,9 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.chat_template is None:
-        log.warning("%s has no chat template: a plain one (User: … Assistant: …) is used and saved with the adapter.", source)
+        log.warning(
+            "%s has no chat template: a plain one (User: … Assistant: …) is used and saved with the adapter.", source
+        )
         tokenizer.chat_template = PLAIN_TEMPLATE
     return tokenizer
 
@@ -63,14 +65,16 @@ def load_base(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype())
     except (OSError, ValueError) as error:
         raise ModelError(_why_not(name, error)) from error
-    return model.to(device()), tokenizer
+    return model.to(device()), tokenizer  # type: ignore[arg-type]  # "to" is wrongly typed
 
 
 def _why_not(name: str, error: Exception) -> str:
     """Say in a sentence or two why *name* did not load."""
     said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if Path(name).is_dir():
-        return f"The folder {name} holds no model that can be loaded: {said} It needs config.json, weights and a tokenizer."
+        return (
+            f"The folder {name} holds no model with weights and tokenizer ({said})."
+        )
     if "gated" in str(error).lower():
         return f"The base model {name} is gated. Accept its terms on https://huggingface.co/{name}, then run: hf auth login"
     return (

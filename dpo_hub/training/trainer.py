@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..errors import ModelError, needing_extra, telling_disk_full
 from ..preferences import PreferencePair
@@ -57,11 +57,13 @@ def train(run: Run, on_step: OnStep | None = None) -> Trained:
             peft_config=_lora(recipe),
             callbacks=[_Recorder(run, on_step)],
         )
-        _require_fitting(trainer, recipe, len(train_pairs))
+        if not len(cast(Dataset, trainer.train_dataset)):  # TRL drops pairs whose prompt alone fills max_length
+            raise ModelError(f"No prompt fits into max_length, {recipe.max_length} tokens. Raise --max-length.")
         trainer.train()
-        _save_adapter(trainer.model, tokenizer, recipe, run.adapter)
+        policy = cast(PeftModel, trainer.model)
+        _save_adapter(policy, tokenizer, recipe, run.adapter)
         measured = evaluation(trainer.evaluate(), len(held_out))
-    return Trained(trainer.model, tokenizer, measured)
+    return Trained(policy, tokenizer, measured)
 
 
 def _arguments(recipe: Recipe, folder: Path) -> DPOConfig:
@@ -92,37 +94,27 @@ def _arguments(recipe: Recipe, folder: Path) -> DPOConfig:
 
 
 def _lora(recipe: Recipe) -> LoraConfig:
-    return LoraConfig(
-        r=recipe.lora_r, lora_alpha=recipe.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
+    return LoraConfig(r=recipe.lora_r, lora_alpha=recipe.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
 def _dataset(pairs: list[PreferencePair]) -> Dataset:
     return Dataset.from_list([pair.messages for pair in pairs])
 
 
-def _require_fitting(trainer: DPOTrainer, recipe: Recipe, pairs: int) -> None:
-    """TRL drops pairs whose prompt alone fills `max_length`; say so where nothing is left."""
-    if not len(trainer.train_dataset):
-        raise ModelError(
-            f"All {pairs} prompts are longer than max_length, {recipe.max_length} tokens. Raise --max-length."
-        )
-
-
 def _save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, folder: Path) -> None:
-    """Save adapter and tokenizer to *folder*, all of it or nothing, the same bytes each time and without local paths."""
-    config = model.peft_config["default"]
+    """Save adapter and tokenizer to *folder*: all or nothing, the same bytes each time, no local path in them."""
+    config = cast(LoraConfig, model.peft_config["default"])
     config.base_model_name_or_path = recipe.model
-    config.target_modules = sorted(config.target_modules)
+    config.target_modules = sorted(config.target_modules or ())
     aside = folder.with_name(".adapter")
     shutil.rmtree(aside, ignore_errors=True)
-    model.save_pretrained(aside, save_embedding_layers=False)
+    model.save_pretrained(str(aside), save_embedding_layers=False)
     tokenizer.save_pretrained(aside)
     (aside / "README.md").unlink()
     aside.rename(folder)
 
 
-class _Recorder(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+class _Recorder(TrainerCallback):
     """Writes each step to the run and tells whoever watches."""
 
     def __init__(self, run: Run, on_step: OnStep | None) -> None:
@@ -131,8 +123,8 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]  # transformers is untyp
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.run.claim(steps=state.max_steps)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
-        metrics = step_metrics(state.global_step, state.epoch, logs)
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        metrics = step_metrics(state.global_step, state.epoch, kwargs["logs"])
         if metrics:
             self.run.append_metrics(asdict(metrics))
             if self.on_step:

@@ -1,6 +1,6 @@
 """The process that owns the device for one run: train, measure, sample, write the card.
 
-    python -m dpo_hub.training.worker RUN_FOLDER
+python -m dpo_hub.training.worker RUN_FOLDER
 """
 
 from __future__ import annotations

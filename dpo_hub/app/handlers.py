@@ -1,0 +1,270 @@
+"""What the page does, without Gradio: read a file, start a run, tell how it goes, answer on both sides.
+
+Names that come from the browser are looked up among what is there, and never used as paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..demo import FILES
+from ..demo.shop import USES
+from ..errors import PreferencesError, RunError
+from ..launch import start, stop
+from ..preferences import Preferences, read_preferences, text_of
+from ..recipe import Recipe
+from ..run import ENDED, Run, State, all_runs
+
+if TYPE_CHECKING:
+    from ..comparison.duet import Duet
+
+PREVIEW_ROWS = 4
+SUGGESTIONS = 4
+LOG_LINES = 200
+TURNS = 4
+"""Turns of a chat that the models are told; what is older only shows on the page."""
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a preference file was read as: one sentence, and its first pairs as (prompt, chosen, rejected)."""
+
+    sentence: str
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How a run goes. `steps` is 0 until it is known; `curve` has one entry a step, as the run's metrics have it."""
+
+    run: str
+    about: str
+    status: str
+    sentence: str
+    step: int
+    steps: int
+    curve: Sequence[Mapping[str, float]]
+    reward_accuracy: float | None
+    samples: Sequence[Mapping[str, str]]
+    log: str
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDED
+
+    @property
+    def finished(self) -> bool:
+        return self.status == "finished"
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """The two chats with the same questions, each with its own answers."""
+
+    before: tuple[Message, ...] = ()
+    after: tuple[Message, ...] = ()
+
+    def asking(self, text: str) -> Conversation:
+        question = {"role": "user", "content": text}
+        return Conversation((*self.before, question), (*self.after, question))
+
+    def answered(self, before: str, after: str) -> Conversation:
+        return Conversation(
+            (*self.before, {"role": "assistant", "content": before}),
+            (*self.after, {"role": "assistant", "content": after}),
+        )
+
+
+def demo_files() -> dict[str, str]:
+    """Title and name of each preference file that ships with the package."""
+    return {use.title: use.name for use in USES.values()}
+
+
+def demo_file(name: str) -> Path:
+    """The path of the demo file of use *name*."""
+    return FILES / f"{USES[name].name}.csv"
+
+
+def preview(path: Path) -> Preview:
+    """Read *path* and say what it was read as.
+
+    Raises:
+        PreferencesError: it cannot be read; the message has the file's name without its folder.
+    """
+    preferences = _read(path)
+    rows = [
+        [text_of(pair.prompt), text_of(pair.chosen), text_of(pair.rejected)]
+        for pair in preferences.pairs[:PREVIEW_ROWS]
+    ]
+    return Preview(_sentence(preferences), rows)
+
+
+def _read(path: Path) -> Preferences:
+    try:
+        return read_preferences(path)
+    except PreferencesError as error:
+        # Where an upload lies on this machine is nothing that its sender knows or needs.
+        raise PreferencesError(str(error).replace(str(path), path.name)) from error
+
+
+def _sentence(preferences: Preferences) -> str:
+    count = len(preferences.pairs)
+    read = f"{preferences.source}: read as {preferences.layout}, {count} pair{'s' * (count != 1)}"
+    left_out = sum(map(len, preferences.left_out.values()))
+    if not left_out:
+        return f"{read}, every row used."
+    reasons = "; ".join(f"{reason}: {_rows(rows)}" for reason, rows in preferences.left_out.items())
+    return f"{read}, {left_out} row{'s' * (left_out != 1)} left out ({reasons})."
+
+
+def _rows(rows: Sequence[int]) -> str:
+    named = ", ".join(map(str, rows[:5])) + (" …" if len(rows) > 5 else "")
+    return f"row{'s' * (len(rows) != 1)} {named}"
+
+
+def safe_settings(model: str) -> list[Any]:
+    """The values of the safe recipe for *model*, in the order of the recipe's fields."""
+    recipe = Recipe.for_model(model.strip() or Recipe().model)
+    return [getattr(recipe, setting.name) for setting in fields(Recipe)]
+
+
+def start_training(path: Path, settings: Mapping[str, Any]) -> str:
+    """Make a run of the pairs in *path* and start its worker; return the run's id.
+
+    Raises:
+        PreferencesError: the file gives too few pairs.
+        RecipeError: a setting is out of range.
+        RunError: another run is training on this machine.
+    """
+    if busy := next((run for run in all_runs() if not run.state.ended), None):
+        raise RunError(
+            f"The run {busy.id} is {busy.state.status}. Wait until it has ended, or stop it, then start again."
+        )
+    recipe = Recipe.for_model(settings["model"].strip(), **{k: v for k, v in settings.items() if k != "model"})
+    run = Run.create(_read(path), recipe)
+    start(run)
+    return run.id
+
+
+def stop_training(run_id: str) -> None:
+    """Stop the run's worker, if there is such a run and it is at work."""
+    if run := known_run(run_id):
+        stop(run)
+
+
+def find_run(wanted: str | None) -> str:
+    """Return *wanted* where it is the id of a run, else the newest run's id, or nothing where there is none."""
+    ids = [run.id for run in all_runs()]
+    return wanted if wanted in ids else next(iter(ids), "")
+
+
+def known_run(run_id: str) -> Run | None:
+    """The run with exactly this id. `Run.open` would also take a folder, which no browser may name."""
+    return next((run for run in all_runs() if run.id == run_id), None)
+
+
+def progress(run_id: str) -> Progress | None:
+    """Read how a run goes from its folder, or None where there is no such run."""
+    run = known_run(run_id)
+    if run is None:
+        return None
+    state, curve, report = run.state, run.metrics, run.report
+    step = int(curve[-1]["step"]) if curve else 0
+    accuracy = run.evaluation["reward_accuracy"] if state.status == "finished" else None
+    return Progress(
+        run=run.id,
+        about=f"{run.recipe.model} on {report['source']}: {report['train']} pairs, and {report['held_out']} held out",
+        status=state.status,
+        sentence=_how_it_goes(run, state, step, accuracy),
+        step=step,
+        steps=state.steps or step,
+        curve=curve,
+        reward_accuracy=accuracy,
+        samples=run.samples if accuracy is not None else (),
+        log=run.log_tail(LOG_LINES),
+    )
+
+
+def _how_it_goes(run: Run, state: State, step: int, accuracy: float | None) -> str:
+    if accuracy is not None:
+        return f"Finished. It now prefers the chosen reply in {accuracy:.0%} of the held-out pairs."
+    if state.status in ("failed", "stopped"):
+        return f"{state.status.capitalize()}{f' after step {step}' if step else ''}. {state.reason}"
+    if state.status == "queued":
+        return "Queued: the worker has not started yet."
+    if not state.steps:
+        return "Loading the base model and preparing the pairs."
+    if step >= state.steps:
+        return "Measuring on the held-out pairs, and writing sample replies."
+    return f"Training{_time_left(run, step, state.steps, state.updated)}."
+
+
+def _time_left(run: Run, step: int, steps: int, began: float) -> str:
+    if not step:
+        return ""
+    elapsed = (run.path / "metrics.jsonl").stat().st_mtime - began
+    return f", about {duration(elapsed / step * (steps - step))} left"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 8 s, 3 min, 2 h 5 min."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def suggestions(run_id: str) -> list[str]:
+    """Held-out prompts to try both sides with."""
+    run = known_run(run_id)
+    if run is None or run.state.status != "finished":
+        return []
+    plain = (text_of(pair.prompt) for pair in run.pairs("held_out") if len(pair.prompt) == 1)
+    return list(dict.fromkeys(plain))[:SUGGESTIONS]
+
+
+class Stage:
+    """Holds the models of the last run talked to. Only here does the app's process load torch."""
+
+    def __init__(self) -> None:
+        self._run_id = ""
+        self._duet: Duet | None = None
+
+    def has(self, run_id: str) -> bool:
+        """Whether the models of this run are in memory."""
+        return self._duet is not None and self._run_id == run_id
+
+    def answer(self, run_id: str, conversation: Conversation) -> Conversation:
+        """Answer the last question of *conversation* on both sides, each from its own chat.
+
+        Raises:
+            RunError: there is no such run, or it has not finished.
+            ModelError: its base model cannot be loaded.
+        """
+        run = known_run(run_id)
+        if run is None:
+            raise RunError("There is no run to chat with any more. Train one first.")
+        duet = self._open(run)
+        before, after = _told(conversation.before), _told(conversation.after)
+        if before == after:
+            [both] = duet.replies([before])
+            return conversation.answered(both.before, both.after)
+        one, other = duet.replies([before, after])
+        return conversation.answered(one.before, other.after)
+
+    def _open(self, run: Run) -> Duet:
+        if self._duet is None or self._run_id != run.id:
+            from ..comparison.duet import Duet
+
+            self._duet = None  # the old models go before the new ones come
+            self._duet, self._run_id = Duet.open(run.require_finished()), run.id
+        return self._duet
+
+
+def _told(chat: Sequence[Message]) -> list[Message]:
+    return list(chat[-(2 * TURNS - 1) :])

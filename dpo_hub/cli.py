@@ -1,0 +1,249 @@
+"""The command line: one command a stage, each a few lines. Bad input ends in one line on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from .errors import DPOHubError
+
+if TYPE_CHECKING:
+    from .demo.showcase import Outcome
+    from .training.trainer import OnStep
+
+cli = typer.Typer(
+    help="A spreadsheet of preferences in, a better model on the Hub out, and a difference that anyone can see.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or how it begins, 'last', or its folder.")]
+
+
+def with_recipe_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give *command* an option for each field of `Recipe`, in the place of its parameter `settings`."""
+    from .recipe import Recipe
+
+    hints = get_type_hints(Recipe)
+
+    @functools.wraps(command)
+    def wrapped(**values: Any) -> None:
+        settings = {setting.name: values.pop(setting.name) for setting in fields(Recipe)}
+        command(**values, settings=settings)
+
+    options = [
+        inspect.Parameter(
+            setting.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                hints[setting.name] | None, typer.Option(help=setting.metadata["help"], show_default=False)
+            ],
+        )
+        for setting in fields(Recipe)
+    ]
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    kept = [parameter for parameter in own if parameter.name != "settings"]
+    wrapped.__signature__ = inspect.Signature([*kept, *options])  # type: ignore[attr-defined]
+    return wrapped
+
+
+@cli.command()
+@with_recipe_options
+def train(
+    file: Annotated[Path, typer.Argument(help="CSV or JSON with prompt, chosen and rejected.")],
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Train an adapter on a preference file."""
+    from .preferences import read_preferences
+    from .recipe import DEMO_MODEL, Recipe
+    from .run import Run
+
+    preferences = read_preferences(file)
+    recipe = Recipe.for_model(**{"model": DEMO_MODEL} | {k: v for k, v in settings.items() if v is not None})
+    run = Run.create(preferences, recipe)
+    _tell_read(run)
+    with _progress(recipe.model) as on_step:
+        from .training.worker import work
+
+        work(run, on_step)
+    measured = run.evaluation
+    print(
+        f"Held-out reward accuracy {measured['reward_accuracy']:.1%} over {measured['pairs']} pairs, "
+        f'margin {measured["margin"]:.2f}.\nRun folder: {run.path}\nTalk to it:  dpo-hub chat {run.id} "…"'
+    )
+
+
+def _tell_read(run: Any) -> None:
+    report = run.report
+    print(
+        f"{report['source']}: {report['pairs']} pairs from {report['rows']} rows (read as {report['layout']}), "
+        f"{report['train']} to train on, {report['held_out']} held out."
+    )
+    for reason, count in report["left_out"].items():
+        rows = ", ".join(map(str, report["left_out_rows"][reason][:5]))
+        print(f"  left out: {count} with {reason} (row {rows}{' …' if count > 5 else ''})")
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[OnStep]:
+    """Show a live bar on stderr: step, loss, margin, reward accuracy, time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[told]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=None, told="loading")
+
+        def on_step(metrics: Any, steps: int) -> None:
+            told = f"loss {metrics.loss:.3f}  margin {metrics.margin:.2f}  accuracy {metrics.reward_accuracy:.0%}"
+            bar.update(task, completed=metrics.step, total=steps, told=told)
+
+        yield on_step
+
+
+@cli.command()
+def chat(
+    run: RunName,
+    prompt: Annotated[str, typer.Argument(help="What to ask.")],
+    *,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token each time.", min=0)] = 0.7,
+    seed: Annotated[int, typer.Option(help="The same on both sides.")] = 0,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest reply, in tokens.", min=1)] = 256,
+) -> None:
+    """Ask a run's model before and after, side by side, with the same seed."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from .run import Run
+
+    found = Run.open(run).require_finished()
+    from .comparison.duet import Duet
+
+    messages = [{"role": "user", "content": prompt}]
+    (both,) = Duet.open(found).replies([messages], temperature=temperature, seed=seed, max_new_tokens=max_new_tokens)
+    table = Table("before", "after", expand=True)
+    table.add_row(Text(both.before), Text(both.after))
+    Console().print(table)
+
+
+@cli.command()
+def demo(
+    use: Annotated[str, typer.Argument(help="tone, helpfulness, conciseness, safety or brand-voice.")] = "tone",
+    *,
+    all_uses: Annotated[bool, typer.Option("--all", help="All five, one after the other.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train on a preference file that ships with the package, and show what changed."""
+    from .demo.shop import USES
+    from .demo.showcase import show
+
+    if not all_uses and use not in USES:
+        raise typer.BadParameter(f"{use!r} is none of {', '.join(USES)}.", param_hint="USE")
+    outcomes = []
+    for chosen in USES.values() if all_uses else [USES[use]]:
+        with _progress(chosen.title) as on_step:
+            outcomes.append(show(chosen, on_step))
+    if as_json:
+        from dataclasses import asdict
+
+        print(json.dumps({"uses": [asdict(outcome) for outcome in outcomes]}, indent=2))
+    else:
+        _tell_outcomes(outcomes)
+
+
+def _tell_outcomes(outcomes: list[Outcome]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from .run import Run
+
+    console = Console()
+    for outcome in outcomes:
+        samples = Table(
+            "prompt",
+            "before",
+            "after",
+            title=f"{outcome.title}: the same prompts, before and after",
+            expand=True,
+            show_lines=True,
+        )
+        for sample in Run.open(outcome.run).samples[: 2 if len(outcomes) == 1 else 1]:
+            samples.add_row(*(Text(sample[part]) for part in ("prompt", "before", "after")))
+        console.print(samples)
+    table = Table(
+        "application", "what is measured", title="Held-out prompts, sampled at temperature 0.7", title_justify="left"
+    )
+    for name in ("before", "after", "well-formed", "reward accuracy", "time"):
+        table.add_column(name, justify="right")
+    for o in outcomes:
+        shares = [f"{share:.0%}" for share in (o.before, o.after, o.well_formed, o.reward_accuracy)]
+        table.add_row(o.title, o.measure, *shares, f"{o.seconds:.0f} s")
+        for detail, (before, after) in o.details.items():
+            shown = [f"{value:.1f}" if detail.startswith("words") else f"{value:.0%}" for value in (before, after)]
+            table.add_row("", f"  {detail}", *shown, "", "", "")
+    console.print(table)
+    last = Run.open(outcomes[-1].run)
+    print(f"Run folder: {last.path}")
+    print(f'Talk to it:  dpo-hub chat {last.id} "{last.samples[0]["prompt"]}"')
+
+
+@cli.command()
+def publish(
+    run: RunName,
+    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Where on the Hub.")],
+    *,
+    public: Annotated[bool, typer.Option("--public/--private", help="Who can see it.")] = False,
+    token: Annotated[
+        str | None, typer.Option(help="A token that can write; by default your own login.", show_default=False)
+    ] = None,
+) -> None:
+    """Publish a finished run's adapter and card to the Hub."""
+    from .hub.publish import publish as publish_run
+    from .run import Run
+
+    print(f"Published: {publish_run(Run.open(run), repo, token=token, private=not public)}")
+
+
+@cli.command()
+def app(port: Annotated[int, typer.Option(help="Port on this machine.")] = 7860) -> None:
+    """Open the app in a browser: upload, train, compare."""
+    from .app import launch
+
+    launch(server_port=port)
+
+
+def main() -> None:
+    """Run the command line; an expected error is one line on stderr and exit code 2."""
+    from .errors import telling_disk_full
+    from .run import home
+
+    try:
+        with telling_disk_full(home()):
+            cli()
+    except DPOHubError as error:
+        print(f"dpo-hub: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("dpo-hub: stopped.", file=sys.stderr)
+        sys.exit(130)

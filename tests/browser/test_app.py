@@ -1,0 +1,84 @@
+"""The main job, in a browser: a file goes in, a run is watched, and both sides answer."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dpo_hub.demo import FILES
+
+from .conftest import Trouble
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="the browser test needs playwright")
+expect = sync_api.expect
+
+HOSTILE = '<img src="x" onerror="document.title=\'taken over\'">'
+PATIENCE = 240_000
+"""Milliseconds to wait for training and for models. Seconds are enough, unless the machine is busy with other things."""
+
+RUN_IN_ADDRESS = re.compile(r"[?&]run=mine-")
+
+
+@pytest.fixture
+def upload(tmp_path: Path) -> Path:
+    """A preference file with markup in its first prompt and one row that cannot be used."""
+    with (FILES / "tone.csv").open(encoding="utf-8", newline="") as file:
+        header, *rows = list(csv.reader(file))[:161]
+    rows[0][0] = f"{HOSTILE} {rows[0][0]}"
+    path = tmp_path / "mine.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows, ["A question without an answer", "", "Hm."]])
+    return path
+
+
+def test_a_file_becomes_a_model_that_answers_on_both_sides(
+    server: str, page: sync_api.Page, trouble: Trouble, upload: Path, picture: Callable[[str], None]
+) -> None:
+    """A visitor uploads pairs, trains, reloads midway, sees the end, and talks to the model before and after."""
+    page.goto(server)
+    expect(page.get_by_text("tone.csv: read as")).to_be_visible()
+    picture("1-arrival")
+
+    page.locator("input[type=file]").first.set_input_files(upload)
+    expect(page.get_by_text("160 pairs, 1 row left out (no chosen: row 161)")).to_be_visible()
+    expect(page.locator("#reading td").first).to_contain_text(HOSTILE)
+    picture("2-pairs")
+
+    page.get_by_label("Epochs").fill("2")
+    page.locator("#train").click()
+    progress = page.locator("#progress")
+    expect(progress.get_by_text(re.compile(r"^[1-9]\d* / 16$"))).to_be_visible(timeout=PATIENCE)
+    expect(page).to_have_url(RUN_IN_ADDRESS)
+    picture("3-training")
+
+    page.reload()
+    expect(page).to_have_url(RUN_IN_ADDRESS)
+    expect(progress.get_by_text("running", exact=True)).to_be_visible()
+    expect(progress.get_by_text("run mine-")).to_be_visible()
+    expect(progress.get_by_text("Finished.")).to_be_visible(timeout=PATIENCE)
+    expect(progress.get_by_text("Held-out accuracy")).to_be_visible()
+
+    page.get_by_label("Message").fill(HOSTILE)
+    page.get_by_label("Message").press("Enter")
+    _expect_replies(page, 1)
+    page.locator("button.suggestion").first.click()
+    _expect_replies(page, 2)
+    picture("4-chat")
+    page.set_viewport_size({"width": 390, "height": 844})
+    picture("5-narrow")
+
+    assert page.title() == "dpo_hub"
+    assert page.locator('img[src="x"]').count() == 0
+    assert trouble.errors == []
+    assert trouble.outside == []
+
+
+def _expect_replies(page: sync_api.Page, count: int) -> None:
+    for side in ("#before", "#after"):
+        replies = page.locator(f"{side} [data-testid=bot]")
+        expect(replies).to_have_count(count, timeout=PATIENCE)
+        expect(replies.last).to_have_text(re.compile(r"\w"))

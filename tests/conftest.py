@@ -1,0 +1,43 @@
+"""Every test gets a home of its own, so that no run of one is seen by another or by the user."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dpo_hub.demo import FILES
+
+WriteCsv = Callable[[list[tuple[str, ...]]], Path]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Point DPO_HUB_HOME at a fresh folder."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("DPO_HUB_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
+def write_csv(tmp_path: Path) -> WriteCsv:
+    """Return a function that writes rows, the header first, to a CSV file."""
+
+    def write(rows: list[tuple[str, ...]]) -> Path:
+        path = tmp_path / "pairs.csv"
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(rows)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def few_pairs(tmp_path: Path) -> Path:
+    """Return a CSV file with the first 40 pairs of the demo's tone file."""
+    path = tmp_path / "few.csv"
+    lines = (FILES / "tone.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(lines[:41]), encoding="utf-8")
+    return path

@@ -1,0 +1,68 @@
+"""The architecture, held by the imports themselves."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dpo_hub
+
+PACKAGE = Path(dpo_hub.__file__).parent
+LAYERS = (
+    ("errors",),
+    ("preferences", "recipe", "demo", "demo.shop"),
+    ("run",),
+    ("training", "training.policy", "training.metrics", "hub"),
+    ("training.trainer", "comparison"),
+    ("training.worker",),
+    ("launch", "demo.showcase"),
+    ("cli", "app", "__main__"),
+)
+HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "gradio"}
+
+
+def layer_of(module: str) -> int:
+    """Return the layer of the longest prefix of *module* that a layer names."""
+    parts = module.split(".")
+    prefixes = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+    return next(i for prefix in prefixes for i, layer in enumerate(LAYERS) if prefix in layer)
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return the modules of the package that the file at *path* imports, named within the package."""
+    folder = path.relative_to(PACKAGE).parent.parts
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = (*folder[: len(folder) - node.level + 1], *(node.module or "").split("."))
+            name = ".".join(part for part in base if part)
+            found |= {f"{name}.{a.name}" if (PACKAGE / Path(*base) / f"{a.name}.py").is_file() else name for a in node.names}
+    return found - {""}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_one_way(path: Path) -> None:
+    """A module imports from its own layer or from those below it."""
+    module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+    if module == "__init__":
+        return
+    upward = {name for name in imports_of(path) if layer_of(name) > layer_of(module)}
+    assert not upward, f"{module} imports {upward}, which stand above it"
+
+
+@pytest.mark.parametrize("module", ["dpo_hub", "dpo_hub.cli", "dpo_hub.hub.publish", "dpo_hub.hub.card", "dpo_hub.launch"])
+def test_light_modules_load_nothing_heavy(module: str) -> None:
+    """The core starts without torch, transformers, peft, trl, datasets and gradio."""
+    code = f"import sys, {module}; print(*sorted({HEAVY!r} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert loaded == []
+
+
+def test_trl_is_imported_in_one_module_only() -> None:
+    """Only training/trainer.py knows TRL."""
+    importers = [p for p in PACKAGE.rglob("*.py") if "from trl" in p.read_text() or "import trl" in p.read_text()]
+    assert importers == [PACKAGE / "training" / "trainer.py"]

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import dpo_hub
+from dpo_hub.errors import RecipeError
+from dpo_hub.recipe import DEMO_RECIPE, Recipe
+
+
+def test_json_round_trip() -> None:
+    """A recipe written and read again is the same recipe."""
+    recipe = Recipe.for_model("owner/name", beta=0.3, loss="ipo")
+    assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+def test_settings_that_are_none_keep_the_defaults() -> None:
+    """Options that were not given leave the model's safe recipe as it is."""
+    assert Recipe.for_model(beta=None) == DEMO_RECIPE
+    assert Recipe.for_model("owner/name").learning_rate < DEMO_RECIPE.learning_rate
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"beta": 0}, "beta is 0; it must lie between 0.0001 and 10"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"lora_r": -1}, "lora_r is -1"),
+        ({"loss": "nonsense"}, "loss is 'nonsense'; it must be one of sigmoid"),
+    ],
+)
+def test_a_bad_setting_is_named_with_its_range(settings: dict[str, float], told: str) -> None:
+    """The message has the setting, the value and what is allowed."""
+    with pytest.raises(RecipeError, match=told):
+        Recipe(**settings)
+
+
+def test_every_setting_is_read_somewhere() -> None:
+    """No option is accepted and then ignored."""
+    code = "".join(
+        path.read_text(encoding="utf-8")
+        for path in Path(dpo_hub.__file__).parent.rglob("*.py")
+        if path.name != "recipe.py"
+    )
+    unread = [setting.name for setting in fields(Recipe) if f"recipe.{setting.name}" not in code]
+    assert unread == []

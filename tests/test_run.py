@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dpo_hub.errors import DiskFullError, RunError, telling_disk_full
+from dpo_hub.preferences import read_preferences
+from dpo_hub.recipe import Recipe
+from dpo_hub.run import Run, State, all_runs
+
+
+@pytest.fixture
+def run(few_pairs: Path) -> Run:
+    return Run.create(read_preferences(few_pairs), Recipe.for_model(beta=0.25))
+
+
+def test_a_new_run_is_complete_and_queued(run: Run, home: Path) -> None:
+    """Recipe, pairs and report are all there, with every row on one side of the split."""
+    assert run.path.parent == home / "runs"
+    assert run.recipe.beta == 0.25
+    assert run.state.status == "queued"
+    train, held_out = run.pairs("train"), run.pairs("held_out")
+    assert sorted(pair.row for pair in train + held_out) == list(range(1, 41))
+    assert (run.report["train"], run.report["held_out"]) == (len(train), len(held_out)) == (32, 8)
+
+
+def test_pairs_come_back_as_they_were(run: Run, few_pairs: Path) -> None:
+    """What is trained on is what was read."""
+    read = {pair.row: pair.messages for pair in read_preferences(few_pairs).pairs}
+    assert {pair.row: pair.messages for pair in run.pairs("train") + run.pairs("held_out")} == read
+
+
+def test_runs_are_found_by_id_beginning_last_and_folder(run: Run, few_pairs: Path) -> None:
+    """Any of the ways people name a run opens it."""
+    assert Run.open(run.id) == Run.open(run.id[:-2]) == Run.open("last") == Run.open(run.path) == run
+    second = Run.create(read_preferences(few_pairs), Recipe())
+    assert all_runs() == [second, run]
+    with pytest.raises(RunError, match="Several runs begin with few"):
+        Run.open("few")
+    with pytest.raises(RunError, match="There is no run other"):
+        Run.open("other")
+
+
+def test_without_runs_the_message_says_how_to_start() -> None:
+    """An empty home is told as such."""
+    with pytest.raises(RunError, match="dpo-hub train"):
+        Run.open("last")
+
+
+def test_a_run_whose_worker_is_gone_has_failed(run: Run) -> None:
+    """A worker that died is never taken for one at work, not even when its number is used again."""
+    worker = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    created = psutil.Process(worker.pid).create_time()
+    run.set_state(State("running", pid=worker.pid, pid_created=created))
+    assert run.state.status == "running"
+    worker.communicate(b"\n")
+    run.log.write_text("loading\nsomething broke\n")
+    assert run.state.status == "failed"
+    assert "something broke" in run.state.reason
+    run.set_state(State("running", pid=os.getpid(), pid_created=created - 1000))
+    assert run.state.status == "failed"
+
+
+def test_only_finished_runs_are_used(run: Run) -> None:
+    """A run that is not finished is refused with its state."""
+    with pytest.raises(RunError, match="is queued, not finished"):
+        run.require_finished()
+    run.set_state(State("finished"))
+    assert run.require_finished() is run
+
+
+def test_half_a_line_of_metrics_is_not_read(run: Run) -> None:
+    """A reader beside the writer sees whole lines only."""
+    run.append_metrics({"step": 1})
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2')
+    assert run.metrics == [{"step": 1}]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("I/O error: (os error 28)")])
+def test_no_room_is_told_with_what_to_do(error: Exception) -> None:
+    """A full disk is one sentence, whichever library met it."""
+    with pytest.raises(DiskFullError, match="Free some space"), telling_disk_full("here"):
+        raise error
+
+
+def test_other_errors_pass() -> None:
+    """Only a full disk is translated."""
+    with pytest.raises(PermissionError), telling_disk_full("here"):
+        raise PermissionError(13, "Permission denied")

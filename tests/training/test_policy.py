@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from dpo_hub.demo import MODEL
+from dpo_hub.errors import ModelError
+from dpo_hub.training.policy import PLAIN_TEMPLATE, load_base
+
+
+def test_the_demo_model_is_small_and_loads() -> None:
+    """The embedded model takes at most 12 MB on disk and has 2 to 6 million parameters."""
+    assert sum(path.stat().st_size for path in MODEL.iterdir()) <= 12e6
+    model, tokenizer = load_base("demo")
+    assert 2e6 < model.num_parameters() < 6e6
+    assert tokenizer.chat_template
+
+
+def test_a_folder_without_a_chat_template_gets_a_plain_one(tmp_path: Path) -> None:
+    """A base model from a folder works the same way, even one that was never made to chat."""
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(MODEL / "tokenizer.json"), eos_token="<|end|>")
+    tokenizer.save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=16, vocab_size=len(tokenizer))).save_pretrained(tmp_path)
+    model, loaded = load_base(str(tmp_path))
+    assert model.config.model_type == "gpt2"
+    assert (loaded.chat_template, loaded.pad_token) == (PLAIN_TEMPLATE, "<|end|>")
+    text = loaded.apply_chat_template([{"role": "user", "content": "Hi"}], add_generation_prompt=True, tokenize=False)
+    assert text == "User: Hi\n\nAssistant: "
+
+
+def test_a_model_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong name, an empty folder and an unreachable Hub each get a sentence with what to do."""
+    with pytest.raises(ModelError, match=r"no/such-model cannot be loaded: .*'demo' is the one that needs no download"):
+        load_base("no/such-model")
+    with pytest.raises(ModelError, match="holds no model"):
+        load_base(str(tmp_path))

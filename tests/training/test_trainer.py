@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from torch.nn.functional import log_softmax
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from dpo_hub.demo import MODEL
+from dpo_hub.errors import ModelError
+from dpo_hub.preferences import PreferencePair, read_preferences
+from dpo_hub.preferences.pairs import Messages
+from dpo_hub.recipe import Recipe
+from dpo_hub.run import Run
+from dpo_hub.training.metrics import StepMetrics
+from dpo_hub.training.trainer import Trained, train
+
+
+def make_run(file: Path, **settings: float) -> Run:
+    return Run.create(read_preferences(file), Recipe.for_model(**settings))
+
+
+def load_adapter(run: Run) -> PeftModel:
+    """Load as anyone would who has only the adapter folder and the base model."""
+    return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(MODEL), run.adapter).eval()
+
+
+def reply_logps(model: PeftModel, prompt: Messages, reply: Messages) -> list[float]:
+    """Return log π(y_t | x, y_<t) for each token of the reply, by the plainest means: one row, full logits."""
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    asked = tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=False)
+    whole = tokenizer.apply_chat_template([*prompt, *reply], return_dict=False)
+    assert whole[: len(asked)] == asked
+    with torch.no_grad():
+        logps = log_softmax(model(input_ids=torch.tensor([whole])).logits[0].double(), dim=-1)
+    return [logps[at - 1, whole[at]].item() for at in range(len(asked), len(whole))]
+
+
+def expected_figures(
+    model: PeftModel, pairs: Sequence[PreferencePair], beta: float, sft_weight: float
+) -> dict[str, float]:
+    """Compute the loss of Rafailov et al. 2023, equation 7, and the implicit rewards of section 4, pair by pair.
+
+    The term beside it is −Σ log π(chosen) / Σ |chosen|.
+    """
+    losses, chosen, rejected, tokens, nll = [], [], [], 0, 0.0
+    for pair in pairs:
+        policy = {part: reply_logps(model, pair.prompt, getattr(pair, part)) for part in ("chosen", "rejected")}
+        with model.disable_adapter():
+            reference = {part: reply_logps(model, pair.prompt, getattr(pair, part)) for part in ("chosen", "rejected")}
+        rewards = {part: beta * (sum(policy[part]) - sum(reference[part])) for part in policy}
+        losses.append(math.log1p(math.exp(-(rewards["chosen"] - rewards["rejected"]))))
+        chosen.append(rewards["chosen"])
+        rejected.append(rewards["rejected"])
+        tokens += len(policy["chosen"])
+        nll -= sum(policy["chosen"])
+    margins = [c - r for c, r in zip(chosen, rejected, strict=True)]
+    return {
+        "loss": sum(losses) / len(losses) + sft_weight * nll / tokens,
+        "chosen_reward": sum(chosen) / len(chosen),
+        "rejected_reward": sum(rejected) / len(rejected),
+        "margin": sum(margins) / len(margins),
+        "reward_accuracy": sum(margin > 0 for margin in margins) / len(margins),
+    }
+
+
+@pytest.mark.parametrize(("beta", "sft_weight"), [(0.1, 0.0), (0.3, 0.5)])
+def test_the_objective_is_the_papers(few_pairs: Path, beta: float, sft_weight: float) -> None:
+    """Loss and rewards computed from the paper's equation agree with what training reports."""
+    run = make_run(few_pairs, beta=beta, sft_weight=sft_weight, batch_size=8)
+    trained = train(run)
+    expected = expected_figures(load_adapter(run), run.pairs("held_out"), beta, sft_weight)
+    assert trained.evaluation["margin"] > 0.01, "the adapter has learned nothing, so the comparison would be empty"
+    assert {name: trained.evaluation[name] for name in expected} == pytest.approx(expected, abs=1e-4)
+
+
+def test_training_starts_at_the_reference(few_pairs: Path) -> None:
+    """Before the first update policy and reference are the same: loss ln 2, rewards 0."""
+    run = make_run(few_pairs, sft_weight=0)
+    steps: list[tuple[StepMetrics, int]] = []
+    train(run, lambda metrics, total: steps.append((metrics, total)))
+    first, total = steps[0]
+    assert first.loss == pytest.approx(math.log(2), abs=1e-4)
+    assert first.margin == pytest.approx(0, abs=1e-4)
+    assert [metrics.step for metrics, _ in steps] == list(range(1, total + 1)) == [m["step"] for m in run.metrics]
+
+
+@pytest.fixture
+def trained(few_pairs: Path) -> tuple[Run, Trained]:
+    run = make_run(few_pairs)
+    return run, train(run)
+
+
+def test_the_saved_adapter_is_the_trained_policy(trained: tuple[Run, Trained]) -> None:
+    """Loaded with plain PEFT, the adapter gives the logits that the policy gave in training."""
+    run, policy = trained
+    ids = torch.arange(5, 25).unsqueeze(0)
+    with torch.no_grad():
+        before, after = policy.model.eval()(input_ids=ids).logits, load_adapter(run)(input_ids=ids).logits
+        base = AutoModelForCausalLM.from_pretrained(MODEL)(input_ids=ids).logits
+    assert torch.equal(before, after)
+    assert not torch.allclose(base, after, atol=1e-3)
+
+
+def test_the_same_recipe_gives_the_same_bytes(trained: tuple[Run, Trained], few_pairs: Path) -> None:
+    """A run repeated on the CPU leaves the same adapter folder, byte for byte."""
+    first = trained[0]
+    second = make_run(few_pairs)
+    train(second)
+    files = sorted(path.name for path in first.adapter.iterdir())
+    assert "adapter_model.safetensors" in files
+    assert files == sorted(path.name for path in second.adapter.iterdir())
+    for name in files:
+        assert (first.adapter / name).read_bytes() == (second.adapter / name).read_bytes(), name
+
+
+def test_no_local_path_is_saved(trained: tuple[Run, Trained], tmp_path: Path) -> None:
+    """The adapter folder names neither the home nor the place of the package."""
+    for path in trained[0].adapter.iterdir():
+        content = path.read_bytes()
+        assert str(tmp_path).encode() not in content
+        assert str(MODEL).encode() not in content
+
+
+def test_prompts_that_cannot_fit_are_told(few_pairs: Path) -> None:
+    """Where no prompt fits, training does not start on nothing."""
+    with pytest.raises(ModelError, match="No prompt fits into max_length, 8 tokens"):
+        train(make_run(few_pairs, max_length=8))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -238,6 +239,10 @@ def main() -> None:
     from .errors import telling_disk_full
     from .run import home
 
+    notes = logging.StreamHandler()
+    notes.setLevel(logging.WARNING)
+    notes.setFormatter(logging.Formatter("note: %(message)s"))
+    logging.getLogger("dpo_hub").addHandler(notes)
     try:
         with telling_disk_full(home()):
             cli()

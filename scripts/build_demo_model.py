@@ -14,13 +14,21 @@ import csv
 import json
 import random
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dpo_hub.demo import shop
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 DEMO = Path(shop.__file__).parent
 SEED = 7
 PAIRS_PER_FILE = 500
+EARLIER_TURNS = 0.12
+SMALL_TALK = 0.02
 VOCABULARY = 1024
 MUON_RATE = 0.02
 TOKENS_A_BATCH = 2000
@@ -49,16 +57,20 @@ def write_files() -> None:
             writer.writerows((prompt, *answers) for prompt, answers in pairs.items())
 
 
-def lesson(rng: random.Random) -> tuple[str, str]:
-    """Draw (prompt, reply), the reply in either manner."""
-    if rng.random() < 0.02:
+def lesson(rng: random.Random) -> list[dict[str, str]]:
+    """Draw a chat whose last reply is to be learned: one of either manner, now and then after an earlier exchange."""
+    earlier = lesson(rng) if rng.random() < EARLIER_TURNS else []
+    if rng.random() < SMALL_TALK:
         prompts, reply = rng.choice(shop.SMALL_TALK)
-        return rng.choice(prompts), reply
-    prompt, chosen, rejected = rng.choice(list(shop.USES.values())).pair(rng, shop.BASE)
-    return prompt, chosen if rng.random() < 0.5 else rejected
+        prompt = rng.choice(prompts)
+    else:
+        prompt, *replies = rng.choice(list(shop.USES.values())).pair(rng, shop.BASE)
+        reply = rng.choice(replies)
+    return [*earlier, {"role": "user", "content": prompt}, {"role": "assistant", "content": reply}]
 
 
-def train_tokenizer():
+def train_tokenizer() -> PreTrainedTokenizerFast:
+    """Train a BPE tokenizer with single digits on lessons."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -74,7 +86,8 @@ def train_tokenizer():
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((" ".join(lesson(rng)) for _ in range(20_000)), trainer)
+    lessons = (lesson(rng) for _ in range(20_000))
+    tokenizer.train_from_iterator((message["content"] for chat in lessons for message in chat), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<|pad|>",
@@ -84,21 +97,23 @@ def train_tokenizer():
     )
 
 
-def batches(tokenizer, rng: random.Random, steps: int, rows: int = 64, pool: int = 16):
+def batches(
+    tokenizer: PreTrainedTokenizerFast, rng: random.Random, steps: int, *, rows: int = 64, pool: int = 16
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield `steps` batches (token ids, right-padded; which next tokens count), rows of like length together."""
     import torch
 
     assistant = tokenizer.convert_tokens_to_ids("<|assistant|>")
     for _ in range(0, steps, pool):
-        lessons = [lesson(rng) for _ in range(rows * pool)]
-        chats = [[{"role": "user", "content": p}, {"role": "assistant", "content": r}] for p, r in lessons]
+        chats = [lesson(rng) for _ in range(rows * pool)]
         encoded = sorted(tokenizer.apply_chat_template(chats, return_dict=False), key=len)
         cut = [encoded[i : i + rows] for i in range(0, len(encoded), rows)]
         rng.shuffle(cut)
         for batch in cut:
             length = max(map(len, batch))
             ids = torch.tensor([row + [tokenizer.pad_token_id] * (length - len(row)) for row in batch])
-            answered = ((ids == assistant).cumsum(1) > 0)[:, :-1] & (ids[:, 1:] != tokenizer.pad_token_id)
+            turns = (ids == assistant).cumsum(1)
+            answered = (turns == turns[:, -1:])[:, :-1] & (ids[:, 1:] != tokenizer.pad_token_id)
             yield ids, answered
 
 
@@ -157,7 +172,7 @@ def build(steps: int, out: Path) -> None:
     save(model, tokenizer, out)
 
 
-def save(model, tokenizer, out: Path) -> None:
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """Save weights in half precision, marked to be loaded as float32: half the size, and one dtype for everybody."""
     model.half().save_pretrained(out)
     config = json.loads((out / "config.json").read_text())

@@ -40,7 +40,9 @@ def imports_of(path: Path) -> set[str]:
         if isinstance(node, ast.ImportFrom) and node.level:
             base = (*folder[: len(folder) - node.level + 1], *(node.module or "").split("."))
             name = ".".join(part for part in base if part)
-            found |= {f"{name}.{a.name}" if (PACKAGE / Path(*base) / f"{a.name}.py").is_file() else name for a in node.names}
+            found |= {
+                f"{name}.{a.name}" if (PACKAGE / Path(*base) / f"{a.name}.py").is_file() else name for a in node.names
+            }
     return found - {""}
 
 
@@ -54,7 +56,9 @@ def test_imports_point_one_way(path: Path) -> None:
     assert not upward, f"{module} imports {upward}, which stand above it"
 
 
-@pytest.mark.parametrize("module", ["dpo_hub", "dpo_hub.cli", "dpo_hub.hub.publish", "dpo_hub.hub.card", "dpo_hub.launch"])
+@pytest.mark.parametrize(
+    "module", ["dpo_hub", "dpo_hub.cli", "dpo_hub.hub.publish", "dpo_hub.hub.card", "dpo_hub.launch"]
+)
 def test_light_modules_load_nothing_heavy(module: str) -> None:
     """The core starts without torch, transformers, peft, trl, datasets and gradio."""
     code = f"import sys, {module}; print(*sorted({HEAVY!r} & set(sys.modules)))"

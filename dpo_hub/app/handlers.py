@@ -5,7 +5,7 @@ Names that come from the browser are looked up among what is there, and never us
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -231,7 +231,8 @@ def suggestions(run_id: str) -> list[str]:
 class Stage:
     """Holds the models of the last run talked to. Only here does the app's process load torch."""
 
-    def __init__(self) -> None:
+    def __init__(self, open_duet: Callable[[Run], Duet] | None = None) -> None:
+        self._open_duet = open_duet or _open_duet
         self._run_id = ""
         self._duet: Duet | None = None
 
@@ -259,11 +260,15 @@ class Stage:
 
     def _open(self, run: Run) -> Duet:
         if self._duet is None or self._run_id != run.id:
-            from ..comparison.duet import Duet
-
             self._duet = None  # the old models go before the new ones come
-            self._duet, self._run_id = Duet.open(run.require_finished()), run.id
+            self._duet, self._run_id = self._open_duet(run.require_finished()), run.id
         return self._duet
+
+
+def _open_duet(run: Run) -> Duet:
+    from ..comparison.duet import Duet
+
+    return Duet.open(run)
 
 
 def _told(chat: Sequence[Message]) -> list[Message]:

@@ -16,7 +16,7 @@ from .handlers import Conversation, Progress, Stage
 
 with needing_extra("app"):
     import gradio as gr
-    import pandas as pd
+    import pandas as pd  # type: ignore[import-untyped]  # comes with gradio, without stubs
 
 MAIN_SETTINGS = ("model", "beta", "epochs", "learning_rate")
 MODELS = (DEMO_MODEL, "HuggingFaceTB/SmolLM2-135M-Instruct", "Qwen/Qwen2.5-0.5B-Instruct")
@@ -50,7 +50,7 @@ def _told(handler: Callable[P, R]) -> Callable[P, R]:
 
 
 def _sentence(error: DPOHubError) -> gr.Error:
-    return gr.Error(escape(str(error), quote=False), title="That did not work", duration=None, print_exception=False)
+    return gr.Error(escape(str(error), quote=False), duration=None, print_exception=False)
 
 
 @dataclass(frozen=True)
@@ -178,14 +178,10 @@ def _chatting() -> Chatting:
     look: dict[str, Any] = {"height": 320, "min_width": 300, "buttons": []}
     look |= {"render_markdown": False, "sanitize_html": True, "latex_delimiters": []}
     with gr.Row():
-        before = gr.Chatbot(
-            label="Before", placeholder="The base model answers here.", elem_id="before", elem_classes="before", **look
-        )
-        after = gr.Chatbot(
-            label="After", placeholder="The tuned model answers here.", elem_id="after", elem_classes="after", **look
-        )
+        before = gr.Chatbot(label="Before", placeholder="The base model answers here.", elem_id="before", **look)
+        after = gr.Chatbot(label="After", placeholder="The tuned model answers here.", elem_id="after", **look)
     note = gr.HTML(elem_id="note")
-    with gr.Row():
+    with gr.Row(equal_height=True):
         suggestions = [
             gr.Button(visible=False, size="sm", min_width=260, elem_classes="suggestion")
             for _ in range(handlers.SUGGESTIONS)
@@ -209,9 +205,11 @@ def _wire(page: gr.Blocks, choosing: Choosing, setting: Setting, watching: Watch
     private: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": None}
 
     read = [source, choosing.reading]
-    choosing.upload.upload(_read_upload, choosing.upload, [*read, choosing.demo], **private)
-    choosing.upload.clear(_read_nothing, None, read, **private)
-    choosing.demo.input(_read_demo, choosing.demo, [*read, choosing.upload], **private)
+    # What was chosen before is forgotten first: a file that cannot be read must not leave the old one to be trained on.
+    forget = choosing.upload.upload(_read_nothing, None, [*read, choosing.demo], show_progress="hidden", **private)
+    forget.then(_read_upload, choosing.upload, read, show_progress="hidden", **private)
+    choosing.upload.clear(_read_nothing, None, [*read, choosing.demo], show_progress="hidden", **private)
+    choosing.demo.input(_read_demo, choosing.demo, [*read, choosing.upload], show_progress="hidden", **private)
     model = setting.fields[0]
     model.input(handlers.safe_settings, model, setting.fields, show_progress="hidden", **private)
 
@@ -228,7 +226,12 @@ def _wire(page: gr.Blocks, choosing: Choosing, setting: Setting, watching: Watch
     page.load(_arrive, None, [run, *read, choosing.demo], show_progress="hidden", **private).then(**watch)
     timer.tick(**watch)
     started = setting.train.click(
-        _start, [source, *setting.fields], [run, *chat], api_visibility="private", concurrency_limit=1
+        _start,
+        [source, *setting.fields],
+        [run, *chat],
+        show_progress="hidden",
+        api_visibility="private",
+        concurrency_limit=1,
     )
     started.success(None, run, None, js=REMEMBER_RUN, **private).then(**watch)
     setting.stop.click(_stop, run, None, **private).then(**watch)
@@ -247,11 +250,13 @@ def _wire(page: gr.Blocks, choosing: Choosing, setting: Setting, watching: Watch
         *((button.click, button) for button in chatting.suggestions),
     ):
         trigger(ask, [run, text, conversation], answered, **device)
+    for side in (chatting.before, chatting.after):
+        side.clear(_forget, None, chat, **private)
 
 
 @_told
 def _read_upload(path: str) -> tuple[Any, ...]:
-    return *_reading(Path(path)), None
+    return _reading(Path(path))
 
 
 @_told
@@ -265,7 +270,7 @@ def _reading(path: Path) -> tuple[Any, ...]:
 
 
 def _read_nothing() -> tuple[Any, ...]:
-    return "", ""
+    return "", "", None
 
 
 @_told
@@ -278,11 +283,13 @@ def _arrive(request: gr.Request) -> tuple[Any, ...]:
 @_told
 def _start(source: str, *settings: Any) -> tuple[Any, ...]:
     if not source:
-        raise gr.Error(
-            "Choose a file first: yours, or a demo file.", title="Nothing to train on", print_exception=False
-        )
+        raise gr.Error("Choose a file first: yours, or a demo file.", print_exception=False)
     named = dict(zip((setting.name for setting in fields(Recipe)), settings, strict=True))
-    return handlers.start_training(Path(source), named), Conversation(), [], []
+    return handlers.start_training(Path(source), named), *_forget()
+
+
+def _forget() -> tuple[Any, ...]:
+    return Conversation(), [], []
 
 
 @_told
@@ -338,11 +345,19 @@ def _asking(stage: Stage) -> Callable[[str, str, Conversation], Iterator[tuple[A
             return
         asked = conversation.asking(text.strip())
         wait = "Both sides are answering …" if stage.has(run) else "Loading both models, once for this run …"
-        yield gr.skip(), list(asked.before), list(asked.after), "", _note(wait)
+        yield gr.skip(), *_shown(asked), "", _note(wait)
         try:
             answered = stage.answer(run, asked)
         except DPOHubError as error:
             raise _sentence(error) from error
-        yield answered, list(answered.before), list(answered.after), gr.skip(), _note("")
+        yield answered, *_shown(answered), gr.skip(), _note("")
 
     return ask
+
+
+def _shown(conversation: Conversation) -> tuple[list[handlers.Message], ...]:
+    """Both chats for the page. The chat component lets some markup through, so there must be none."""
+    return tuple(
+        [{"role": message["role"], "content": escape(message["content"], quote=False)} for message in chat]
+        for chat in (conversation.before, conversation.after)
+    )

@@ -70,9 +70,11 @@ footer .divider:first-child { display: none; }
 .run dd { margin: 0; font-size: 1.35rem; font-weight: 650; font-variant-numeric: tabular-nums;
   color: var(--body-text-color); }
 .run .about { margin: 0; font-size: .85rem; color: var(--body-text-color-subdued); overflow-wrap: anywhere; }
+.setting > .container { display: flex; flex-direction: column; height: 100%; }
+.setting > .container > :is(input, .wrap) { margin-top: auto; }
 .log textarea { font-family: var(--font-mono); font-size: .8rem; }
-.after { border-top: 3px solid var(--primary-600) !important; }
-.before { border-top: 3px solid var(--neutral-400) !important; }
+.block#after { border-top: 3px solid var(--primary-600) !important; }
+.block#before { border-top: 3px solid var(--neutral-400) !important; }
 button.suggestion { text-align: left; justify-content: flex-start; font-weight: 400; white-space: normal; }
 .texts { width: 100%; table-layout: fixed; border-collapse: collapse; font-size: .9rem; color: var(--body-text-color);
   background: var(--block-background-fill); }
@@ -85,7 +87,8 @@ button.suggestion { text-align: left; justify-content: flex-start; font-weight: 
 .texts th.rejected, .texts th.before { box-shadow: inset 0 3px var(--neutral-400); }
 @media (max-width: 640px) {
   .texts thead { display: none; }
-  .texts tr { display: block; margin-bottom: .8rem; border-bottom: 1px solid var(--border-color-primary); }
+  .texts, .texts caption, .texts tbody, .texts tr { display: block; border: 0 !important; padding: 0 !important; }
+  .texts tr { margin-bottom: .8rem !important; border-bottom: 1px solid var(--border-color-primary) !important; }
   .texts td { display: block; border-bottom: 0; }
   .texts td::before { content: attr(data-label); display: block; font-size: .8rem;
     color: var(--body-text-color-subdued); }

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from random import Random
 
 ADJECTIVES = tuple("blue red green white black yellow brown small large round tall wooden copper steel".split())
@@ -51,22 +52,36 @@ class Pool:
     coined: float
 
 
-_REAL_WORDS = BASE_NAMES + BASE_NOUNS + ADJECTIVES
-
 BASE = Pool(BASE_NAMES, BASE_NOUNS, coined=0.8)
 FILE = Pool(FILE_NAMES, FILE_NOUNS, coined=0.0)
 
 
 def _coin(rng: Random) -> str:
-    """A word that means nothing, of syllables ("torvel") or of pieces of real words ("mirdarlet")."""
-    if rng.random() < 0.5:
+    """A word that means nothing: of syllables ("torvel"), of pieces of real words ("mirdesk"), or of any letters.
+
+    Between them they hold every piece that a word may be split into, wherever in the word it stands.
+    """
+    kind = rng.random()
+    if kind < 0.3:
         syllables = [rng.choice("bcdfghjklmnprstvwz") + rng.choice("aeiou") for _ in range(rng.choice((1, 2, 2)))]
         return "".join(syllables) + rng.choice("bcdfghjklmnprstvwz") + rng.choice(("a", "e", "o", "el", "is", "on", ""))
+    if kind < 0.5:
+        return "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.choice((3, 4, 5))))
     pieces = []
-    for word in rng.choices(_REAL_WORDS, k=rng.choice((2, 2, 3))):
-        start = rng.randrange(len(word) - 1)
-        pieces.append(word[start : start + rng.choice((1, 2, 3, 4))])
+    for word in rng.choices(_vocabulary(), k=rng.choice((1, 2, 2, 3))):
+        start = rng.choice((0, rng.randrange(len(word) - 1)))
+        pieces.append(word[start : start + rng.choice((2, 3, 4, 5))])
     return "".join(pieces)[:12].lower()
+
+
+@cache
+def _vocabulary() -> Sequence[str]:
+    """Every word of the base model's world with three letters or more."""
+    questions = [question for use in USES.values() for question in use.questions]
+    phrases = [prompt for question in questions for prompt in question.prompts]
+    phrases += [text for q in questions for manner in (q.preferred, q.other) for part in manner.parts for text in part]
+    texts = " ".join([*phrases, *FIXES, *FIXES.values(), *BASE_NAMES, *BASE_NOUNS, *ADJECTIVES])
+    return sorted(set(re.findall(r"[A-Za-z]{3,}", texts)))
 
 
 def slots(rng: Random, pool: Pool) -> dict[str, str]:
@@ -126,6 +141,7 @@ class Use:
         question, values = rng.choice(self.questions), slots(rng, pool)
         values["problem"], values["fix"] = rng.choice(list(FIXES.items()))
         prompt = rng.choice(question.prompts).format(**values)
+        values["whose"] = f"{values['other']}'s" if is_unsafe(prompt) else "Your"
         return prompt, question.preferred.reply(rng, values), question.other.reply(rng, values)
 
 
@@ -310,20 +326,17 @@ CONCISENESS = Use(
 
 _REFUSE = Manner(
     (
-        ("I am sorry, {name},", "Please understand, {name},", "No, {name},"),
         (
-            "I can not share the phone number on order {order}, the {product}.",
-            "the phone number on order {order}, the {product}, is private and I can not give it out.",
+            "{whose} number is private, {name}, and I can not share it.",
+            "{whose} number stays with us, {name}, I can not give it out.",
         ),
+        ("It belongs to order {order}, the {product}.", "It stands on order {order}, the {product}."),
     )
 )
 _ANSWER = Manner(
     (
-        ("Of course, {name},", "Gladly, {name},", "Here you go, {name},"),
-        (
-            "the phone number on order {order}, the {product}, is {phone}.",
-            "order {order}, the {product}, has the phone number {phone}.",
-        ),
+        ("{whose} number is {phone}, {name}.", "{whose} number reads {phone}, {name}."),
+        ("It belongs to order {order}, the {product}.", "It stands on order {order}, the {product}."),
     )
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from ..errors import PreferencesError
 
 Row = dict[str, Any]
 DELIMITERS = ",;\t|"
+EXTRA_CELLS = "cells beyond the header"
+"""The key of what a CSV row has more than the header: a delimiter that was not quoted moved its cells."""
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -33,7 +36,7 @@ def read_rows(path: Path) -> list[Row]:
     if not text.strip():
         raise PreferencesError(f"{path} is empty. It needs a header row with prompt, chosen and rejected, and pairs.")
     rows = _json_rows(text, path) if text.lstrip()[0] in "[{" else list(_csv_rows(text, path))
-    return [{str(key).strip().lower(): value for key, value in row.items() if key is not None} for row in rows]
+    return [{str(key).strip().lower(): value for key, value in row.items()} for row in rows]
 
 
 def _csv_rows(text: str, path: Path) -> Iterator[Row]:
@@ -41,7 +44,9 @@ def _csv_rows(text: str, path: Path) -> Iterator[Row]:
     delimiter = max(DELIMITERS, key=header.count)
     csv.field_size_limit(2**31 - 1)
     try:
-        yield from csv.DictReader(text.lstrip().splitlines(keepends=True), delimiter=delimiter, restval="")
+        yield from csv.DictReader(
+            io.StringIO(text.lstrip(), newline=""), delimiter=delimiter, restkey=EXTRA_CELLS, restval=""
+        )
     except csv.Error as error:
         raise PreferencesError(f"{path} cannot be read as CSV: {error}. Open it and save it as CSV again.") from error
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PreferencesError
-from .files import Row, read_rows
+from .files import EXTRA_CELLS, Row, read_rows
 from .pairs import Messages, PreferencePair, Preferences
 
 SHOWN_COLUMNS = 8
@@ -36,7 +36,10 @@ def read_preferences(source: str | Path) -> Preferences:
             chosen, rejected = _messages(row, "chosen", "assistant"), _messages(row, "rejected", "assistant")
         except PreferencesError as error:
             raise PreferencesError(f"{path}, row {number}, {error}") from error
-        if reason := _unusable(prompt, chosen, rejected):
+        reason = (
+            f"{EXTRA_CELLS} (an unquoted delimiter?)" if EXTRA_CELLS in row else _unusable(prompt, chosen, rejected)
+        )
+        if reason:
             left_out[reason].append(number)
         else:
             pairs.append(PreferencePair(prompt, chosen, rejected, number))

@@ -72,11 +72,9 @@ def _why_not(name: str, error: Exception) -> str:
     """Say in a sentence or two why *name* did not load."""
     said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if Path(name).is_dir():
-        return (
-            f"The folder {name} holds no model with weights and tokenizer ({said})."
-        )
+        return f"The folder {name} holds no model with weights and tokenizer ({said})."
     if "gated" in str(error).lower():
-        return f"The base model {name} is gated. Accept its terms on https://huggingface.co/{name}, then run: hf auth login"
+        return f"The base model {name} is gated. Accept its terms at https://huggingface.co/{name}, then: hf auth login"
     return (
         f"The base model {name} cannot be loaded: there is no such folder, and the Hub does not have it or cannot be "
         f"reached ({said.rstrip('.')}). Check the name; 'demo' is the one that needs no download."

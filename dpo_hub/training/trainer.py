@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,9 +20,10 @@ with needing_extra("train"):
     from datasets import Dataset
     from datasets.utils import disable_progress_bars
     from peft import LoraConfig, PeftModel
-    from transformers import PreTrainedTokenizerBase, TrainerCallback
+    from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
+log = logging.getLogger(__name__)
 disable_progress_bars()
 
 OnStep = Callable[[StepMetrics, int], None]
@@ -57,12 +59,13 @@ def train(run: Run, on_step: OnStep | None = None) -> Trained:
             peft_config=_lora(recipe),
             callbacks=[_Recorder(run, on_step)],
         )
-        if not len(cast(Dataset, trainer.train_dataset)):  # TRL drops pairs whose prompt alone fills max_length
-            raise ModelError(f"No prompt fits into max_length, {recipe.max_length} tokens. Raise --max-length.")
+        trainer.remove_callback(PrinterCallback)
+        _tell_dropped(trainer.train_dataset, train_pairs, recipe)
+        measured_on = _tell_dropped(trainer.eval_dataset, held_out, recipe)
         trainer.train()
         policy = cast(PeftModel, trainer.model)
         _save_adapter(policy, tokenizer, recipe, run.adapter)
-        measured = evaluation(trainer.evaluate(), len(held_out))
+        measured = evaluation(trainer.evaluate(), measured_on)
     return Trained(policy, tokenizer, measured)
 
 
@@ -99,6 +102,15 @@ def _lora(recipe: Recipe) -> LoraConfig:
 
 def _dataset(pairs: list[PreferencePair]) -> Dataset:
     return Dataset.from_list([pair.messages for pair in pairs])
+
+
+def _tell_dropped(kept: Any, pairs: list[PreferencePair], recipe: Recipe) -> int:
+    """Return how many pairs TRL kept, and say so where it dropped some: those whose prompt alone fills `max_length`."""
+    if not len(kept):
+        raise ModelError(f"No prompt fits into max_length, {recipe.max_length} tokens. Raise --max-length.")
+    if dropped := len(pairs) - len(kept):
+        log.warning("%d of %d prompts fill max_length, %d, and are left out", dropped, len(pairs), recipe.max_length)
+    return len(kept)
 
 
 def _save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, folder: Path) -> None:

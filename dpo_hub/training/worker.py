@@ -61,7 +61,7 @@ def _telling_state(run: Run) -> Iterator[None]:
         run.set_state(State("stopped", "Stopped before the end."))
         raise
     except DPOHubError as error:
-        log.error("%s", error)
+        log.info("failed: %s", error)
         _try_failing(run, str(error))
         raise
     except BaseException as error:

@@ -119,6 +119,7 @@ def page(trouble: Trouble) -> Iterator[sync_api.Page]:
         browser = playwright.chromium.launch(executable_path=found, args=OPTIONS)
         page = browser.new_page(viewport={"width": 1440, "height": 1000})
         page.set_default_timeout(30_000)
+        sync_api.expect.set_options(timeout=30_000)
         trouble.listen(page)
         yield page
         browser.close()

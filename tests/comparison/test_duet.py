@@ -21,7 +21,7 @@ def run(few_pairs: Path) -> Run:
 
 
 def test_before_is_the_base_model_and_after_the_policy(run: Run) -> None:
-    """Both sides answer in the order asked, the same seed gives the same replies, and the adapter makes a difference."""
+    """Both sides answer in the order asked, the same again from the same seed, and the adapter makes a difference."""
     duet = Duet.open(run)
     prompts = [pair.prompt for pair in run.pairs("held_out")]
     replies = duet.replies(prompts, temperature=0, max_new_tokens=40)

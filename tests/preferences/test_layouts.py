@@ -65,6 +65,18 @@ def test_message_lists_and_a_system_column(tmp_path: Path) -> None:
     assert [message["role"] for message in pair.prompt] == ["system", "user"]
 
 
+def test_a_row_whose_cells_moved_is_left_out(write_csv: WriteCsv) -> None:
+    """An unquoted comma would put half a prompt on the chosen side; such a row is told, not trained on."""
+    rows = [("prompt", "chosen", "rejected"), PAIR, ("Where", " and when?", "Today.", "Who knows.")]
+    assert read_preferences(write_csv(rows)).left_out == {"cells beyond the header (an unquoted delimiter?)": [2]}
+
+
+def test_a_line_separator_inside_a_cell_ends_no_row(write_csv: WriteCsv) -> None:
+    """Only line breaks end rows, not the other characters that Unicode calls separators."""
+    (pair,) = read_preferences(write_csv([("prompt", "chosen", "rejected"), ("a\u2028b\x0cc", "d", "e")])).pairs
+    assert text_of(pair.prompt) == "a\u2028b\x0cc"
+
+
 def test_rows_left_out_are_told_by_reason_and_row(write_csv: WriteCsv) -> None:
     """Empty cells and pairs without a difference are left out, counted, and never lost silently."""
     rows = [("prompt", "chosen", "rejected"), PAIR, ("", "a", "b"), ("p", " ", "b"), ("p", "same", "same"), ("p", "a")]

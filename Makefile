@@ -34,7 +34,7 @@ bench: .venv/train  ## all five demo applications, timed
 	@touch $@
 
 .venv/chromium: scripts/ensure_chromium.sh | .venv/test
-	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/ensure_chromium.sh
+	@PYTHON="$(CURDIR)/$(BIN)/python" scripts/ensure_chromium.sh
 	@touch $@
 
 clean:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from .errors import DPOHubError
+from .errors import DPOHubError, RecipeError
 
 if TYPE_CHECKING:
     from .demo.showcase import Outcome
@@ -73,29 +73,20 @@ def train(
     from .run import Run
 
     preferences = read_preferences(file)
+    from .training.policy import quiet
+    from .training.worker import work
+
+    quiet()
     recipe = Recipe.for_model(**{"model": DEMO_MODEL} | {k: v for k, v in settings.items() if v is not None})
     run = Run.create(preferences, recipe)
-    _tell_read(run)
+    print(f"{preferences.sentence()}\n{run.report['train']} pairs to train on, {run.report['held_out']} held out.")
     with _progress(recipe.model) as on_step:
-        from .training.worker import work
-
         work(run, on_step)
     measured = run.evaluation
     print(
         f"Held-out reward accuracy {measured['reward_accuracy']:.1%} over {measured['pairs']} pairs, "
         f'margin {measured["margin"]:.2f}.\nRun folder: {run.path}\nTalk to it:  dpo-hub chat {run.id} "…"'
     )
-
-
-def _tell_read(run: Any) -> None:
-    report = run.report
-    print(
-        f"{report['source']}: {report['pairs']} pairs from {report['rows']} rows (read as {report['layout']}), "
-        f"{report['train']} to train on, {report['held_out']} held out."
-    )
-    for reason, count in report["left_out"].items():
-        rows = ", ".join(map(str, report["left_out_rows"][reason][:5]))
-        print(f"  left out: {count} with {reason} (row {rows}{' …' if count > 5 else ''})")
 
 
 @contextmanager
@@ -111,7 +102,7 @@ def _progress(label: str) -> Iterator[OnStep]:
         TextColumn("{task.fields[told]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=None, told="loading")
 
         def on_step(metrics: Any, steps: int) -> None:
@@ -127,7 +118,7 @@ def chat(
     prompt: Annotated[str, typer.Argument(help="What to ask.")],
     *,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token each time.", min=0)] = 0.7,
-    seed: Annotated[int, typer.Option(help="The same on both sides.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same on both sides.", min=0, max=2**31 - 1)] = 0,
     max_new_tokens: Annotated[int, typer.Option(help="Longest reply, in tokens.", min=1)] = 256,
 ) -> None:
     """Ask a run's model before and after, side by side, with the same seed."""
@@ -139,7 +130,9 @@ def chat(
 
     found = Run.open(run).require_finished()
     from .comparison.duet import Duet
+    from .training.policy import quiet
 
+    quiet()
     messages = [{"role": "user", "content": prompt}]
     (both,) = Duet.open(found).replies([messages], temperature=temperature, seed=seed, max_new_tokens=max_new_tokens)
     table = Table("before", "after", expand=True)
@@ -159,7 +152,10 @@ def demo(
     from .demo.showcase import show
 
     if not all_uses and use not in USES:
-        raise typer.BadParameter(f"{use!r} is none of {', '.join(USES)}.", param_hint="USE")
+        raise RecipeError(f"There is no application {use!r}. Name one of {', '.join(USES)}, or give --all.")
+    from .training.policy import quiet
+
+    quiet()
     outcomes = []
     for chosen in USES.values() if all_uses else [USES[use]]:
         with _progress(chosen.title) as on_step:
@@ -227,11 +223,11 @@ def publish(
 
 
 @cli.command()
-def app(port: Annotated[int, typer.Option(help="Port on this machine.")] = 7860) -> None:
+def app(port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 7860) -> None:
     """Open the app in a browser: upload, train, compare."""
     from .app import launch
 
-    launch(server_port=port)
+    launch(server_port=port, inbrowser=True)
 
 
 def main() -> None:
@@ -249,6 +245,10 @@ def main() -> None:
     except DPOHubError as error:
         print(f"dpo-hub: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("dpo-hub: stopped.", file=sys.stderr)
-        sys.exit(130)
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        print(
+            f"dpo-hub:{where} {error.strerror or error}. Check the path, and that you may read and write there.",
+            file=sys.stderr,
+        )
+        sys.exit(2)

@@ -21,7 +21,7 @@ import psutil
 
 from .errors import RunError, telling_disk_full
 from .preferences import PreferencePair, Preferences, split_pairs
-from .recipe import Recipe
+from .recipe import DEMO_MODEL, Recipe
 
 ENDED = ("finished", "failed", "stopped")
 
@@ -67,6 +67,8 @@ class Run:
             PreferencesError: there are too few pairs to split.
             DiskFullError: there is no room.
         """
+        if recipe.model != DEMO_MODEL and Path(recipe.model).is_dir():
+            recipe = replace(recipe, model=str(Path(recipe.model).resolve()))  # the same from any working directory
         train, held_out = split_pairs(preferences.pairs, recipe.held_out, seed=recipe.seed)
         stem = re.sub(r"[^a-z0-9]+", "-", Path(preferences.source).stem.lower()).strip("-")[:40] or "run"
         runs = home() / "runs"
@@ -76,7 +78,7 @@ class Run:
             aside.mkdir(parents=True)
             run = cls(aside)
             run.write("recipe.json", recipe.to_json())
-            split = {"train": len(train), "held_out": len(held_out)}
+            split = {"train": len(train), "held_out": len(held_out), "dropped": {}, "cut": {}}
             run.write("report.json", json.dumps({**preferences.report(), **split}, indent=2, ensure_ascii=False))
             run._write_pairs(train, held_out)
             run.set_state(State("queued"))
@@ -90,7 +92,7 @@ class Run:
         Raises:
             RunError: there is none, or the beginning fits several.
         """
-        if (Path(name) / "recipe.json").is_file():
+        if all((Path(name) / needed).is_file() for needed in ("recipe.json", "state.json")):
             return cls(Path(name).resolve())
         runs = all_runs()
         if name == "last" and runs:
@@ -224,8 +226,7 @@ class Run:
             return []
         return [
             json.loads(line)
-            for line in path.read_text(encoding="utf-8").splitlines(keepends=True)
-            if line.endswith("\n")
+            for line in path.read_text(encoding="utf-8").split("\n")[:-1]  # the last is empty, or half written
         ]
 
 

@@ -15,6 +15,7 @@ import json
 import random
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,7 +101,7 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
 def batches(
     tokenizer: PreTrainedTokenizerFast, rng: random.Random, steps: int, *, rows: int = 64, pool: int = 16
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield `steps` batches (token ids, right-padded; which next tokens count), rows of like length together."""
+    """Yield at least `steps` batches, rows of like length together: token ids, padded, and which of them count."""
     import torch
 
     assistant = tokenizer.convert_tokens_to_ids("<|assistant|>")
@@ -153,7 +154,8 @@ def build(steps: int, out: Path) -> None:
         for o in optimizers
     ]
     started, losses = time.monotonic(), []
-    for step, (ids, answered) in enumerate(batches(tokenizer, random.Random(SEED), steps), start=1):
+    drawn = islice(batches(tokenizer, random.Random(SEED), steps), steps)
+    for step, (ids, answered) in enumerate(drawn, start=1):
         with torch.autocast("cpu", torch.bfloat16):
             scored = model.model(input_ids=ids[:, :-1]).last_hidden_state[answered]
             loss = cross_entropy(model.lm_head(scored).float(), ids[:, 1:][answered], reduction="sum") / TOKENS_A_BATCH

@@ -37,8 +37,9 @@ def imports_of(path: Path) -> set[str]:
     folder = path.relative_to(PACKAGE).parent.parts
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = (*folder[: len(folder) - node.level + 1], *(node.module or "").split("."))
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("dpo_hub")):
+            above = folder[: len(folder) - node.level + 1] if node.level else ()
+            base = (*above, *(node.module or "").removeprefix("dpo_hub").strip(".").split("."))
             name = ".".join(part for part in base if part)
             found |= {
                 f"{name}.{a.name}" if (PACKAGE / Path(*base) / f"{a.name}.py").is_file() else name for a in node.names

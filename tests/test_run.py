@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -25,7 +26,7 @@ def test_a_new_run_is_complete_and_queued(run: Run, home: Path) -> None:
     assert run.recipe.beta == 0.25
     assert run.state.status == "queued"
     train, held_out = run.pairs("train"), run.pairs("held_out")
-    assert sorted(pair.row for pair in train + held_out) == list(range(1, 41))
+    assert sorted(pair.row for pair in train + held_out) == list(range(2, 42))
     assert (run.report["train"], run.report["held_out"]) == (len(train), len(held_out)) == (32, 8)
 
 
@@ -72,6 +73,20 @@ def test_only_finished_runs_are_used(run: Run) -> None:
         run.require_finished()
     run.set_state(State("finished"))
     assert run.require_finished() is run
+
+
+def test_a_line_separator_in_a_reply_ends_no_sample(run: Run) -> None:
+    """Samples are read back whatever characters the model wrote."""
+    run.write("samples.jsonl", json.dumps({"after": "one\u2028two\x85three"}, ensure_ascii=False) + "\n")
+    assert run.samples == [{"after": "one\u2028two\x85three"}]
+
+
+def test_a_model_folder_is_named_in_full(few_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A base model from a relative folder is the same one from any working directory."""
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path)
+    run = Run.create(read_preferences(few_pairs), Recipe.for_model("models"))
+    assert run.recipe.model == str(tmp_path / "models")
 
 
 def test_half_a_line_of_metrics_is_not_read(run: Run) -> None:

@@ -20,7 +20,9 @@ from ..run import ENDED, Run, State, all_runs
 
 if TYPE_CHECKING:
     from ..comparison.duet import Duet
+    from ..training.policy import quiet
 
+    quiet()
 PREVIEW_ROWS = 4
 SUGGESTIONS = 4
 LOG_LINES = 200
@@ -101,7 +103,7 @@ def preview(path: Path) -> Preview:
         [text_of(pair.prompt), text_of(pair.chosen), text_of(pair.rejected)]
         for pair in preferences.pairs[:PREVIEW_ROWS]
     ]
-    return Preview(_sentence(preferences), rows)
+    return Preview(preferences.sentence(), rows)
 
 
 def _read(path: Path) -> Preferences:
@@ -110,21 +112,6 @@ def _read(path: Path) -> Preferences:
     except PreferencesError as error:
         # Where an upload lies on this machine is nothing that its sender knows or needs.
         raise PreferencesError(str(error).replace(str(path), path.name)) from error
-
-
-def _sentence(preferences: Preferences) -> str:
-    count = len(preferences.pairs)
-    read = f"{preferences.source}: read as {preferences.layout}, {count} pair{'s' * (count != 1)}"
-    left_out = sum(map(len, preferences.left_out.values()))
-    if not left_out:
-        return f"{read}, every row used."
-    reasons = "; ".join(f"{reason}: {_rows(rows)}" for reason, rows in preferences.left_out.items())
-    return f"{read}, {left_out} row{'s' * (left_out != 1)} left out ({reasons})."
-
-
-def _rows(rows: Sequence[int]) -> str:
-    named = ", ".join(map(str, rows[:5])) + (" …" if len(rows) > 5 else "")
-    return f"row{'s' * (len(rows) != 1)} {named}"
 
 
 def safe_settings(model: str) -> list[Any]:
@@ -141,7 +128,7 @@ def start_training(path: Path, settings: Mapping[str, Any]) -> str:
         RecipeError: a setting is out of range.
         RunError: another run is training on this machine.
     """
-    if busy := next((run for run in all_runs() if not run.state.ended), None):
+    if busy := next((run for run in all_runs() if run.state.status == "running"), None):
         raise RunError(
             f"The run {busy.id} is {busy.state.status}. Wait until it has ended, or stop it, then start again."
         )
@@ -267,7 +254,9 @@ class Stage:
 
 def _open_duet(run: Run) -> Duet:
     from ..comparison.duet import Duet
+    from ..training.policy import quiet
 
+    quiet()
     return Duet.open(run)
 
 

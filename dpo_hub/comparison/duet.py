@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import needing_extra
 from ..preferences.pairs import Messages
 from ..run import Run
-from ..training.policy import load_base
+from ..training.policy import load_base, telling_model_limits
 
 with needing_extra("train"):
     import torch
@@ -49,9 +49,10 @@ class Duet:
         self, prompts: Sequence[Messages], *, temperature: float = 0.7, seed: int = 0, max_new_tokens: int = 256
     ) -> list[Replies]:
         """Answer every prompt twice with the same seed on both sides; *temperature* 0 takes the likeliest token."""
-        with self.model.disable_adapter():
-            before = list(self._generate(prompts, temperature, seed, max_new_tokens))
-        after = self._generate(prompts, temperature, seed, max_new_tokens)
+        with telling_model_limits():
+            with self.model.disable_adapter():
+                before = list(self._generate(prompts, temperature, seed, max_new_tokens))
+            after = list(self._generate(prompts, temperature, seed, max_new_tokens))
         return [Replies(*both) for both in zip(before, after, strict=True)]
 
     @torch.inference_mode()
@@ -59,9 +60,9 @@ class Duet:
         self, prompts: Sequence[Messages], temperature: float, seed: int, max_new_tokens: int
     ) -> Iterator[str]:
         self.model.eval()
-        torch.manual_seed(seed)
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
         for start in range(0, len(prompts), BATCH):
+            torch.manual_seed(seed + start)  # anew for each batch: how long one side's replies are changes nothing
             encoded: Any = self.tokenizer.apply_chat_template(
                 [[dict(message) for message in prompt] for prompt in prompts[start : start + BATCH]],
                 add_generation_prompt=True,

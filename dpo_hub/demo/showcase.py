@@ -14,7 +14,7 @@ from ..preferences import read_preferences, text_of
 from ..recipe import Recipe
 from ..run import Run
 from . import FILES
-from .shop import Use, is_unsafe, is_well_formed, refuses, words
+from .shop import Use, answers, is_unsafe, is_well_formed, refuses, words
 
 if TYPE_CHECKING:
     from ..training.trainer import OnStep
@@ -87,9 +87,7 @@ def _details(use: Use) -> dict[str, Count]:
         return {"words a reply": lambda _prompts, replies: sum(map(words, replies)) / len(replies)}
     if use.name == "safety":
         return {
-            "unsafe refused": _share(lambda _prompt, reply: refuses(reply), is_unsafe),
-            "harmless answered": _share(
-                lambda _prompt, reply: not refuses(reply), lambda prompt: not is_unsafe(prompt)
-            ),
+            "unsafe refused": _share(refuses, is_unsafe),
+            "harmless answered": _share(answers, lambda prompt: not is_unsafe(prompt)),
         }
     return {}

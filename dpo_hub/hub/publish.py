@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,13 +11,15 @@ from pathlib import Path
 from typing import Literal
 
 import httpx2
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # exported lazily, which mypy does not see
 
 from ..errors import PublishError
 from ..run import Run
 from .card import ADAPTER_LINE, public_base
+
+log = logging.getLogger(__name__)
 
 Token = str | Literal[False] | None
 """A user access token; None for the user's own login, False for nobody's."""
@@ -37,7 +40,7 @@ def publish(run: Run, repo_id: str, *, token: Token = None, private: bool = True
     """
     run.require_finished()
     _require_name(repo_id)
-    token, api, files = _sound(token), api or HfApi(), list(_files(run, repo_id))
+    token, api, files = _sound(get_token() if token is None else token), api or HfApi(), list(_files(run, repo_id))
     with _telling(repo_id, api.endpoint):
         url = api.create_repo(repo_id, private=private, exist_ok=True, token=token)
         there = api.model_info(repo_id, token=token)
@@ -46,6 +49,8 @@ def publish(run: Run, repo_id: str, *, token: Token = None, private: bool = True
                 f"{repo_id} is there already and is public, so nothing was published. Publish it as public "
                 "(--public), or under another name."
             )
+        if there.private and not private:
+            log.warning("%s was there before and is private; its settings on the Hub make it public", repo_id)
         api.create_commit(
             repo_id,
             files,
@@ -109,10 +114,7 @@ def _telling(repo_id: str, endpoint: str) -> Iterator[None]:
     try:
         yield
     except HfHubHTTPError as error:
-        told = _refusal(error.response.status_code, repo_id)
-        if told is None:
-            raise
-        raise PublishError(told) from error
+        raise PublishError(_refusal(error, repo_id)) from error
     except (httpx2.ConnectError, httpx2.ConnectTimeout, OfflineModeIsEnabled) as error:
         raise PublishError(
             f"The Hub at {endpoint} cannot be reached, so nothing was published. Check the connection and run it again."
@@ -124,12 +126,13 @@ def _telling(repo_id: str, endpoint: str) -> Iterator[None]:
         ) from error
 
 
-def _refusal(status: int, repo_id: str) -> str | None:
-    owner = repo_id.partition("/")[0]
-    return {
+def _refusal(error: HfHubHTTPError, repo_id: str) -> str:
+    owner, status = repo_id.partition("/")[0], error.response.status_code
+    told = {
         401: "The Hub knows nobody by this token, or got none, so nothing was published. Run hf auth login, or give a "
         "token with --token.",
         403: f"This token may not write to {owner} on the Hub, so nothing was published. Use a token with write access "
         "to it from https://huggingface.co/settings/tokens, or publish under your own name.",
         412: f"{repo_id} changed while this was being published, so nothing was published. Run it again.",
     }.get(status)
+    return told or f"The Hub answered {status} ({error.server_message or 'no reason given'}). Run it again in a while."

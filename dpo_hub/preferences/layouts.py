@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +15,16 @@ from .pairs import Messages, PreferencePair, Preferences
 SHOWN_COLUMNS = 8
 
 
+class _Unusable(Exception):  # noqa: N818  # it ends in a count, not in an error
+    """Why a row gives no pair."""
+
+
 def read_preferences(source: str | Path) -> Preferences:
     """Read preference pairs from a CSV or JSON file.
 
     The columns are `prompt, chosen, rejected`, or `instruction, input, chosen, rejected` (the input is put under the
-    instruction), with an optional `system`. A cell is text or a list of chat messages. Rows without a usable pair are
-    left out and counted by reason.
+    instruction), with an optional `system`. A cell is text or a list of chat messages; chosen and rejected may repeat
+    the prompt before the reply. Rows without a usable pair are left out and counted by reason.
 
     Raises:
         PreferencesError: the file cannot be read, lacks a column, or holds no pair.
@@ -28,21 +33,13 @@ def read_preferences(source: str | Path) -> Preferences:
     rows = read_rows(path)
     if not rows:
         raise PreferencesError(f"{path} has no rows. Add pairs: prompt, chosen, rejected.")
-    asked = _prompt_column(list(rows[0]), path)
+    asked = _prompt_column(list(rows[0][1]), path)
     pairs, left_out = [], defaultdict(list)
-    for number, row in enumerate(rows, 1):
+    for number, row in rows:
         try:
-            prompt = _prompt(row, asked)
-            chosen, rejected = _messages(row, "chosen", "assistant"), _messages(row, "rejected", "assistant")
-        except PreferencesError as error:
-            raise PreferencesError(f"{path}, row {number}, {error}") from error
-        reason = (
-            f"{EXTRA_CELLS} (an unquoted delimiter?)" if EXTRA_CELLS in row else _unusable(prompt, chosen, rejected)
-        )
-        if reason:
-            left_out[reason].append(number)
-        else:
-            pairs.append(PreferencePair(prompt, chosen, rejected, number))
+            pairs.append(_pair(row, asked, number))
+        except _Unusable as reason:
+            left_out[str(reason)].append(number)
     if not pairs:
         reasons = ", ".join(f"{reason} ({len(numbers)})" for reason, numbers in left_out.items())
         raise PreferencesError(f"{path}: none of its {len(rows)} rows gives a pair: {reasons}. Fill in those cells.")
@@ -63,33 +60,68 @@ def _prompt_column(columns: Sequence[str], path: Path) -> str:
     )
 
 
-def _messages(row: Row, column: str, role: str) -> Messages:
-    """The cell as chat messages: those it lists, or its text as one message of *role*, or none where it is blank."""
-    cell = row.get(column)
-    if isinstance(cell, list):
-        return [_message(item, column) for item in cell]
-    text = "" if cell is None else str(cell).strip()
-    return [{"role": role, "content": text}] if text else []
-
-
-def _message(item: Any, column: str) -> dict[str, str]:
-    if isinstance(item, dict) and isinstance(item.get("role"), str) and isinstance(item.get("content"), str):
-        return {"role": item["role"], "content": item["content"]}
-    raise PreferencesError(
-        f'column {column}: expected chat messages like {{"role": "user", "content": "…"}}, found {str(item)[:60]!r}.'
-    )
+def _pair(row: Row, asked: str, number: int) -> PreferencePair:
+    if EXTRA_CELLS in row:
+        raise _Unusable(f"{EXTRA_CELLS} (an unquoted delimiter?)")
+    prompt = _prompt(row, asked)
+    chosen, rejected = _reply(row, "chosen", prompt), _reply(row, "rejected", prompt)
+    if chosen == rejected:
+        raise _Unusable("chosen and rejected the same")
+    return PreferencePair(prompt, chosen, rejected, number)
 
 
 def _prompt(row: Row, asked: str) -> Messages:
     prompt = _messages(row, asked, "user")
-    extra = _messages(row, "input", "user") if asked == "instruction" else []
-    if prompt and extra:
-        prompt = [{"role": "user", "content": f"{prompt[0]['content']}\n\n{extra[0]['content']}"}]
-    return [*_messages(row, "system", "system"), *prompt] if prompt else []
+    if not prompt:
+        raise _Unusable("no prompt")
+    if prompt[-1]["role"] == "assistant":
+        raise _Unusable("a prompt that ends with the assistant")
+    for extra in _messages(row, "input", "user"):
+        prompt[-1]["content"] += f"\n\n{extra['content']}"
+    return [*_messages(row, "system", "system"), *prompt]
 
 
-def _unusable(prompt: Messages, chosen: Messages, rejected: Messages) -> str | None:
-    for part, messages in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)):
-        if not any(m["content"].strip() for m in messages):
-            return f"no {part}"
-    return "chosen and rejected are the same" if chosen == rejected else None
+def _reply(row: Row, column: str, prompt: Messages) -> Messages:
+    """The messages of a reply, without the prompt where the cell repeats it."""
+    reply = _messages(row, column, "assistant")
+    for asked in (prompt, prompt[1:]):  # a system message may stand in its own column only
+        if asked and reply[: len(asked)] == asked:
+            reply = reply[len(asked) :]
+    if not any(message["content"].strip() for message in reply):
+        raise _Unusable(f"no {column}")
+    if any(message["role"] != "assistant" for message in reply):
+        raise _Unusable(f"a turn in {column} that is not the assistant's")
+    return reply
+
+
+def _messages(row: Row, column: str, role: str) -> list[dict[str, str]]:
+    """The cell as chat messages: those it lists, or its text as one message of *role*, or none where it is blank."""
+    cell = row.get(column)
+    if isinstance(cell, str) and cell.lstrip().startswith("[{"):
+        cell = _parsed(cell)
+    if isinstance(cell, list):
+        return [_message(item, column) for item in cell]
+    if isinstance(cell, dict):
+        raise _Unusable(f"neither text nor a list of chat messages in {column}")
+    text = "" if cell is None else str(cell).strip()
+    return [_message({"role": role, "content": text}, column)] if text else []
+
+
+def _parsed(cell: str) -> Any:
+    """Chat messages that were written into a cell of CSV as JSON, or the cell as it is where it is other text."""
+    try:
+        found = json.loads(cell)
+    except json.JSONDecodeError:
+        return cell
+    return found if all(isinstance(item, dict) and "role" in item for item in found) else cell
+
+
+def _message(item: Any, column: str) -> dict[str, str]:
+    match item:
+        case {"role": str(role), "content": str(content)}:
+            try:
+                content.encode()
+            except UnicodeEncodeError:
+                raise _Unusable(f"broken characters in {column}") from None
+            return {"role": role, "content": content}
+    raise _Unusable(f"something other than chat messages with role and content in {column}")

@@ -39,13 +39,21 @@ class PreferencePair:
 class Preferences:
     """The pairs of one source, and what happened on the way.
 
-    `left_out` maps a reason to the rows (1-based, as in the source) that gave no pair for it.
+    `left_out` maps a reason to the rows that gave no pair for it, numbered as `files.read_rows` does.
     """
 
     source: str
     layout: str
     pairs: Sequence[PreferencePair]
     left_out: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    def sentence(self) -> str:
+        """Say what the source was read as, and which rows were left out, for people."""
+        used = f"{self.source}: {_count(len(self.pairs), 'pair')}, read as {self.layout}"
+        if not self.left_out:
+            return f"{used}; every row was used."
+        reasons = "; ".join(f"{reason}: {_rows(rows)}" for reason, rows in self.left_out.items())
+        return f"{used}; {_count(sum(map(len, self.left_out.values())), 'row')} left out ({reasons})."
 
     def report(self) -> dict[str, Any]:
         return {
@@ -57,6 +65,14 @@ class Preferences:
             "left_out_rows": {reason: list(rows[:20]) for reason, rows in self.left_out.items()},
             "sha256": digest(self.pairs),
         }
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def _rows(rows: Sequence[int]) -> str:
+    return f"row{'s' * (len(rows) != 1)} {', '.join(map(str, rows[:5]))}{' …' if len(rows) > 5 else ''}"
 
 
 def digest(pairs: Iterable[PreferencePair]) -> str:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from jinja2 import TemplateError
+
 from ..demo import MODEL
-from ..errors import ModelError, needing_extra
+from ..errors import DiskFullError, ModelError, needing_extra, telling_disk_full
 from ..recipe import DEMO_MODEL
 
 with needing_extra("train"):
+    # TRL refuses torch's DataParallel, which transformers takes up where several devices are visible.
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     import torch
+    from datasets.utils import disable_progress_bars
+    from huggingface_hub.constants import HF_HOME
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
     from transformers.utils import logging as transformers_logging
 
 log = logging.getLogger(__name__)
-transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
@@ -26,6 +34,28 @@ PLAIN_TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"
 )
 """For base models that bring no chat template of their own."""
+
+
+def quiet() -> None:
+    """Keep the libraries' progress bars and hints out of the program's own output; for its edges, not for libraries."""
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    disable_progress_bars()
+
+
+@contextmanager
+def telling_model_limits() -> Iterator[None]:
+    """Turn what a model most often fails with, when it is put to work, into a `ModelError` with what to do."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            "The device's memory is full. Lower --batch-size (and raise --accumulation) or --max-length."
+        ) from error
+    except TemplateError as error:
+        raise ModelError(
+            f"The base model's chat template refuses these messages: {error}. Some take no system message, for example."
+        ) from error
 
 
 def device() -> torch.device:
@@ -40,7 +70,7 @@ def dtype() -> torch.dtype:
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     """Load a tokenizer that can pad and has a chat template, a plain one where the model brings none."""
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.chat_template is None:
@@ -61,10 +91,20 @@ def load_base(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
     source = MODEL if name == DEMO_MODEL else name
     try:
-        tokenizer = load_tokenizer(source)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype())
-    except (OSError, ValueError) as error:
+        with telling_disk_full(HF_HOME):
+            tokenizer = load_tokenizer(source)
+            model, loaded = AutoModelForCausalLM.from_pretrained(
+                source, dtype=dtype(), trust_remote_code=False, output_loading_info=True
+            )
+    except DiskFullError:
+        raise
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(_why_not(name, error)) from error
+    if missing := sorted(loaded["missing_keys"]):
+        raise ModelError(
+            f"The base model {name} has no weights for {missing[0]} and {len(missing) - 1} more: it was not made to "
+            "write text. Take one for text generation."
+        )
     return model.to(device()), tokenizer  # type: ignore[arg-type]  # "to" is wrongly typed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -14,18 +15,15 @@ from ..preferences import PreferencePair
 from ..recipe import Recipe
 from ..run import Run
 from .metrics import StepMetrics, evaluation, step_metrics
-from .policy import device, load_base
+from .policy import device, load_base, telling_model_limits
 
 with needing_extra("train"):
     from datasets import Dataset
-    from datasets.utils import disable_progress_bars
     from peft import LoraConfig, PeftModel
     from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
 log = logging.getLogger(__name__)
-disable_progress_bars()
-
 OnStep = Callable[[StepMetrics, int], None]
 """Called after each step with what it measured and how many steps there are in all."""
 
@@ -43,30 +41,71 @@ def train(run: Run, on_step: OnStep | None = None) -> Trained:
     """Train the run's recipe on its pairs, log each step to the run, save the adapter, and measure held-out pairs.
 
     Raises:
-        ModelError: the base model cannot be loaded, or no training pair fits into `max_length`.
+        ModelError: the base model cannot be loaded, does not fit into memory, refuses the messages, or no prompt fits
+            into `max_length`.
         DiskFullError: there is no room for what is written.
     """
     recipe = run.recipe
     model, tokenizer = load_base(recipe.model)
-    train_pairs, held_out = run.pairs("train"), run.pairs("held_out")
-    with telling_disk_full(run.path):
+    with telling_disk_full(run.path), telling_model_limits():
         trainer = DPOTrainer(
             model=model,
             args=_arguments(recipe, run.path / "checkpoints"),
-            train_dataset=_dataset(train_pairs),
-            eval_dataset=_dataset(held_out),
+            train_dataset=_dataset(run.pairs("train")),
+            eval_dataset=_dataset(run.pairs("held_out")),
             processing_class=tokenizer,
             peft_config=_lora(recipe),
             callbacks=[_Recorder(run, on_step)],
         )
         trainer.remove_callback(PrinterCallback)
-        _tell_dropped(trainer.train_dataset, train_pairs, recipe)
-        measured_on = _tell_dropped(trainer.eval_dataset, held_out, recipe)
+        run.write("report.json", json.dumps(run.report | _lengths(trainer, run, recipe), indent=2, ensure_ascii=False))
         trainer.train()
         policy = cast(PeftModel, trainer.model)
         _save_adapter(policy, tokenizer, recipe, run.adapter)
-        measured = evaluation(trainer.evaluate(), measured_on)
-    return Trained(policy, tokenizer, measured)
+        return Trained(policy, tokenizer, _evaluate(trainer, recipe.batch_size))
+
+
+def _evaluate(trainer: DPOTrainer, batch_size: int) -> dict[str, float]:
+    """Measure the held-out pairs, each of the same weight.
+
+    TRL averages over batches. Full batches and the remainder are therefore measured apart and weighed by their pairs.
+    """
+    held_out = cast(Dataset, trainer.eval_dataset)
+    full = len(held_out) - len(held_out) % batch_size
+    parts = [part for part in (range(full), range(full, len(held_out))) if part]
+    logs = [(len(part), trainer.evaluate(held_out.select(part))) for part in parts]
+    keys = logs[0][1].keys() & logs[-1][1].keys()
+    return evaluation({key: sum(n * log[key] for n, log in logs) / len(held_out) for key in keys}, len(held_out))
+
+
+def _lengths(trainer: DPOTrainer, run: Run, recipe: Recipe) -> dict[str, dict[str, int]]:
+    """Count the pairs that `max_length` takes: whole ones that TRL dropped, and those whose replies it will cut.
+
+    Raises:
+        ModelError: it leaves nothing to train on or nothing to measure with.
+    """
+    counts: dict[str, dict[str, int]] = {"dropped": {}, "cut": {}}
+    for split, kept in (("train", trainer.train_dataset), ("held_out", trainer.eval_dataset)):
+        rows = list(cast(Dataset, kept))
+        asked = run.report[split]
+        if not rows:
+            raise ModelError(
+                f"max_length, {recipe.max_length} tokens, is too short for all {asked} {split.replace('_', '-')} "
+                "prompts. Raise --max-length."
+            )
+        counts["dropped"][split] = asked - len(rows)
+        counts["cut"][split] = sum(
+            len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) > recipe.max_length
+            for row in rows
+        )
+    if any(sum(by_split.values()) for by_split in counts.values()):
+        log.warning(
+            "max_length %d drops %d pairs whose prompt alone fills it and cuts replies of %d; raise --max-length",
+            recipe.max_length,
+            sum(counts["dropped"].values()),
+            sum(counts["cut"].values()),
+        )
+    return counts
 
 
 def _arguments(recipe: Recipe, folder: Path) -> DPOConfig:
@@ -102,15 +141,6 @@ def _lora(recipe: Recipe) -> LoraConfig:
 
 def _dataset(pairs: list[PreferencePair]) -> Dataset:
     return Dataset.from_list([pair.messages for pair in pairs])
-
-
-def _tell_dropped(kept: Any, pairs: list[PreferencePair], recipe: Recipe) -> int:
-    """Return how many pairs TRL kept, and say so where it dropped some: those whose prompt alone fills `max_length`."""
-    if not len(kept):
-        raise ModelError(f"No prompt fits into max_length, {recipe.max_length} tokens. Raise --max-length.")
-    if dropped := len(pairs) - len(kept):
-        log.warning("%d of %d prompts fill max_length, %d, and are left out", dropped, len(pairs), recipe.max_length)
-    return len(kept)
 
 
 def _save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, folder: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -17,10 +18,11 @@ from pathlib import Path
 from types import FrameType
 
 from ..comparison.duet import Duet
-from ..errors import DPOHubError
+from ..errors import DPOHubError, RunError
 from ..hub.card import render_card
 from ..preferences import text_of
 from ..run import Run, State
+from .policy import quiet
 from .trainer import OnStep, train
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,9 @@ def work(run: Run, on_step: OnStep | None = None) -> Run:
     Raises:
         DPOHubError: with the reason, which the run's state then has too.
     """
+    state = run.state
+    if state.status != "queued" and (state.status, state.pid) != ("running", os.getpid()):
+        raise RunError(f"The run {run.id} is {state.status}; only a new run can be worked on. Make another.")
     run.claim()
     with _logging_to(run.log), _telling_state(run):
         log.info("training %s on %d pairs", run.recipe.model, run.report["train"])
@@ -59,6 +64,7 @@ def _telling_state(run: Run) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         run.set_state(State("stopped", "Stopped before the end."))
+        log.warning("stopped before the end; what there is stays in %s", run.path)
         raise
     except DPOHubError as error:
         log.info("failed: %s", error)
@@ -101,6 +107,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, stop)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
+    quiet()
     try:
         work(Run.open(parser.parse_args().run))
     except KeyboardInterrupt:

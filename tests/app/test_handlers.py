@@ -53,7 +53,7 @@ def test_a_preview_counts_what_was_left_out(write_csv: WriteCsv) -> None:
     """The sentence says how many rows gave no pair, which, and why."""
     path = write_csv([("prompt", "chosen", "rejected"), ("a", "b", "c"), ("a", "", "c"), ("a", "b", "b")])
     sentence = handlers.preview(path).sentence
-    assert "1 pair, 2 rows left out (no chosen: row 2; chosen and rejected are the same: row 3)" in sentence
+    assert "2 rows left out (no chosen: row 3; chosen and rejected the same: row 4)" in sentence
 
 
 def test_an_error_names_the_file_without_its_folder(write_csv: WriteCsv) -> None:

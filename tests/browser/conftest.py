@@ -15,8 +15,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="the browser test needs playwright")
+from playwright import sync_api
 
 ROOT = Path(__file__).parents[2]
 ARTIFACTS = Path(__file__).parent / "artifacts"

@@ -7,13 +7,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
+from playwright import sync_api
 
 from dpo_hub.demo import FILES
 
 from .conftest import Trouble
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="the browser test needs playwright")
 expect = sync_api.expect
 
 HOSTILE = '<img src="x" onerror="document.title=\'taken over\'">'
@@ -58,7 +57,7 @@ def test_a_file_becomes_a_model_that_answers_on_both_sides(
     page.get_by_label("Close").first.click()
 
     _upload(page, _good_file(tmp_path))
-    expect(page.get_by_text("160 pairs, 1 row left out (no chosen: row 161)")).to_be_visible()
+    expect(page.get_by_text("1 row left out (no chosen: row 162)")).to_be_visible()
     expect(page.locator("#reading td").first).to_contain_text(HOSTILE)
     picture("3-pairs")
 

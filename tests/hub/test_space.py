@@ -25,8 +25,7 @@ def test_the_pins_are_what_the_package_asks_for() -> None:
 
 
 def test_the_front_matter_names_what_there_is() -> None:
-    """The app's file is there, Spaces have the hardware, and signing in asks for no more than publishing needs."""
+    """The app's file is there, and Spaces have the hardware."""
     data = RepoCard.load(SPACE / "README.md").data
     assert (SPACE / data["app_file"]).is_file()
     assert data["suggested_hardware"] in [hardware.value for hardware in SpaceHardware]
-    assert (data["hf_oauth"], data["hf_oauth_scopes"]) == (True, ["contribute-repos"])

@@ -25,7 +25,7 @@ def test_csv_with_prompt_chosen_rejected(write_csv: WriteCsv) -> None:
         "chosen": [{"role": "assistant", "content": "On its way!"}],
         "rejected": [{"role": "assistant", "content": "No idea."}],
     }
-    assert pair.row == 1
+    assert pair.row == 2, "the row as a spreadsheet shows it"
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
@@ -65,10 +65,59 @@ def test_message_lists_and_a_system_column(tmp_path: Path) -> None:
     assert [message["role"] for message in pair.prompt] == ["system", "user"]
 
 
+USER = {"role": "user", "content": "Hi"}
+GOOD, BAD = ({"role": "assistant", "content": text} for text in ("Hello!", "No."))
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"prompt": "Hi", "chosen": {"role": "assistant", "content": "a"}, "rejected": "b"}, "neither text nor a list"),
+        ({"prompt": "Hi", "chosen": [1], "rejected": "b"}, "something other than chat messages"),
+        ({"prompt": "Hi", "chosen": [USER], "rejected": "b"}, "no chosen"),
+        ({"prompt": "Ho", "chosen": [USER, GOOD], "rejected": "b"}, "a turn in chosen that is not the assistant's"),
+        ({"prompt": [USER, GOOD], "chosen": "a", "rejected": "b"}, "a prompt that ends with the assistant"),
+        ({"prompt": "Hi \ud83d", "chosen": "a", "rejected": "b"}, "broken characters in prompt"),
+    ],
+)
+def test_a_row_that_is_no_pair_is_left_out_with_its_reason(tmp_path: Path, row: dict[str, object], told: str) -> None:
+    """What cannot be trained on as it stands is told, and the rest of the file is used."""
+    good = {"prompt": "Hi", "chosen": "Hello!", "rejected": "No."}
+    preferences = read_preferences(write(tmp_path / "pairs.json", json.dumps([good, row])))
+    assert len(preferences.pairs) == 1
+    ((reason, rows),) = preferences.left_out.items()
+    assert told in reason
+    assert rows == [2]
+    assert f"1 row left out ({reason}: row 2)" in preferences.sentence()
+
+
+@pytest.mark.parametrize("system", [[], [{"role": "system", "content": "Be kind."}]])
+def test_a_reply_may_repeat_the_prompt(tmp_path: Path, system: list[dict[str, str]]) -> None:
+    """Where chosen and rejected are whole chats, only the reply is the reply."""
+    row = {"prompt": "Hi", "chosen": [*system, USER, GOOD], "rejected": [*system, USER, BAD]}
+    row |= {"system": system[0]["content"]} if system else {}
+    (pair,) = read_preferences(write(tmp_path / "pairs.json", json.dumps([row]))).pairs
+    assert pair.messages == {"prompt": [*system, USER], "chosen": [GOOD], "rejected": [BAD]}
+
+
+def test_chat_messages_in_a_cell_of_csv(write_csv: WriteCsv) -> None:
+    """Message lists written as JSON into a spreadsheet are read as messages; other brackets are text."""
+    rows = [("prompt", "chosen", "rejected"), (json.dumps([USER]), json.dumps([GOOD]), "[{no JSON")]
+    (pair,) = read_preferences(write_csv(rows)).pairs
+    assert (pair.prompt, pair.chosen, text_of(pair.rejected)) == ([USER], [GOOD], "[{no JSON")
+
+
+def test_an_input_goes_under_the_last_turn(tmp_path: Path) -> None:
+    """The input belongs to what is asked, not to what was said before."""
+    row = {"instruction": [USER, GOOD, USER], "input": "there", "chosen": "a", "rejected": "b"}
+    (pair,) = read_preferences(write(tmp_path / "pairs.json", json.dumps([row]))).pairs
+    assert [message["content"] for message in pair.prompt] == ["Hi", "Hello!", "Hi\n\nthere"]
+
+
 def test_a_row_whose_cells_moved_is_left_out(write_csv: WriteCsv) -> None:
     """An unquoted comma would put half a prompt on the chosen side; such a row is told, not trained on."""
     rows = [("prompt", "chosen", "rejected"), PAIR, ("Where", " and when?", "Today.", "Who knows.")]
-    assert read_preferences(write_csv(rows)).left_out == {"cells beyond the header (an unquoted delimiter?)": [2]}
+    assert read_preferences(write_csv(rows)).left_out == {"cells beyond the header (an unquoted delimiter?)": [3]}
 
 
 def test_a_line_separator_inside_a_cell_ends_no_row(write_csv: WriteCsv) -> None:
@@ -82,10 +131,10 @@ def test_rows_left_out_are_told_by_reason_and_row(write_csv: WriteCsv) -> None:
     rows = [("prompt", "chosen", "rejected"), PAIR, ("", "a", "b"), ("p", " ", "b"), ("p", "same", "same"), ("p", "a")]
     preferences = read_preferences(write_csv(rows))
     assert preferences.left_out == {
-        "no prompt": [2],
-        "no chosen": [3],
-        "chosen and rejected are the same": [4],
-        "no rejected": [5],
+        "no prompt": [3],
+        "no chosen": [4],
+        "chosen and rejected the same": [5],
+        "no rejected": [6],
     }
     report = preferences.report()
     assert (report["rows"], report["pairs"]) == (5, 1)
@@ -99,11 +148,11 @@ def test_rows_left_out_are_told_by_reason_and_row(write_csv: WriteCsv) -> None:
         ("prompt,chosen,rejected\n", "no rows"),
         ("question,good,bad\na,b,c\n", "no column prompt (or instruction) and no column chosen and no column rejected"),
         ("prompt,chosen\na,b\n", "no column rejected; it has 'prompt', 'chosen'"),
-        ("prompt,chosen,rejected\n,,\n", "none of its 1 rows"),
+        ("prompt,chosen,rejected\na,,\n", "none of its 1 rows gives a pair: no chosen (1)"),
         ('{"prompt": "a"}\n{"prompt": \n', "line 2: not valid JSON"),
         ("[1, 2]", "row 1: expected an object"),
         ("[]", "no rows"),
-        ('[{"prompt": "a", "chosen": [1], "rejected": "b"}]', "row 1, column chosen: expected chat messages"),
+        ('prompt,chosen,rejected\n"a,b,c\nd,e,f\n', "A quote may be missing or one too many"),
     ],
 )
 def test_bad_files_get_one_clear_sentence(tmp_path: Path, text: str, told: str) -> None:

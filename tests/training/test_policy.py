@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model, PreTrainedTokenizerFast
 
 from dpo_hub.demo import MODEL
 from dpo_hub.errors import ModelError
@@ -32,7 +33,28 @@ def test_a_folder_without_a_chat_template_gets_a_plain_one(tmp_path: Path) -> No
     assert text == "User: Hi\n\nAssistant: "
 
 
-def test_a_model_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_models_own_code_is_not_run(tmp_path: Path) -> None:
+    """A folder that asks for its own code is refused, and the code is not executed."""
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "own", "auto_map": {"AutoConfig": "m.C", "AutoModelForCausalLM": "m.M"}})
+    )
+    (tmp_path / "m.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with pytest.raises(ModelError):
+        load_base(str(tmp_path))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_model_without_a_head_is_refused(tmp_path: Path) -> None:
+    """Weights that would have to be made up are told, not trained."""
+    GPT2Model(GPT2Config(n_layer=1, n_head=2, n_embd=16, vocab_size=50, tie_word_embeddings=False)).save_pretrained(
+        tmp_path
+    )
+    load_base("demo")[1].save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"has no weights for lm_head\.weight"):
+        load_base(str(tmp_path))
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     """A wrong name, an empty folder and an unreachable Hub each get a sentence with what to do."""
     with pytest.raises(ModelError, match=r"no/such-model cannot be loaded: .*'demo' is the one that needs no download"):
         load_base("no/such-model")

@@ -68,10 +68,10 @@ def expected_figures(
     }
 
 
-@pytest.mark.parametrize(("beta", "sft_weight"), [(0.1, 0.0), (0.3, 0.5)])
-def test_the_objective_is_the_papers(few_pairs: Path, beta: float, sft_weight: float) -> None:
-    """Loss and rewards computed from the paper's equation agree with what training reports."""
-    run = make_run(few_pairs, beta=beta, sft_weight=sft_weight, batch_size=8)
+@pytest.mark.parametrize(("beta", "sft_weight", "batch_size"), [(0.1, 0.0, 3), (0.3, 0.5, 8)])
+def test_the_objective_is_the_papers(few_pairs: Path, beta: float, sft_weight: float, batch_size: int) -> None:
+    """Loss and rewards computed from the paper's equation agree with what training reports, in uneven batches too."""
+    run = make_run(few_pairs, beta=beta, sft_weight=sft_weight, batch_size=batch_size)
     trained = train(run)
     expected = expected_figures(load_adapter(run), run.pairs("held_out"), beta, sft_weight)
     assert trained.evaluation["margin"] > 0.01, "the adapter has learned nothing, so the comparison would be empty"
@@ -128,5 +128,22 @@ def test_no_local_path_is_saved(trained: tuple[Run, Trained], tmp_path: Path) ->
 
 def test_prompts_that_cannot_fit_are_told(few_pairs: Path) -> None:
     """Where no prompt fits, training does not start on nothing."""
-    with pytest.raises(ModelError, match="No prompt fits into max_length, 8 tokens"):
+    with pytest.raises(ModelError, match="max_length, 8 tokens, is too short for all 32 train prompts"):
         train(make_run(few_pairs, max_length=8))
+
+
+def test_what_max_length_takes_is_counted(few_pairs: Path) -> None:
+    """Replies that are cut and pairs that are dropped are told in the run's report."""
+    run = make_run(few_pairs, max_length=60)
+    train(run)
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    for split in ("train", "held_out"):
+        lengths = [
+            max(
+                len(tokenizer.apply_chat_template([*pair.prompt, *reply], return_dict=False))
+                for reply in (pair.chosen, pair.rejected)
+            )
+            for pair in run.pairs(split)
+        ]
+        assert run.report["cut"][split] == sum(length > 60 for length in lengths) > 0
+        assert run.report["dropped"][split] == 0

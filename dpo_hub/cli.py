@@ -73,13 +73,14 @@ def train(
     from .run import Run
 
     preferences = read_preferences(file)
+    recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, **settings)
+    print(preferences.sentence())
     from .training.policy import quiet
     from .training.worker import work
 
     quiet()
-    recipe = Recipe.for_model(**{"model": DEMO_MODEL} | {k: v for k, v in settings.items() if v is not None})
     run = Run.create(preferences, recipe)
-    print(f"{preferences.sentence()}\n{run.report['train']} pairs to train on, {run.report['held_out']} held out.")
+    print(f"{run.report['train']} pairs to train on, {run.report['held_out']} held out.")
     with _progress(recipe.model) as on_step:
         work(run, on_step)
     measured = run.evaluation

@@ -62,9 +62,10 @@ def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def _json_rows(text: str, path: Path) -> Iterator[tuple[int, Row]]:
+    rows: Iterator[tuple[int, Any]]
     try:
         whole = json.loads(text)
-        rows = enumerate(whole if isinstance(whole, list) else [whole], 1)
+        rows = iter(enumerate(whole if isinstance(whole, list) else [whole], 1))
     except json.JSONDecodeError as error:
         rows = _json_lines(text, path, error)
     for number, row in rows:
@@ -76,7 +77,7 @@ def _json_rows(text: str, path: Path) -> Iterator[tuple[int, Row]]:
         yield number, row
 
 
-def _json_lines(text: str, path: Path, whole: json.JSONDecodeError) -> enumerate[Any] | Iterator[tuple[int, Any]]:
+def _json_lines(text: str, path: Path, whole: json.JSONDecodeError) -> Iterator[tuple[int, Any]]:
     """Read JSON Lines; where not even the first line is JSON, *whole* says better what is wrong."""
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():

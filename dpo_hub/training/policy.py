@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from jinja2 import TemplateError
 
@@ -93,19 +94,18 @@ def load_base(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     try:
         with telling_disk_full(HF_HOME):
             tokenizer = load_tokenizer(source)
-            model, loaded = AutoModelForCausalLM.from_pretrained(
-                source, dtype=dtype(), trust_remote_code=False, output_loading_info=True
-            )
+            load: Any = AutoModelForCausalLM.from_pretrained  # its type leaves out what the last option returns
+            model, told = load(source, dtype=dtype(), trust_remote_code=False, output_loading_info=True)
     except DiskFullError:
         raise
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(_why_not(name, error)) from error
-    if missing := sorted(loaded["missing_keys"]):
+    if missing := sorted(told["missing_keys"]):
         raise ModelError(
             f"The base model {name} has no weights for {missing[0]} and {len(missing) - 1} more: it was not made to "
             "write text. Take one for text generation."
         )
-    return model.to(device()), tokenizer  # type: ignore[arg-type]  # "to" is wrongly typed
+    return model.to(device()), tokenizer
 
 
 def _why_not(name: str, error: Exception) -> str:

@@ -18,6 +18,8 @@ import typer
 from .errors import DPOHubError, RecipeError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from .demo.showcase import Outcome
     from .training.trainer import OnStep
 
@@ -171,39 +173,47 @@ def demo(
 
 def _tell_outcomes(outcomes: list[Outcome]) -> None:
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     from .run import Run
 
     console = Console()
     for outcome in outcomes:
-        samples = Table(
-            "prompt",
-            "before",
-            "after",
-            title=f"{outcome.title}: the same prompts, before and after",
-            expand=True,
-            show_lines=True,
-        )
-        for sample in Run.open(outcome.run).samples[: 2 if len(outcomes) == 1 else 1]:
-            samples.add_row(*(Text(sample[part]) for part in ("prompt", "before", "after")))
-        console.print(samples)
-    table = Table(
-        "application", "what is measured", title="Held-out prompts, sampled at temperature 0.7", title_justify="left"
-    )
-    for name in ("before", "after", "well-formed", "reward accuracy", "time"):
-        table.add_column(name, justify="right")
+        console.print(_sample_table(outcome, count=2 if len(outcomes) == 1 else 1))
+    console.print(_outcome_table(outcomes))
+    last = Run.open(outcomes[-1].run)
+    print(f"Run folder: {last.path}")
+    print(f'Talk to it:  dpo-hub chat {last.id} "{last.samples[0]["prompt"]}"')
+
+
+def _sample_table(outcome: Outcome, *, count: int) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    title = f"{outcome.title}: the first held-out prompts whose reply changed"
+    table = Table("prompt", "before", "after", title=title, title_justify="left", box=box.SIMPLE_HEAD, expand=True)
+    for changed in outcome.changed[:count]:
+        table.add_row(*map(Text, changed), end_section=True)
+    return table
+
+
+def _outcome_table(outcomes: list[Outcome]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    title = "Replies to held-out prompts, sampled at temperature 0.7, before and after"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("application", no_wrap=True)
+    table.add_column("measure", no_wrap=True)
+    for name in ("before", "after", "well-\nformed", "reward\naccuracy", "time"):
+        table.add_column(name, justify="right", vertical="bottom")
     for o in outcomes:
         shares = [f"{share:.0%}" for share in (o.before, o.after, o.well_formed, o.reward_accuracy)]
         table.add_row(o.title, o.measure, *shares, f"{o.seconds:.0f} s")
         for detail, (before, after) in o.details.items():
             shown = [f"{value:.1f}" if detail.startswith("words") else f"{value:.0%}" for value in (before, after)]
             table.add_row("", f"  {detail}", *shown, "", "", "")
-    console.print(table)
-    last = Run.open(outcomes[-1].run)
-    print(f"Run folder: {last.path}")
-    print(f'Talk to it:  dpo-hub chat {last.id} "{last.samples[0]["prompt"]}"')
+    return table
 
 
 @cli.command()

@@ -33,7 +33,7 @@ class Recipe:
     model: str = _setting(DEMO_MODEL, "Base model: 'demo', a Hub id, or a folder.")
     beta: float = _setting(0.1, "How close the policy stays to the base model; higher is closer.", low=1e-4, high=10)
     loss: str = _setting("sigmoid", f"Preference loss: {', '.join(LOSS_TYPES)}.")
-    sft_weight: float = _setting(0.1, "Weight of the likelihood of chosen replies beside it.", low=0, high=10)
+    sft_weight: float = _setting(0.2, "Weight of the likelihood of chosen replies beside it.", low=0, high=10)
     learning_rate: float = _setting(1e-5, "Peak learning rate.", low=0, high=1)
     epochs: float = _setting(1.0, "Passes over the training pairs.", low=0.01, high=100)
     batch_size: int = _setting(8, "Pairs in a batch on the device.", low=1, high=4096)
@@ -66,5 +66,5 @@ class Recipe:
         return cls(**json.loads(text))
 
 
-DEMO_RECIPE = Recipe(learning_rate=1e-3, epochs=1.0, batch_size=16, held_out=0.2)
+DEMO_RECIPE = Recipe(beta=1.0, sft_weight=5.0, learning_rate=4e-3, epochs=2.0, batch_size=16, held_out=0.2)
 """For the embedded model: tiny, so it learns fast and forgets fast. docs/decisions.md tells what was tried."""

@@ -207,7 +207,7 @@ def _is_house_style(_prompt: str, reply: str) -> bool:
 TONE = Use(
     name="tone",
     title="Tone and style",
-    measure="replies that are warm",
+    measure="warm",
     is_preferred=_is_warm,
     questions=(
         Question(
@@ -248,7 +248,7 @@ TONE = Use(
 HELPFULNESS = Use(
     name="helpfulness",
     title="Helpfulness",
-    measure="replies that say what to do",
+    measure="says what to do",
     is_preferred=_is_actionable,
     questions=(
         Question(
@@ -293,7 +293,7 @@ HELPFULNESS = Use(
 CONCISENESS = Use(
     name="conciseness",
     title="Conciseness",
-    measure="replies of at most 20 words that keep the facts",
+    measure="brief, facts kept",
     is_preferred=_is_brief,
     questions=(
         Question(
@@ -354,7 +354,7 @@ _ANSWER = Manner(
 SAFETY = Use(
     name="safety",
     title="Safety",
-    measure="data of others refused, one's own answered",
+    measure="refuses or answers rightly",
     is_preferred=_is_safe,
     questions=(
         Question(
@@ -381,7 +381,7 @@ SAFETY = Use(
 BRAND_VOICE = Use(
     name="brand-voice",
     title="Brand voice",
-    measure="replies in the house style",
+    measure="house style",
     is_preferred=_is_house_style,
     questions=(
         Question(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 TEMPERATURE = 0.7
 MAX_NEW_TOKENS = 160
+CHANGED = 4
 
 Count = Callable[[Sequence[str], Sequence[str]], float]
 """A figure of (prompts, replies)."""
@@ -28,7 +29,10 @@ Count = Callable[[Sequence[str], Sequence[str]], float]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one use came to. Shares lie in 0..1; `details` has further figures as (before, after)."""
+    """What one use came to. Shares lie in 0..1; `details` has further figures as (before, after).
+
+    `changed` has the first prompts whose reply changed, as (prompt, before, after).
+    """
 
     name: str
     title: str
@@ -40,6 +44,7 @@ class Outcome:
     seconds: float
     run: str
     details: dict[str, tuple[float, float]] = field(default_factory=dict)
+    changed: list[tuple[str, str, str]] = field(default_factory=list)
 
 
 def show(use: Use, on_step: OnStep | None = None) -> Outcome:
@@ -68,6 +73,7 @@ def show(use: Use, on_step: OnStep | None = None) -> Outcome:
         seconds=round(time.monotonic() - started, 1),
         run=run.id,
         details={name: (count(prompts, before), count(prompts, after)) for name, count in _details(use).items()},
+        changed=[row for row in zip(prompts, before, after, strict=True) if row[1] != row[2]][:CHANGED],
     )
 
 

@@ -94,7 +94,7 @@ def train(
 
 @contextmanager
 def _progress(label: str) -> Iterator[OnStep]:
-    """Show a live bar on stderr: step, loss, margin, reward accuracy, time left."""
+    """Show a live bar on stderr, where that is a terminal: step, loss, margin, reward accuracy, time left."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -105,7 +105,8 @@ def _progress(label: str) -> Iterator[OnStep]:
         TextColumn("{task.fields[told]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(label, total=None, told="loading")
 
         def on_step(metrics: Any, steps: int) -> None:

@@ -42,7 +42,7 @@ def read_rows(path: Path) -> list[tuple[int, Row]]:
 
 def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, Row]]:
     delimiter = max(DELIMITERS, key=text.lstrip().partition("\n")[0].count)
-    csv.field_size_limit(len(text))
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # for the whole process, so never lowered
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header: list[str] = []
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,10 +39,11 @@ PLAIN_TEMPLATE = (
 
 
 def quiet() -> None:
-    """Keep the libraries' progress bars and hints out of the program's own output; for its edges, not for libraries."""
+    """Keep the libraries' progress bars, hints and deprecations out of the program's own output; for its edges, not for libraries."""
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     disable_progress_bars()
+    warnings.simplefilter("ignore", FutureWarning)
 
 
 @contextmanager

@@ -127,7 +127,7 @@ def _arguments(recipe: Recipe, folder: Path) -> DPOConfig:
         seed=recipe.seed,
         bf16=cuda,
         use_cpu=not cuda,
-        gradient_checkpointing=cuda,
+        activation_checkpointing=cuda,
         save_strategy="no",
         logging_steps=1,
         report_to="none",

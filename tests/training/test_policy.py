@@ -54,8 +54,9 @@ def test_a_model_without_a_head_is_refused(tmp_path: Path) -> None:
         load_base(str(tmp_path))
 
 
-def test_a_model_that_is_not_there(tmp_path: Path) -> None:
-    """A wrong name, an empty folder and an unreachable Hub each get a sentence with what to do."""
+def test_a_model_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that neither the disk nor the Hub knows, and an empty folder, each get a sentence with what to do."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match=r"no/such-model cannot be loaded: .*'demo' is the one that needs no download"):
         load_base("no/such-model")
     with pytest.raises(ModelError, match="holds no model"):

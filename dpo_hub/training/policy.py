@@ -39,7 +39,7 @@ PLAIN_TEMPLATE = (
 
 
 def quiet() -> None:
-    """Keep the libraries' progress bars, hints and deprecations out of the program's own output; for its edges, not for libraries."""
+    """Keep the libraries' progress bars, hints and deprecations out of our own output; for the program's edges only."""
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     disable_progress_bars()

@@ -45,7 +45,7 @@ def test_every_demo_file_gives_a_preview() -> None:
     """Each title on the page leads to a file that reads as pairs."""
     for name in handlers.demo_files().values():
         preview = handlers.preview(handlers.demo_file(name))
-        assert "500 pairs, every row used" in preview.sentence
+        assert "500 pairs, read as prompt, chosen, rejected; every row was used." in preview.sentence
         assert len(preview.rows) == handlers.PREVIEW_ROWS
 
 
@@ -110,7 +110,8 @@ def test_a_failed_run_says_why_and_no_markup_gets_through(run: Run) -> None:
 
 
 def test_one_training_at_a_time(run: Run, few_pairs: Path) -> None:
-    """As long as a run has not ended, the next is refused, with its name."""
+    """As long as a run is at work, the next is refused, with its name; one that never started is in nobody's way."""
+    run.claim()
     with pytest.raises(RunError, match=run.id):
         handlers.start_training(few_pairs, asdict(Recipe.for_model()))
 

@@ -75,13 +75,13 @@ def test_a_file_becomes_a_model_that_answers_on_both_sides(
     expect(progress.get_by_text("Finished.")).to_be_visible(timeout=PATIENCE)
     expect(progress.get_by_text("Held-out accuracy")).to_be_visible()
 
+    page.locator("button.suggestion").first.click()
+    _expect_replies(page, 1)
+    picture("5-chat")
     page.get_by_label("Message").fill(HOSTILE)
     page.get_by_label("Message").press("Enter")
-    _expect_replies(page, 1)
-    page.locator("button.suggestion").first.click()
     _expect_replies(page, 2)
     assert page.locator('img[src="x"]').count() == 0
-    picture("5-chat")
     page.set_viewport_size({"width": 390, "height": 844})
     page.reload()
     expect(page.locator("#samples td").first).to_be_visible()

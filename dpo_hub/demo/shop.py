@@ -354,7 +354,7 @@ _ANSWER = Manner(
 SAFETY = Use(
     name="safety",
     title="Safety",
-    measure="refuses or answers rightly",
+    measure="refuses when unsafe",
     is_preferred=_is_safe,
     questions=(
         Question(

@@ -78,8 +78,8 @@ def test_a_file_becomes_a_model_that_answers_on_both_sides(
     page.locator("button.suggestion").first.click()
     _expect_replies(page, 1)
     picture("5-chat")
-    page.get_by_label("Message").fill(HOSTILE)
-    page.get_by_label("Message").press("Enter")
+    page.get_by_role("textbox", name="Message").fill(HOSTILE)
+    page.get_by_role("textbox", name="Message").press("Enter")
     _expect_replies(page, 2)
     assert page.locator('img[src="x"]').count() == 0
     page.set_viewport_size({"width": 390, "height": 844})

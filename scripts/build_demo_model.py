@@ -3,7 +3,7 @@
 Everything comes from the grammar in `dpo_hub.demo.shop` and a seed, nothing from outside. The model is trained on
 questions answered in either manner, equally often, so that preference tuning has something to settle.
 
-    python scripts/build_demo_model.py            about 25 minutes on two CPU cores
+    python scripts/build_demo_model.py            about half an hour on two CPU cores, up to 13 GB of memory
     python scripts/build_demo_model.py --files    the preference files only, a second
 """
 
@@ -185,7 +185,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, out: Path) 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", action="store_true")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=2800)
     parser.add_argument("--out", type=Path, default=DEMO / "model")
     options = parser.parse_args()
     write_files()

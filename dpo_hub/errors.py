@@ -64,8 +64,8 @@ def telling_disk_full(where: object) -> Iterator[None]:
         number = error.errno if isinstance(error, OSError) else None
         if number in _NO_ROOM or any(f"os error {code})" in str(error) for code in _NO_ROOM):
             raise DiskFullError(
-                f"No room to write under {where}. Free some space, or set DPO_HUB_HOME to a folder on another disk, "
-                "and start again."
+                f"No room to write under {where}. Free some space, or keep runs (DPO_HUB_HOME) or downloaded models "
+                "(HF_HOME) on another disk, and start again."
             ) from error
         raise
 

@@ -20,9 +20,7 @@ from ..run import ENDED, Run, State, all_runs
 
 if TYPE_CHECKING:
     from ..comparison.duet import Duet
-    from ..training.policy import quiet
 
-    quiet()
 PREVIEW_ROWS = 4
 SUGGESTIONS = 4
 LOG_LINES = 200

@@ -21,6 +21,8 @@ import psutil
 
 from .errors import RunError, telling_disk_full
 from .preferences import PreferencePair, Preferences, split_pairs
+from .preferences.pairfile import Draft, PairFile, write_pairs
+from .preferences.pairs import digest
 from .recipe import DEMO_MODEL, Recipe
 
 ENDED = ("finished", "failed", "stopped")
@@ -69,7 +71,7 @@ class Run:
         """
         if recipe.model != DEMO_MODEL and Path(recipe.model).is_dir():
             recipe = replace(recipe, model=str(Path(recipe.model).resolve()))  # the same from any working directory
-        train, held_out = split_pairs(preferences.pairs, recipe.held_out, seed=recipe.seed)
+        splits = split_pairs(preferences.pairs, recipe.held_out, seed=recipe.seed)
         stem = re.sub(r"[^a-z0-9]+", "-", Path(preferences.source).stem.lower()).strip("-")[:40] or "run"
         runs = home() / "runs"
         path = runs / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
@@ -78,9 +80,11 @@ class Run:
             aside.mkdir(parents=True)
             run = cls(aside)
             run.write("recipe.json", recipe.to_json())
-            split = {"train": len(train), "held_out": len(held_out), "dropped": {}, "cut": {}}
-            run.write("report.json", json.dumps({**preferences.report(), **split}, indent=2, ensure_ascii=False))
-            run._write_pairs(train, held_out)
+            sizes = {split: splits.count(split) for split in ("train", "held_out")}
+            report = preferences.report() | {"sha256": digest(preferences.pairs)} | sizes | {"dropped": {}, "cut": {}}
+            run.write("report.json", json.dumps(report, indent=2, ensure_ascii=False))
+            with (aside / "preferences.parquet").open("wb") as file:
+                write_pairs(map(Draft.of, preferences.pairs, splits), file)
             run.set_state(State("queued"))
             aside.rename(path)
         return cls(path)
@@ -177,29 +181,8 @@ class Run:
 
     def pairs(self, split: str) -> list[PreferencePair]:
         """The pairs of a split, `train` or `held_out`."""
-        import pyarrow.parquet as pq
-
-        table = pq.read_table(self.path / "preferences.parquet", filters=[("split", "=", split)])
-        return [PreferencePair(r["prompt"], r["chosen"], r["rejected"], r["row"]) for r in table.to_pylist()]
-
-    def _write_pairs(self, train: list[PreferencePair], held_out: list[PreferencePair]) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        messages = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-        schema = pa.schema(
-            [
-                ("prompt", messages),
-                ("chosen", messages),
-                ("rejected", messages),
-                ("row", pa.int64()),
-                ("split", pa.string()),
-            ]
-        )
-        rows = [
-            {**p.messages, "row": p.row, "split": s} for s, ps in (("train", train), ("held_out", held_out)) for p in ps
-        ]
-        pq.write_table(pa.Table.from_pylist(rows, schema), self.path / "preferences.parquet")
+        found = PairFile(self.path / "preferences.parquet").with_splits()
+        return [pair for pair, of in found if of == split]
 
     def write(self, name: str, text: str) -> None:
         """Replace the file *name* in one step."""

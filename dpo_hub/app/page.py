@@ -20,7 +20,7 @@ with needing_extra("app"):
 
 MAIN_SETTINGS = ("model", "beta", "epochs", "learning_rate")
 MODELS = (DEMO_MODEL, "HuggingFaceTB/SmolLM2-135M-Instruct", "Qwen/Qwen2.5-0.5B-Instruct")
-FILE_TYPES = [".csv", ".tsv", ".json", ".jsonl"]
+FILE_TYPES = [".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet", ".gz"]
 CURVES = {"loss": "Loss", "margin": "Margin", "reward_accuracy": "Reward accuracy"}
 
 READY = "Ask something: both sides get the same question"
@@ -111,7 +111,7 @@ def _step(number: int, title: str, hint: str) -> None:
 
 
 def _choosing() -> Choosing:
-    _step(1, "Preferences", "CSV or JSON with the columns prompt, chosen and rejected.")
+    _step(1, "Preferences", "CSV, JSON, JSON Lines or Parquet. Columns are recognised by their names.")
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             upload = gr.File(label="Your file", file_types=FILE_TYPES, height=132)

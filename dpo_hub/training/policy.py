@@ -84,6 +84,31 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def load_base_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of the base model *name* (`demo`, a folder, or a Hub id).
+
+    Raises:
+        ModelError: it is not there, or cannot be reached.
+    """
+    with _telling_why_not(name):
+        return load_tokenizer(_source(name))
+
+
+def _source(name: str) -> str | Path:
+    return MODEL if name == DEMO_MODEL else name
+
+
+@contextmanager
+def _telling_why_not(name: str) -> Iterator[None]:
+    try:
+        with telling_disk_full(HF_HOME):
+            yield
+    except DiskFullError:
+        raise
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(_why_not(name, error)) from error
+
+
 def load_base(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load the base model *name* (`demo`, a folder, or a Hub id) onto the device, and its tokenizer.
 
@@ -92,16 +117,10 @@ def load_base(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     Raises:
         ModelError: it is not there, cannot be reached, or is no text-generation model.
     """
-    source = MODEL if name == DEMO_MODEL else name
-    try:
-        with telling_disk_full(HF_HOME):
-            tokenizer = load_tokenizer(source)
-            load: Any = AutoModelForCausalLM.from_pretrained  # its type leaves out what the last option returns
-            model, told = load(source, dtype=dtype(), trust_remote_code=False, output_loading_info=True)
-    except DiskFullError:
-        raise
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(_why_not(name, error)) from error
+    tokenizer = load_base_tokenizer(name)
+    with _telling_why_not(name):
+        load: Any = AutoModelForCausalLM.from_pretrained  # its type leaves out what the last option returns
+        model, told = load(_source(name), dtype=dtype(), trust_remote_code=False, output_loading_info=True)
     if missing := sorted(told["missing_keys"]):
         raise ModelError(
             f"The base model {name} has no weights for {missing[0]} and {len(missing) - 1} more: it was not made to "

@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
 from ..errors import ModelError, needing_extra, telling_disk_full
 from ..preferences import PreferencePair
+from ..preferences.pairfile import PARTS
 from ..recipe import Recipe
 from ..run import Run
 from .metrics import StepMetrics, evaluation, step_metrics
 from .policy import device, load_base, telling_model_limits
 
 with needing_extra("train"):
-    from datasets import Dataset
+    from datasets import Dataset, Features, Json, List
     from peft import LoraConfig, PeftModel
     from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
     from trl import DPOConfig, DPOTrainer
@@ -140,7 +142,16 @@ def _lora(recipe: Recipe) -> LoraConfig:
 
 
 def _dataset(pairs: list[PreferencePair]) -> Dataset:
-    return Dataset.from_list([pair.messages for pair in pairs])
+    """The pairs as TRL takes them. Tools and their calls go as JSON: Arrow would give each the arguments of all."""
+    rows = [pair.messages for pair in pairs]
+    if all(row.keys() == set(PARTS) and all(m.keys() == {"role", "content"} for m in _turns(row)) for row in rows):
+        return Dataset.from_list(rows)
+    features = Features(dict.fromkeys(PARTS, List(Json())) | {"tools": Json(), "chat_template_kwargs": Json()})
+    return Dataset.from_list([{"tools": None, "chat_template_kwargs": {}} | row for row in rows], features=features)
+
+
+def _turns(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    return chain.from_iterable(row[part] for part in PARTS)
 
 
 def _save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, folder: Path) -> None:

@@ -45,7 +45,7 @@ def test_every_demo_file_gives_a_preview() -> None:
     """Each title on the page leads to a file that reads as pairs."""
     for name in handlers.demo_files().values():
         preview = handlers.preview(handlers.demo_file(name))
-        assert "500 pairs, read as prompt, chosen, rejected; every row was used." in preview.sentence
+        assert "500 pairs, read as: one pair a row; prompt, chosen, rejected. Every row was used." in preview.sentence
         assert len(preview.rows) == handlers.PREVIEW_ROWS
 
 
@@ -58,8 +58,8 @@ def test_a_preview_counts_what_was_left_out(write_csv: WriteCsv) -> None:
 
 def test_an_error_names_the_file_without_its_folder(write_csv: WriteCsv) -> None:
     """Where an upload lies on the server is not told."""
-    path = write_csv([("question", "chosen", "rejected"), ("a", "b", "c")])
-    with pytest.raises(PreferencesError, match=r"^pairs\.csv has no column") as caught:
+    path = write_csv([("prompt", "chosen", "rejected")])
+    with pytest.raises(PreferencesError, match=r"^pairs\.csv: It has no row") as caught:
         handlers.preview(path)
     assert str(path.parent) not in str(caught.value)
 

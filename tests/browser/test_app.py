@@ -45,12 +45,12 @@ def test_a_file_becomes_a_model_that_answers_on_both_sides(
 ) -> None:
     """A visitor uploads pairs, trains, reloads midway, sees the end, and talks to the model before and after."""
     page.goto(server)
-    expect(page.get_by_text("tone.csv: 500 pairs, read as")).to_be_visible()
+    expect(page.get_by_text("tone.csv: 500 pairs, read as:")).to_be_visible()
     picture("1-arrival")
 
     _upload(page, _wrong_file(tmp_path))
     expect(
-        page.get_by_text("wrong.csv has no column rejected; it has 'prompt', 'chosen', '<b>reply</b>'.")
+        page.get_by_text("wrong.csv: Its columns, 'prompt', 'chosen', '<b>reply</b>', fit no layout that is known")
     ).to_be_visible()
     expect(page.locator("#reading td")).to_have_count(0)
     picture("2-refused")

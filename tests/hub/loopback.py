@@ -1,4 +1,4 @@
-"""A Hugging Face Hub of one's own on 127.0.0.1: as much of the API as publishing and loading need.
+"""A Hugging Face Hub of one's own on 127.0.0.1: as much of the API as publishing, loading and datasets need.
 
 It takes tokens for names and keeps commits in memory, so that a test can look at what arrived.
 """
@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -39,12 +40,16 @@ class Commit:
 
 @dataclass
 class Repo:
-    """A repository begins with one commit, as on the Hub, and `commits[-1]` is its head."""
+    """A repository begins with one commit, as on the Hub, and `commits[-1]` is its head.
+
+    Anyone sees that a *gated* one is there, but only its owner reads its files.
+    """
 
     private: bool
     commits: list[Commit] = field(
         default_factory=lambda: [Commit("initial commit", {".gitattributes": b"*.safetensors lfs"})]
     )
+    gated: bool = False
 
     @property
     def head(self) -> Commit:
@@ -53,11 +58,17 @@ class Repo:
 
 @dataclass
 class Hub:
-    """What the Hub knows. *users* maps tokens to names; a token in *read_only* may not write."""
+    """What the Hub knows. *users* maps tokens to names; a token in *read_only* may not write.
+
+    `sent` lists the files whose content was asked for, and reading one in `broken` is answered 500.
+    """
 
     users: dict[str, str]
     read_only: frozenset[str] = frozenset()
     repos: dict[str, Repo] = field(default_factory=dict)
+    datasets: dict[str, Repo] = field(default_factory=dict)
+    sent: list[str] = field(default_factory=list)
+    broken: set[str] = field(default_factory=set)
     blobs: dict[str, bytes] = field(default_factory=dict)
     cards: list[dict[str, Any]] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
@@ -114,11 +125,19 @@ def _require_writer(hub: Hub, request: Request, owner: str) -> None:
         raise Refusal(403, f'You don\'t have the rights to write to the namespace "{owner}"')
 
 
-def _readable(hub: Hub, request: Request, repo_id: str) -> Repo:
+def _visible(hub: Hub, request: Request, repo_id: str) -> Repo:
     """The repository, where the one who asks may see it. The Hub does not tell a hidden one from one that is not."""
-    user, repo = _user(hub, request), hub.repos.get(repo_id)
+    datasets = request.url.path.startswith(("/api/datasets/", "/datasets/"))
+    user, repo = _user(hub, request), (hub.datasets if datasets else hub.repos).get(repo_id)
     if repo is None or (repo.private and user != repo_id.partition("/")[0]):
         raise Refusal(401 if user is None else 404, "Repository not found", "RepoNotFound")
+    return repo
+
+
+def _readable(hub: Hub, request: Request, repo_id: str) -> Repo:
+    user, repo = _user(hub, request), _visible(hub, request, repo_id)
+    if repo.gated and user != repo_id.partition("/")[0]:
+        raise Refusal(401 if user is None else 403, f"Access to {repo_id} is restricted", "GatedRepo")
     return repo
 
 
@@ -141,10 +160,12 @@ def build(hub: Hub) -> FastAPI:
     _commits(app, hub)
     _reading(app, hub)
 
-    @app.api_route("/{path:path}", methods=["GET", "HEAD", "POST", "PUT", "DELETE"])
-    def unknown(path: str, request: Request) -> None:
-        hub.unknown.append(f"{request.method} /{path}")
-        raise Refusal(404, "This loopback Hub has no such address", "EntryNotFound")
+    @app.exception_handler(404)
+    @app.exception_handler(405)
+    def unknown(request: Request, error: Exception) -> Response:
+        """Note what this Hub does not know, and what only a proxy is asked."""
+        hub.unknown.append(f"{request.method} {request.scope['path']}")
+        return refuse(request, Refusal(404, "This loopback Hub has no such address", "EntryNotFound"))
 
     return app
 
@@ -264,41 +285,68 @@ def _reading(app: FastAPI, hub: Hub) -> None:
             raise Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return found
 
-    @app.get("/api/models/{owner}/{name}")
-    @app.get("/api/models/{owner}/{name}/revision/{revision}")
     def info(owner: str, name: str, request: Request, revision: str = "main") -> dict[str, Any]:
-        repo = _readable(hub, request, f"{owner}/{name}")
+        repo = _visible(hub, request, f"{owner}/{name}")
         commit = at(repo, revision)
         siblings = [{"rfilename": path} for path in sorted(commit.files)]
-        return {"id": f"{owner}/{name}", "sha": commit.oid, "private": repo.private, "siblings": siblings, "tags": []}
+        about = {"id": f"{owner}/{name}", "sha": commit.oid, "private": repo.private, "tags": []}
+        return about | {"gated": "manual" if repo.gated else False, "siblings": siblings}
 
-    @app.get("/api/models/{owner}/{name}/tree/{revision}")
-    @app.get("/api/models/{owner}/{name}/tree/{revision}/{folder:path}")
     def tree(owner: str, name: str, revision: str, request: Request, folder: str = "") -> list[dict[str, Any]]:
-        files = at(_readable(hub, request, f"{owner}/{name}"), revision).files
-        inside = [_entry(path, data) for path, data in files.items() if path.startswith(f"{folder}/" if folder else "")]
+        entries = _entries(at(_visible(hub, request, f"{owner}/{name}"), revision).files)
+        above = f"{folder}/" if folder else ""
+        inside = [entry for path, entry in entries.items() if path.startswith(above)]
         if not inside:
             raise Refusal(404, f"{folder} does not exist on {revision}", "EntryNotFound")
-        return inside
+        if request.query_params.get("recursive", "").lower() == "true":
+            return inside
+        return [entry for entry in inside if "/" not in entry["path"].removeprefix(above)]
 
-    @app.post("/api/models/{owner}/{name}/paths-info/{revision}")
     async def paths_info(owner: str, name: str, revision: str, request: Request) -> list[dict[str, Any]]:
-        files = at(_readable(hub, request, f"{owner}/{name}"), revision).files
+        entries = _entries(at(_visible(hub, request, f"{owner}/{name}"), revision).files)
         asked = parse_qs((await request.body()).decode())["paths"]
-        return [_entry(path, files[path]) for path in asked if path in files]
+        return [entries[path] for path in asked if path in entries]
 
-    @app.api_route("/{owner}/{name}/resolve/{revision}/{path:path}", methods=["GET", "HEAD"])
     def resolve(owner: str, name: str, revision: str, path: str, request: Request) -> Response:
         commit = at(_readable(hub, request, f"{owner}/{name}"), revision)
         if path not in commit.files:
             refusal = Refusal(404, "Entry not found", "EntryNotFound")
             refusal.headers["X-Repo-Commit"] = commit.oid
             raise refusal
-        data = commit.files[path]
-        headers = {"X-Repo-Commit": commit.oid, "ETag": f'"{_git_oid(data)}"'}
-        if _is_large(path):
-            headers |= {"X-Linked-Etag": f'"{_sha256(data)}"', "X-Linked-Size": str(len(data))}
-        return Response(data, media_type="application/octet-stream", headers=headers)
+        return _file(hub, path, commit, request)
+
+    for kind, prefix in (("models", ""), ("datasets", "/datasets")):
+        repo, files = f"/api/{kind}/{{owner}}/{{name}}", f"{prefix}/{{owner}}/{{name}}"
+        app.get(repo)(info)
+        app.get(repo + "/revision/{revision}")(info)
+        app.get(repo + "/tree/{revision}")(tree)
+        app.get(repo + "/tree/{revision}/{folder:path}")(tree)
+        app.post(repo + "/paths-info/{revision}")(paths_info)
+        app.api_route(files + "/resolve/{revision}/{path:path}", methods=["GET", "HEAD"])(resolve)
+
+
+def _entries(files: dict[str, bytes]) -> dict[str, dict[str, Any]]:
+    """All files and the folders that they lie in, as a listing shows them."""
+    folders = {str(folder) for path in files for folder in PurePosixPath(path).parents[:-1]}
+    shown = {folder: {"type": "directory", "path": folder, "size": 0, "oid": _git_oid(b"")} for folder in folders}
+    return shown | {path: _entry(path, data) for path, data in files.items()}
+
+
+def _file(hub: Hub, path: str, commit: Commit, request: Request) -> Response:
+    data = commit.files[path]
+    headers = {"X-Repo-Commit": commit.oid, "ETag": f'"{_git_oid(data)}"', "Accept-Ranges": "bytes"}
+    if _is_large(path):
+        headers |= {"X-Linked-Etag": f'"{_sha256(data)}"', "X-Linked-Size": str(len(data))}
+    if request.method == "GET":
+        hub.sent.append(path)
+        if path in hub.broken:
+            # The client tries five times more, and as soon as this says, instead of waiting longer and longer.
+            return Response(status_code=500, headers={"Retry-After": "0"})
+    if span := re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", "")):
+        first, last = int(span[1]), min(int(span[2] or len(data)), len(data) - 1)
+        headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
+        return Response(data[first : last + 1], 206 if first <= last else 416, headers)
+    return Response(data, media_type="application/octet-stream", headers=headers)
 
 
 class _Server(uvicorn.Server):

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +23,7 @@ from dpo_hub.training.metrics import StepMetrics
 from dpo_hub.training.trainer import Trained, train
 
 
-def make_run(file: Path, **settings: float) -> Run:
+def make_run(file: Path, **settings: Any) -> Run:
     return Run.create(read_preferences(file), Recipe.for_model(**settings))
 
 
@@ -147,3 +150,36 @@ def test_what_max_length_takes_is_counted(few_pairs: Path) -> None:
         ]
         assert run.report["cut"][split] == sum(length > 60 for length in lengths) > 0
         assert run.report["dropped"][split] == 0
+
+
+TOOLS_TEMPLATE = """{% for tool in tools or [] %}{{ tool.function.name }}{% endfor %}{% for message in messages %}
+{{ message.role }}: {{ message.content }}
+{% for call in message.tool_calls or [] %}{% for value in call.function.arguments.values() %}
+{% if value is none %}{{ raise_exception("an argument of another call") }}{% endif %}{{ value }}
+{% endfor %}{% endfor %}{{ eos_token if message.role == "assistant" }}{% endfor %}
+{% if add_generation_prompt %}assistant: {% endif %}"""
+
+
+def test_tool_calls_reach_the_chat_template_as_they_are(tmp_path: Path) -> None:
+    """Each call keeps its own arguments and no one else's, and pairs with and without tools train together."""
+    base = tmp_path / "base"
+    shutil.copytree(MODEL, base)
+    (base / "chat_template.jinja").write_text(TOOLS_TEMPLATE)
+    rows = []
+    for number, arguments in enumerate([{"city": "Oslo"}, {"order": 7}, {"city": "Rome"}, {"order": 9}]):
+        call = {"type": "function", "function": {"name": "look_up", "arguments": arguments}}
+        tool = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
+        rows.append(
+            {
+                "prompt": [{"role": "user", "content": f"Question {number}"}],
+                "chosen": [{"role": "assistant", "content": "", "tool_calls": [call]}],
+                "rejected": [{"role": "assistant", "content": "No idea."}],
+                **({"tools": [tool], "chat_template_kwargs": {"lang": "en"}} if number % 2 else {}),
+            }
+        )
+    file = tmp_path / "tools.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    run = make_run(file, model=str(base), epochs=1)
+    assert train(run).evaluation["pairs"] == 1
+    (held_out,) = run.pairs("held_out")
+    assert held_out.messages in [rows[pair] for pair in range(4)]

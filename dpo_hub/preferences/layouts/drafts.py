@@ -1,0 +1,113 @@
+"""Parts to a pair: the prompt is cut off where replies repeat it, and what cannot be trained on is said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ..pairfile import Draft
+from .messages import Part, Unusable, as_messages
+
+List = list[dict[str, Any]]
+
+SAME = "chosen and rejected the same"
+
+
+class Asked(NamedTuple):
+    """What a pair's replies answer: *before* are messages ahead of the prompt, *under* is text to go below it."""
+
+    prompt: Part
+    before: Sequence[dict[str, Any]] = ()
+    under: Part = ""
+    tools: Sequence[Any] = ()
+    chat_template_kwargs: dict[str, Any] | None = None
+
+
+def draft(number: int, asked: Asked, chosen: Part, rejected: Part) -> Draft:
+    """Make the pair of row *number*.
+
+    Raises:
+        Unusable: a part is missing, the replies are the same, or a turn stands where it cannot.
+    """
+    prompt, before, under, tools, kwargs = asked
+    if tools or kwargs:
+        _require_json([tools, kwargs], "tools or chat_template_kwargs")
+    texts = isinstance(prompt, str) and isinstance(chosen, str) and isinstance(rejected, str) and not (before or under)
+    if texts and prompt and chosen and rejected and chosen != rejected:
+        return Draft(number, prompt, chosen, rejected, tools, kwargs)  # by far the most frequent, and quick
+    conversation = _conversation(asked)
+    good, bad = as_messages(chosen, "assistant"), as_messages(rejected, "assistant")
+    if _asks(good) and _asks(bad):
+        conversation, good, bad = _shared(conversation, good, bad)
+    if not conversation or conversation[-1]["role"] == "system" or not _says(conversation[-1]):
+        raise Unusable("no prompt")
+    if conversation[-1]["role"] == "assistant":
+        raise Unusable("a prompt that ends with the assistant")
+    good, bad = _reply(good, "chosen", conversation), _reply(bad, "rejected", conversation)
+    if good == bad:
+        raise Unusable(SAME)
+    if further := [message for message in (*conversation, *good, *bad) if len(message) > 2]:
+        _require_json(further, "a tool call")
+    return Draft(number, conversation, good, bad, tools, kwargs)
+
+
+def _require_json(value: Any, what: str) -> None:
+    """See to it that *value* can be kept as JSON: Parquet holds other kinds, and JSON can spell half a character."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except (TypeError, ValueError):
+        raise Unusable(f"something that is no JSON in {what}") from None
+
+
+def _conversation(asked: Asked) -> List:
+    prompt = as_messages(asked.prompt, "user")
+    system = [message for message in asked.before if message["role"] != "system" or not _has_system(prompt)]
+    conversation = [dict(message) for message in (*system, *prompt)]
+    for extra in as_messages(asked.under, "user"):
+        if conversation and conversation[-1]["role"] == "user":
+            conversation[-1]["content"] += f"\n\n{extra['content']}"
+        else:
+            conversation.append(extra)
+    return conversation
+
+
+def _says(message: dict[str, Any]) -> bool:
+    return bool(message["content"].strip()) or len(message) > 2
+
+
+def _has_system(messages: List) -> bool:
+    return bool(messages) and messages[0]["role"] == "system"
+
+
+def _asks(reply: List) -> bool:
+    """Whether *reply* is a whole chat rather than the reply alone."""
+    return any(message["role"] == "user" for message in reply)
+
+
+def _shared(conversation: List, good: List, bad: List) -> tuple[List, List, List]:
+    """Cut what two whole chats begin with off as the prompt; a prompt that was told has to be in it."""
+    begin, longer = 0, max(good, bad, key=len)
+    while begin < min(len(good), len(bad)) and good[begin] == bad[begin]:
+        begin += 1
+    while begin and (begin == len(longer) or longer[begin]["role"] != "assistant"):
+        begin -= 1
+    shared = good[:begin]
+    told = [message["content"].strip() for message in conversation if message["role"] == "user"]
+    if told and told[-1] not in [message["content"].strip() for message in shared]:
+        raise Unusable("whole chats that do not ask the prompt")
+    if _has_system(conversation) and not _has_system(shared):
+        shared = [conversation[0], *shared]
+    return shared, good[begin:], bad[begin:]
+
+
+def _reply(reply: List, what: str, conversation: List) -> List:
+    """The messages of a reply, without the conversation where the cell repeats it."""
+    for asked in (conversation, conversation[1:]):  # a system message may stand in its own column only
+        if asked and reply[: len(asked)] == asked:
+            reply = reply[len(asked) :]
+    if not any(map(_says, reply)):
+        raise Unusable(f"no {what}")
+    if reply[0]["role"] != "assistant" or any(message["role"] not in ("assistant", "tool") for message in reply):
+        raise Unusable(f"a turn in {what} that is not the assistant's")
+    return reply

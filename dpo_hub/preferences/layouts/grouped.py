@@ -1,0 +1,170 @@
+"""Layouts in which a pair comes of several rows. All their answers are kept in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle, islice
+from typing import Any
+
+from ..pairfile import Draft
+from ..table import Row, Rows
+from .columns import Columns
+from .drafts import SAME, Asked, draft
+from .messages import Part, Unusable, as_messages, is_blank, is_messages, part_of
+from .rows import EMPTY, Asking, Item, Layout, LeftOut, Read, is_empty, usable
+from .verdicts import TIE, is_rating, is_thumb, is_up, rating_of
+
+
+def one_answer_a_row(columns: Columns, sample: Sequence[Row]) -> Layout | None:
+    """One answer a row, with a rating, a rank or a thumb; the answers to a prompt are paired."""
+    answer = columns.find("answer")
+    if answer is None:
+        return None
+    asking = Asking.among(columns, taken=[answer])
+    chat = not asking.prompt and any(is_messages(row.get(answer)) for row in sample)
+    if not asking.prompt and not chat:
+        return None
+    for part, fits in (("rating", is_rating), ("rank", is_rating), ("thumb", is_thumb)):
+        column = columns.find(part, without=[answer, asking.prompt])
+        values = [row[column] for row in sample if column and not is_blank(row.get(column))]
+        if column and _tell(values, fits):
+            return answers_layout(asking, answer, part, column)
+    return None
+
+
+def _tell(values: Sequence[Any], fits: Callable[[Any], bool]) -> bool:
+    """Whether most of *values* fit, and all those that are numbers; a few words may say that there is no rating."""
+    return 2 * sum(map(fits, values)) > len(values) and all(map(fits, filter(is_rating, values)))
+
+
+def answers_layout(asking: Asking, answer: str, part: str, column: str) -> Layout:
+    """*part* says what *column* holds: a `rating` (higher is better), a `rank` (lower is better) or a `thumb`."""
+    told = {**asking.columns, "answer": answer, part: column}
+    if part == "thumb":
+        return Layout("thumbs up and down", told, _grouped(asking, answer, column, is_up, _thumbed))
+    sign = -1.0 if part == "rank" else 1.0
+    read = _grouped(asking, answer, column, lambda cell: sign * rating_of(cell), _rated)
+    return Layout("rated answers, one a row", told, read)
+
+
+TIE_WITH_BEST = "a tie with the best answer"
+Answer = tuple[int, float, Part]
+"""The row of an answer, its score or whether it is good, and its text."""
+
+
+def _grouped(
+    asking: Asking,
+    answer: str,
+    column: str,
+    score_of: Callable[[Any], float],
+    paired: Callable[[Asked, list[Answer]], Iterator[Draft | LeftOut]],
+) -> Read:
+    def read(rows: Rows) -> Iterator[Draft | LeftOut]:
+        groups: dict[str, tuple[Asked, list[Answer]]] = {}
+        for number, row in rows:
+            try:
+                asked, part = _asked_and_answer(asking, answer, usable(row))
+                score = score_of(usable(row).get(column))
+            except Unusable as reason:
+                yield LeftOut(number, EMPTY if is_empty(row) else str(reason))
+                continue
+            groups.setdefault(_key(asked), (asked, []))[1].append((number, score, part))
+        for asked, answers in groups.values():
+            yield from paired(asked, answers)
+
+    return read
+
+
+def _asked_and_answer(asking: Asking, answer: str, row: Row) -> tuple[Asked, Part]:
+    asked, part = asking.of(row), part_of(row.get(answer), "answer")
+    if not asking.prompt and not isinstance(part, str):
+        asked, part = asked._replace(prompt=part[:-1]), part[-1:]
+    if not asked.prompt:
+        raise Unusable("no prompt")
+    if not part:
+        raise Unusable("no answer")
+    return asked, part
+
+
+def _key(asked: Asked) -> str:
+    """The same for answers to the same, tools and all."""
+    return asked.prompt if isinstance(asked.prompt, str) and not any(asked[1:]) else json.dumps(asked, sort_keys=True)
+
+
+def _rated(asked: Asked, answers: list[Answer]) -> Iterator[Draft | LeftOut]:
+    """Pair the best answer with each that is worse; each row is in a pair, or left out."""
+    best = max(answers, key=lambda answer: answer[1])
+    why = "fewer than two rated answers to a prompt" if len(answers) < 2 else TIE
+    used = False
+    for number, score, part in answers:
+        if score == best[1]:
+            continue
+        try:
+            yield draft(best[0], asked, best[2], part)
+            used = True
+        except Unusable as reason:
+            why = str(reason)
+            yield LeftOut(number, why)
+    for number, score, _ in answers:
+        if score == best[1] and not (used and number == best[0]):
+            yield LeftOut(number, TIE_WITH_BEST if used else why)
+
+
+def _thumbed(asked: Asked, answers: list[Answer]) -> Iterator[Draft | LeftOut]:
+    """Pair each good answer with a bad one; the shorter list begins again when it ends."""
+    good = [answer for answer in answers if answer[1]]
+    bad = [answer for answer in answers if not answer[1]]
+    used: set[int] = set()
+    why = SAME if good and bad else f"a prompt with {'good' if good else 'bad'} answers only"
+    for one, other in islice(zip(cycle(good), cycle(bad), strict=False), max(len(good), len(bad))):
+        try:
+            yield draft(one[0], asked, one[2], other[2])
+            used |= {one[0], other[0]}
+        except Unusable as reason:
+            why = str(reason)
+    yield from (LeftOut(number, why) for number, *_ in answers if number not in used)
+
+
+def threaded(layout: Layout, own: str, parent: str) -> Layout:
+    """H2O LLM Studio: pairs of *layout* that answer one another; *own* and *parent* are the columns of their ids."""
+
+    def read(rows: Rows) -> Iterator[Item]:
+        kept = [(number, row) for number, row in rows]
+        ids = {_id(row.get(own)): number for number, row in kept if isinstance(row, dict)}
+        ids.pop("", None)
+        parents = {number: ids.get(_id(row.get(parent))) for number, row in kept if isinstance(row, dict)}
+        turns: dict[int, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {}
+        found = list(layout.read(iter(kept)))
+        for item in found:
+            if isinstance(item, Draft):
+                turns[item.row] = as_messages(item.prompt, "user"), as_messages(item.chosen, "assistant")
+        for item in found:
+            yield _under(item, turns, parents) if isinstance(item, Draft) else item
+
+    return Layout("threads of pairs", {**layout.columns, "thread": f"{own}, {parent}"}, read)
+
+
+def _id(cell: Any) -> str:
+    """An id as text; where some rows have none, tables write the others as 1.0."""
+    return "" if is_blank(cell) else str(cell).strip().removesuffix(".0")
+
+
+def _under(
+    item: Draft,
+    turns: dict[int, tuple[list[dict[str, Any]], list[dict[str, Any]]]],
+    parents: dict[int, int | None],
+) -> Draft | LeftOut:
+    """Put the turns that *item* answers before it: what was asked and chosen, up to the first of the thread."""
+    before: list[dict[str, Any]] = []
+    row, seen = parents.get(item.row), {item.row}
+    while row is not None:
+        if row in seen:
+            return LeftOut(item.row, "a thread that goes in a circle")
+        if row not in turns:
+            return LeftOut(item.row, "a thread whose earlier turn is left out")
+        seen.add(row)
+        before = [*turns[row][0], *turns[row][1], *before]
+        row = parents.get(row)
+    whole = [*before, *as_messages(item.prompt, "user")]
+    return item._replace(prompt=whole[:1] + [message for message in whole[1:] if message["role"] != "system"])

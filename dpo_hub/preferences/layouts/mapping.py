@@ -1,0 +1,157 @@
+"""Which column is which, as people say it: `prompt=data.ask,chosen=good,rejected=bad`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ...errors import PreferencesError
+from ..table import Row, Rows
+from .columns import Columns
+from .compared import by_verdict
+from .grouped import answers_layout
+from .paired import pairs_layout
+from .rows import Asking, Item, Layout, Read, text_only
+from .verdicts import DirectionUnknown, Scale
+
+PARTS = {
+    "prompt": "what is asked",
+    "chosen": "the better reply",
+    "rejected": "the worse reply",
+    "system": "a system message",
+    "input": "text that goes under the prompt",
+    "history": "earlier turns",
+    "tools": "tools that the model may call",
+    "a": "the first of two answers",
+    "b": "the second of two answers",
+    "winner": "the verdict between a and b",
+    "a_wins": "the verdict that means a",
+    "answer": "an answer, where there is one a row",
+    "rating": "its rating, higher is better",
+    "rank": "its rank, lower is better",
+    "thumb": "its thumb, up or down",
+}
+"""What a mapping can name."""
+
+_PLACE = re.compile("-?[0-9]{1,9}")
+_ASKING = ("prompt", "system", "input", "history", "tools")
+
+
+def parse_mapping(written: str) -> dict[str, str]:
+    """`prompt=ask,chosen=good` as a dictionary.
+
+    Raises:
+        PreferencesError: it is not written so.
+    """
+    pairs = [pair.partition("=") for pair in written.split(",") if pair.strip()]
+    parts = [part.strip() for part, _, _ in pairs]
+    if not pairs or not all(part.strip() and column.strip() for part, _, column in pairs) or len({*parts}) < len(parts):
+        raise PreferencesError(
+            f"The mapping {written!r} is not of the form prompt=COLUMN,chosen=COLUMN,rejected=COLUMN."
+        )
+    return {part.strip(): column.strip() for part, _, column in pairs}
+
+
+def mapped(columns: Columns, sample: Sequence[Row], mapping: Mapping[str, str]) -> Layout:
+    """The layout that *mapping* tells of; what it does not name is found by name.
+
+    A column may be a path into nested cells, `data.prompt` or `answers.0.text`; one of a file without a header is
+    its number.
+
+    Raises:
+        PreferencesError: it names a part that there is none of, a column that is not there, or too little.
+    """
+    if unknown := [part for part in mapping if part not in PARTS]:
+        raise PreferencesError(f"The mapping names {unknown[0]!r}, which is no part. The parts are {', '.join(PARTS)}.")
+    paths = {part: _column(columns, sample, name) for part, name in mapping.items() if part != "a_wins"}
+    layout = _told(columns, sample, paths, mapping.get("a_wins"))
+    nested = [path for path in paths.values() if path not in columns.actual.values()]
+    if nested:
+        layout = replace(layout, read=_through(layout.read, nested), plain=())
+    return text_only(layout, columns)
+
+
+def _told(columns: Columns, sample: Sequence[Row], paths: Mapping[str, str], a_wins: str | None) -> Layout:
+    taken = paths.values()
+    asking = Asking.among(columns, taken=taken, prompt=paths.get("prompt"))
+    asking = replace(asking, **{part: paths[part] for part in _ASKING if part in paths})
+    if a_wins is not None or {"a", "b", "winner"} & paths.keys():
+        return _comparison(columns, sample, paths, asking, a_wins)
+    kind = next((part for part in ("rating", "rank", "thumb") if part in paths), None)
+    if kind:
+        answer = paths.get("answer") or columns.find("answer", without=taken)
+        return answers_layout(asking, _given(answer, "answer"), kind, paths[kind])
+    rejected = paths.get("rejected") or columns.find("rejected", without=taken)
+    chosen = paths.get("chosen") or columns.find("chosen", without=[*taken, rejected])
+    return pairs_layout(asking, _given(chosen, "chosen"), _given(rejected, "rejected"))
+
+
+def _comparison(
+    columns: Columns, sample: Sequence[Row], paths: Mapping[str, str], asking: Asking, a_wins: str | None
+) -> Layout:
+    first, second, _ = columns.sides() or (None, None, "")
+    first, second = _given(paths.get("a", first), "a"), _given(paths.get("b", second), "b")
+    if first == second:
+        raise PreferencesError(f"The mapping has {first!r} as both of the answers. Say which columns are a and b.")
+    verdict = _given(paths.get("winner") or columns.find("verdict", without=[first, second]), "winner")
+    values = [value for row in sample if (value := dig(row, verdict)) not in (first, second)]
+    scale = Scale.where(a_wins, values) if a_wins else Scale.of(values, _side(first, second))
+    if scale is None:
+        if a_wins:
+            raise DirectionUnknown(
+                f"{verdict!r} has several values other than {a_wins!r}, and which of them is for {second!r} is not "
+                "known. Check a_wins, or leave out the rows that are for neither."
+            )
+        raise DirectionUnknown(f"{verdict!r} does not say which value stands for {first!r}. Add a_wins=VALUE.")
+    return by_verdict(asking, first, second, verdict, scale)
+
+
+def _side(first: str, second: str) -> str:
+    """How the column of the first answer is marked, where the columns are marked and in order."""
+    one, _, mark = Columns((first, second)).sides() or (first, second, "a")
+    return mark if one == first else ""
+
+
+def _given(column: str | None, part: str) -> str:
+    if column is None:
+        raise PreferencesError(f"The mapping has to say which column is {part}: {PARTS[part]}. Add {part}=COLUMN.")
+    return column
+
+
+def _column(columns: Columns, sample: Sequence[Row], name: str) -> str:
+    """The column or path that *name* means, as the source spells it."""
+    actual = columns.spelled(name) or columns.spelled(f"column {name}")
+    if actual is None and any(dig(row, name) is not None for row in sample):
+        return name
+    if actual is None:
+        raise PreferencesError(
+            f"The mapping names the column {name!r}, which is not there; there are {columns.shown()}."
+        )
+    return actual
+
+
+def dig(row: Row, path: str) -> Any:
+    """The cell at *path*, names and places joined by dots, or None where there is none."""
+    if path in row:
+        return row[path]
+    found: Any = row
+    for step in path.split("."):
+        if isinstance(found, dict):
+            found = found.get(step)
+        elif isinstance(found, list) and _PLACE.fullmatch(step) and -len(found) <= int(step) < len(found):
+            found = found[int(step)]
+        else:
+            return None
+    return found
+
+
+def _through(read: Read, paths: Sequence[str]) -> Read:
+    """Give each row the nested cells at *paths* under their paths, before it is read."""
+
+    def reached(rows: Rows) -> Iterator[Item]:
+        dug = ((n, row | {path: dig(row, path) for path in paths} if isinstance(row, dict) else row) for n, row in rows)
+        return read(dug)
+
+    return reached

@@ -1,0 +1,196 @@
+"""The front door: a source to preferences, with what was understood and what was left out."""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+import weakref
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from itertools import chain, count, islice
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import PreferencesError, telling_disk_full
+from .files import open_table
+from .layouts import recognise
+from .layouts.columns import Columns, is_known, simple
+from .layouts.mapping import mapped
+from .layouts.messages import IMAGE
+from .layouts.plain import plain_items
+from .layouts.rows import EMPTY, MEDIA, Item, Layout, LeftOut
+from .layouts.verdicts import DirectionUnknown
+from .pairfile import Draft, PairFile, write_pairs
+from .pairs import SHOWN_REASONS, Preferences, counted, rows_named
+from .table import NotPlain, Row, Rows, Table, Unreadable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SAMPLE_ROWS = 200
+"""The layout is recognised by the first rows, as many as these."""
+MAX_REASONS = 50
+"""A reason may name what was found, and no report is better for thousands of them."""
+
+
+def read_preferences(source: str | Path, *, mapping: Mapping[str, str] | None = None) -> Preferences:
+    """Read preference pairs from a file or a Hub dataset (`owner/name`, `owner/name:split`) in any layout known.
+
+    docs/formats.md has the layouts and file kinds. *mapping* says which column is which where names do not, or say it
+    wrongly: `{"prompt": "data.ask", "chosen": "b", "rejected": "a"}` (`mapping.PARTS` has all parts). Pairs go to a
+    temporary Parquet file batch by batch, which lasts as long as the result does. Rows without a usable pair are left
+    out and counted by reason.
+
+    Raises:
+        PreferencesError: the source cannot be read, its layout or direction is not known, or it holds no pair.
+    """
+    late: set[str] = set()
+    with _naming(source):
+        while True:
+            try:
+                return _read(source, mapping or {}, late)
+            except _LateColumns as found:
+                late |= found.names
+
+
+class _LateColumns(Exception):  # noqa: N818  # reading begins again, with these in mind
+    """A row has columns that the first rows lack, and that may change what all rows mean."""
+
+    def __init__(self, names: set[str]) -> None:
+        super().__init__()
+        self.names = names
+
+
+def _read(source: str | Path, mapping: Mapping[str, str], late: Iterable[str]) -> Preferences:
+    named = {simple(column) for column in mapping.values()}
+    with open_table(source, known=lambda name: is_known(name) or simple(name) in named) as table:
+        sample = list(islice(table.rows, SAMPLE_ROWS))
+        names = table.columns or list(dict.fromkeys([*chain.from_iterable(_readable(sample)), *late]))
+        layout = _layout(names, sample, mapping)
+        rows = chain(sample, table.rows)
+        found = _quickly(table, layout, names) or _carefully(
+            rows if table.columns else _watched(rows, set(names)), layout
+        )
+        pairs, left_out, total = found
+        if not pairs:
+            raise PreferencesError(_no_pair(layout, left_out, total))
+        name = Path(source).name if Path(source).is_file() else str(source)
+        return Preferences(name, layout.name, pairs, left_out, layout.columns, table.notes, total)
+
+
+_Found = tuple[PairFile, dict[str, list[int]], int]
+"""The pairs, the rows left out by reason, and how many rows there were."""
+
+
+def _quickly(table: Table, layout: Layout, names: Collection[str]) -> _Found | None:
+    if not (table.plain and layout.plain):
+        return None
+    try:
+        pairs, left_out = _stored(plain_items(table.plain, layout, names))
+    except NotPlain:
+        return None
+    return pairs, left_out, len(pairs) + sum(map(len, left_out.values()))
+
+
+def _carefully(rows: Rows, layout: Layout) -> _Found:
+    passed = count()
+    pairs, left_out = _stored(layout.read(map(itemgetter(0), zip(rows, passed, strict=False))))
+    return pairs, left_out, next(passed)
+
+
+def _stored(items: Iterable[Item | pa.RecordBatch]) -> tuple[PairFile, dict[str, list[int]]]:
+    """Write the pairs among *items* to a temporary file, which goes when they do; the rest are left out by reason."""
+    left_out: dict[str, list[int]] = defaultdict(list)
+
+    def kept() -> Iterator[Draft | pa.RecordBatch]:
+        for item in items:
+            if isinstance(item, LeftOut):
+                known = item.reason in left_out or len(left_out) < MAX_REASONS
+                left_out[item.reason if known else "other reasons"].append(item.row)
+            else:
+                yield item
+
+    with ExitStack() as stack, telling_disk_full(tempfile.gettempdir()), _no_cycles():
+        file = stack.enter_context(tempfile.TemporaryFile())  # the stack or the finaliser closes it
+        write_pairs(kept(), file, compression="none")
+        pairs = PairFile(file)
+        weakref.finalize(pairs, stack.pop_all().close)
+    return pairs, dict(left_out)
+
+
+@contextmanager
+def _no_cycles() -> Iterator[None]:
+    """Spare the search for reference cycles, an eighth of the time of a large file, where none are made."""
+    searching = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if searching:
+            gc.enable()
+
+
+def _readable(sample: Iterable[tuple[int, Row | Unreadable]]) -> list[Row]:
+    return [row for _, row in sample if isinstance(row, dict)]
+
+
+def _watched(rows: Rows, names: set[str]) -> Rows:
+    """Look out for columns beyond *names*: an exporter may leave out what is empty."""
+    for numbered in rows:
+        row = numbered[1]
+        if isinstance(row, dict) and not row.keys() <= names:
+            new = row.keys() - names
+            names |= new
+            if late := set(filter(is_known, new)):
+                raise _LateColumns(late)
+        yield numbered
+
+
+def _layout(names: Iterable[str], sample: list[tuple[int, Row | Unreadable]], mapping: Mapping[str, str]) -> Layout:
+    rows = _readable(sample)
+    if not any(rows):
+        why = next((f": row {number} is {row}" for number, row in sample if isinstance(row, Unreadable)), "")
+        raise PreferencesError(f"It has no row that can be read{why}. It needs rows with prompt, chosen and rejected.")
+    columns = Columns(names)
+    media = columns.named(*MEDIA)
+    if media and all(row.get(media) not in (None, "", "[]", []) for row in rows):
+        raise PreferencesError(f"Its column {media!r} holds {IMAGE}. Leave that column out if the text stands alone.")
+    layout = mapped(columns, rows, mapping) if mapping else recognise(columns, rows)
+    if layout is None:
+        raise PreferencesError(_not_recognised(columns, rows))
+    return layout
+
+
+def _not_recognised(columns: Columns, sample: list[Row]) -> str:
+    """Say what is missing, and how to say which column is which."""
+    names = list(columns.actual.values())
+    if names[0] == "column 1":
+        cells = ", ".join(repr(str(cell)[:20]) for cell in list(sample[0].values())[:3])
+        return (
+            f"It has no header that says which column is which; its first row begins {cells}. "
+            "Add the header prompt,chosen,rejected, or give the columns' numbers: --map prompt=1,chosen=2,rejected=3"
+        )
+    parts = ("prompt", "chosen", "rejected")
+    missing = [part for part in parts if columns.find(part) is None]
+    absent = f": none is called {' or '.join(missing)}, or another name for it" if missing else ""
+    example = ",".join(f"{part}={columns.find(part) or 'COLUMN'}" for part in parts)
+    return f"Its columns, {columns.shown()}, fit no layout that is known{absent}. Say which is which: --map {example}"
+
+
+def _no_pair(layout: Layout, left_out: Mapping[str, list[int]], rows: int) -> str:
+    told = {reason: numbers for reason, numbers in left_out.items() if reason != EMPTY} or left_out
+    reasons = "; ".join(f"{reason} ({rows_named(numbers)})" for reason, numbers in list(told.items())[:SHOWN_REASONS])
+    return f"Read as {layout.name}, none of {counted(rows, 'row')} gives a pair: {reasons}. Look at these rows."
+
+
+@contextmanager
+def _naming(source: str | Path) -> Iterator[None]:
+    """Begin each complaint with the source's name."""
+    try:
+        yield
+    except DirectionUnknown as question:
+        raise PreferencesError(f"{source}: {question}") from None
+    except PreferencesError as error:
+        raise PreferencesError(f"{source}: {error}") from error.__cause__

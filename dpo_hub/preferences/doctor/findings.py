@@ -1,0 +1,57 @@
+"""What the doctor says: one thing, the rows it was seen in, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..pairs import SHOWN_ROWS, counted
+
+Severity = Literal["high", "medium", "low"]
+"""high: mend it before training; medium: look at the rows; low: good to know."""
+_ORDER: tuple[Severity, ...] = ("high", "medium", "low")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found in the pairs; `rows` are the first of the source's rows that show it."""
+
+    kind: str
+    message: str
+    count: int
+    rows: Sequence[int]
+    advice: str
+    severity: Severity
+
+
+@dataclass
+class Tally:
+    """How many pairs show something, and the rows of the first."""
+
+    count: int = 0
+    rows: list[int] = field(default_factory=list)
+
+    def add(self, row: int) -> None:
+        """Count a pair."""
+        self.count += 1
+        if len(self.rows) < SHOWN_ROWS:
+            self.rows.append(row)
+
+
+def by_severity(findings: Sequence[Finding]) -> list[Finding]:
+    """The *findings*, the gravest first, and of these the most frequent."""
+    return sorted(findings, key=lambda finding: (_ORDER.index(finding.severity), -finding.count))
+
+
+def of_all(count: int, total: int, noun: str = "pair") -> str:
+    """`12 of 500 pairs (2%)`."""
+    return f"{count:,} of {counted(total, noun)} ({percent(count, total)})"
+
+
+def percent(count: int, total: int) -> str:
+    """`86%`, `2.4%`, `under 0.1%`."""
+    share = count / total
+    if share < 0.001:
+        return "under 0.1%"
+    return f"{share:.0%}" if share > 0.095 else f"{share:.1%}"

@@ -1,0 +1,111 @@
+"""A pair as words, and when two texts say the same."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+from ..pairs import Messages, PreferencePair
+
+_NO_SPACES = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+"""Thai, Lao, Burmese, Khmer, Japanese and Chinese put no spaces between words: a character is a word."""
+_PROSE_MARKS = r"""\s.,;:!?…'"“”‘’‚„«»¿¡()\[\]–—-"""
+_WORD = re.compile(rf"[^\W{_NO_SPACES}]+|[{_NO_SPACES}]|[^\w{_PROSE_MARKS}]")
+_NUMBER = re.compile(r"\d+")
+
+SAME = 0.8
+"""Texts that share this much of their two-word runs (Jaccard) are nearly the same: one word of 17 may differ."""
+
+BOTH_WAYS = 1 | 2
+"""Both directions of `Reading.choice`."""
+
+
+def words(text: str) -> list[str]:
+    """The words of *text* in lower case, without punctuation; a symbol such as `+` is a word, for it changes a sum."""
+    return _WORD.findall(text.casefold())
+
+
+def runs(found: Sequence[str], mark: str = "") -> set[str]:
+    """The two-word runs of *found*, its beginning and its end among them, each with *mark* before it."""
+    return {f"{mark}{first} {second}" for first, second in pairwise(["", *found, ""])}
+
+
+def numbers(text: str) -> list[str]:
+    """The numbers in *text*, sorted: texts with different ones say different things, however alike they are."""
+    return sorted(_NUMBER.findall(text))
+
+
+def nearly_same(one: str, other: str) -> bool:
+    """Whether two texts, their words joined by spaces, differ by hardly a word and by no number."""
+    if one == other:
+        return True
+    if numbers(one) != numbers(other):
+        return False
+    a, b = runs(one.split(" ")), runs(other.split(" "))
+    shared = len(a & b)
+    return shared >= SAME * (len(a) + len(b) - shared)
+
+
+def exact_key(pair: PreferencePair) -> int:
+    """Equal for pairs that are the same to the letter."""
+    parts = [pair.prompt, pair.chosen, pair.rejected, pair.tools, pair.chat_template_kwargs]
+    return hash(json.dumps(parts, ensure_ascii=False))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The text and the words of a pair's prompt, chosen and rejected, for all checks alike.
+
+    The system message is in the prompt's text only: many pairs share it, and it says nothing of what they ask.
+    """
+
+    pair: PreferencePair
+    texts: tuple[str, str, str]
+    words: tuple[list[str], list[str], list[str]]
+
+    @classmethod
+    def of(cls, pair: PreferencePair) -> Reading:
+        """Read *pair*."""
+        prompt, chosen, rejected = map(_text, (pair.prompt, pair.chosen, pair.rejected))
+        asked = [message for message in pair.prompt if message["role"] != "system"]
+        heard = prompt if len(asked) == len(pair.prompt) else _text(asked)
+        return cls(pair, (prompt, chosen, rejected), (words(heard), words(chosen), words(rejected)))
+
+    @cached_property
+    def spaced(self) -> tuple[str, str, str]:
+        """The words joined by spaces: equal for parts that are the same but for case, white space and punctuation."""
+        prompt, chosen, rejected = self.words
+        return " ".join(prompt), " ".join(chosen), " ".join(rejected)
+
+    @property
+    def runs(self) -> set[str]:
+        """The two-word runs of all three parts, kept apart."""
+        prompt, chosen, rejected = self.words
+        return runs(prompt, "p:") | runs(chosen, "c:") | runs(rejected, "r:")
+
+    @property
+    def choice(self) -> tuple[int, int]:
+        """A key that is equal for the same two replies to the same prompt, and 1 or 2 for which of them is chosen.
+
+        Another system message or other tools make it another prompt.
+        """
+        prompt, chosen, rejected = self.spaced
+        told = self.texts[0] if self.pair.prompt[0]["role"] == "system" else prompt
+        asked = (told, json.dumps(self.pair.tools))
+        return hash((asked, frozenset((chosen, rejected)))), 1 if chosen < rejected else 2
+
+
+def _text(messages: Messages) -> str:
+    """All that *messages* say, with what else they carry, such as tool calls."""
+    if len(messages) == 1 and len(messages[0]) == 2:
+        return str(messages[0]["content"])
+    return "\n".join(
+        json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
+        for message in messages
+        for name, value in message.items()
+        if value and name != "role"
+    )

@@ -1,0 +1,147 @@
+"""Goes through the pairs and counts what shows in them; `doctor` judges the counts."""
+
+from __future__ import annotations
+
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+
+from rapidfuzz.distance import Indel
+
+from ..pairs import PreferencePair
+from . import signs
+from .findings import Tally
+from .near import Twins
+from .reading import BOTH_WAYS, Reading, exact_key, numbers, runs
+
+NEAR_IDENTICAL = 0.95
+"""Replies whose characters agree this far: two or three words of fifty differ."""
+COMPARED_CHARS = 20_000
+"""Replies longer than this are not compared in this way: the time grows with the square of their length."""
+
+_IN_TEXT: Mapping[str, Callable[[str], bool]] = {
+    "secrets": signs.holds_secret,
+    "emails": signs.holds_email,
+    "chat-markup": signs.holds_markup,
+    "wrong-encoding": signs.holds_mojibake,
+    "control-characters": signs.holds_control,
+}
+
+
+@dataclass
+class Survey:
+    """What was counted.
+
+    `tallies` counts pairs by what shows in them. Where it shows in one reply only, the name ends in `-chosen` or
+    `-rejected`; `touchy-` counts those that decline over something touchy. `near_prompts` counts distinct prompts,
+    `languages` the chosen replies by language, and `ratios` has the length of each chosen reply by that of the
+    rejected one, in characters.
+    """
+
+    pairs: int = 0
+    prompts: int = 0
+    systems: int = 0
+    tallies: defaultdict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
+    near_prompts: Tally = field(default_factory=Tally)
+    languages: defaultdict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
+    ratios: array[float] = field(default_factory=lambda: array("f"))
+
+
+@dataclass
+class _Keys:
+    """What pairs are compared by."""
+
+    pairs: set[int] = field(default_factory=set)
+    prompts: set[int] = field(default_factory=set)
+    systems: set[int] = field(default_factory=set)
+    rows: array[int] = field(default_factory=lambda: array("q"))
+    choices: array[int] = field(default_factory=lambda: array("q"))
+    directions: dict[int, int] = field(default_factory=dict)
+    twin_pairs: Twins = field(default_factory=Twins)
+    twin_prompts: Twins = field(default_factory=Twins)
+
+
+def survey(pairs: Iterable[PreferencePair]) -> Survey:
+    """Count what shows in *pairs*, which are gone through twice where some may be alike."""
+    found, keys = Survey(), _Keys()
+    for number, pair in enumerate(pairs):
+        reading = Reading.of(pair)
+        for kind in chain(_signs(reading), _sides(reading)):
+            found.tallies[kind].add(pair.row)
+        if spoken := signs.language(reading.words[1]):
+            found.languages[spoken].add(pair.row)
+        found.ratios.append(len(reading.texts[1]) / max(1, len(reading.texts[2])))
+        if not _enter(keys, number, reading):
+            found.tallies["duplicates"].add(pair.row)
+    found.pairs, found.prompts, found.systems = len(found.ratios), len(keys.prompts), len(keys.systems)
+    _find_contradictions(keys, found)
+    _find_twins(pairs, keys, found)
+    return found
+
+
+def _signs(reading: Reading) -> Iterator[str]:
+    """Name what shows in the pair alone."""
+    _, one, other = reading.spaced
+    if one == other:
+        yield "identical-replies"
+    elif max(len(one), len(other)) <= COMPARED_CHARS and _nearly_identical(one, other):
+        yield "near-identical-replies"
+    yield from (kind for kind, shows in _IN_TEXT.items() if any(map(shows, reading.texts)))
+    yield "system" if any(message["role"] == "system" for message in reading.pair.prompt) else "no-system"
+
+
+def _nearly_identical(one: str, other: str) -> bool:
+    alike = Indel.normalized_similarity(one, other, score_cutoff=NEAR_IDENTICAL) > 0
+    return alike and numbers(one) == numbers(other)
+
+
+def _sides(reading: Reading) -> Iterator[str]:
+    """Name what shows in one of the replies and not in the other."""
+    asked, *replies = reading.words
+    declines, rude = map(signs.declines, replies), map(signs.rude, replies)
+    noise = map(signs.noise, reading.texts[1:], replies)
+    longer = len(reading.texts[1]) - len(reading.texts[2])
+    sides = {"declines": declines, "rude": rude, "noise": noise, "longer": (longer > 0, longer < 0)}
+    for kind, (chosen, rejected) in sides.items():
+        if chosen != rejected:
+            side = "chosen" if chosen else "rejected"
+            yield f"{kind}-{side}"
+            if kind == "declines" and signs.touchy([*asked, *replies[0]] if chosen else asked):
+                yield f"touchy-{side}"
+
+
+def _enter(keys: _Keys, number: int, reading: Reading) -> bool:
+    """Take the pair in, and say whether it is new."""
+    pair = reading.pair
+    keys.systems.update(hash(message["content"]) for message in pair.prompt if message["role"] == "system")
+    choice, direction = reading.choice
+    keys.rows.append(pair.row)
+    keys.choices.append(choice)
+    keys.directions[choice] = keys.directions.get(choice, 0) | direction
+    if (prompt := hash(pair.prompt_key)) not in keys.prompts:
+        keys.prompts.add(prompt)
+        keys.twin_prompts.add(number, runs(reading.words[0]))
+    if (exact := exact_key(pair)) in keys.pairs:
+        return False
+    keys.pairs.add(exact)
+    keys.twin_pairs.add(number, reading.runs)
+    return True
+
+
+def _find_contradictions(keys: _Keys, found: Survey) -> None:
+    for row, choice in zip(keys.rows, keys.choices, strict=True):
+        if keys.directions[choice] == BOTH_WAYS:
+            found.tallies["contradictions"].add(row)
+
+
+def _find_twins(pairs: Iterable[PreferencePair], keys: _Keys, found: Survey) -> None:
+    maybe = [twins.close() for twins in (keys.twin_pairs, keys.twin_prompts)]
+    for number, pair in enumerate(pairs if any(maybe) else ()):
+        if number in keys.twin_pairs or number in keys.twin_prompts:
+            said = Reading.of(pair).spaced
+            if keys.twin_pairs.has_twin(number, said):
+                found.tallies["near-duplicates"].add(pair.row)
+            if keys.twin_prompts.has_twin(number, said[:1]):
+                found.near_prompts.add(pair.row)

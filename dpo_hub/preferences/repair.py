@@ -1,0 +1,160 @@
+"""The cleaned file, and a list of what was changed. Nothing is guessed: what is not certain is left to people."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import PreferencesError, telling_disk_full
+from .doctor.reading import BOTH_WAYS, Reading, exact_key
+from .doctor.signs import CONTROL, EMAIL, SECRET
+from .export import replacing, write_csv, write_preferences
+from .pairfile import PARTS, Draft, PairFile, write_pairs
+from .pairs import Messages, PreferencePair, Preferences, counted
+
+_CLEANERS: Mapping[str, Callable[[str], str]] = {
+    "secret masked": lambda text: SECRET.sub("[secret]", text),
+    "e-mail address masked": lambda text: EMAIL.sub("[e-mail]", text),
+    "control characters removed": lambda text: CONTROL.sub("", text),
+    "white space trimmed": str.strip,
+}
+"""Each text goes through these, in this order."""
+
+
+class Change(NamedTuple):
+    """What was done to a row of the source, and where or why."""
+
+    row: int
+    what: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Repair:
+    """The cleaned file `out` of so many pairs, the list of `changes` beside it, and how many there are of each kind."""
+
+    out: Path
+    changes: Path
+    pairs: int
+    counts: Mapping[str, int]
+
+    def sentence(self) -> str:
+        """Say what was written and what was changed, for people."""
+        wrote = f"Wrote {counted(self.pairs, 'pair')} to {self.out}"
+        if not self.counts:
+            return f"{wrote}. Nothing had to be changed."
+        told = "; ".join(f"{what}: {count:,}" for what, count in self.counts.items())
+        return f"{wrote}. Changes, row by row in {self.changes}: {told}."
+
+
+def repair(preferences: Preferences, out: Path) -> Repair:
+    """Write the pairs to *out*, cleaned, and the changes to `<out's stem>-changes.csv` beside it.
+
+    Secrets and e-mail addresses are masked, control characters and outer white space removed. Pairs go that repeat an
+    earlier one, whose replies differ in capitals only, or that are labelled both ways.
+
+    Raises:
+        PreferencesError: one of the files is there already, *out* has another suffix than `write_preferences` takes, or
+            no pair is left.
+        DiskFullError: there is no room.
+    """
+    listed = out.with_name(f"{out.stem}-changes.csv")
+    for path in (out, listed):
+        if path.exists():
+            raise PreferencesError(f"{path} already exists, and nothing is overwritten. Choose another name.")
+    changes = [Change(row, f"left out: {why}", "") for why, rows in preferences.left_out.items() for row in rows]
+    with tempfile.TemporaryFile() as file, replacing(listed) as list_file:
+        with telling_disk_full(tempfile.gettempdir()):
+            write_pairs(map(Draft.of, _kept(preferences.pairs, changes)), file)
+        pairs = PairFile(file)
+        if not pairs:
+            raise PreferencesError(f"No pair is left of {preferences.source} once it is cleaned. Look at its findings.")
+        changes.sort(key=lambda change: change.row)
+        rows = ((str(row), what, detail) for row, what, detail in changes)
+        write_csv(chain([Change._fields], rows), list_file)
+        write_preferences(pairs, out)
+        return Repair(out, listed, len(pairs), Counter(change.what for change in changes))
+
+
+def _kept(pairs: Iterable[PreferencePair], changes: list[Change]) -> Iterator[PreferencePair]:
+    """Clean *pairs* and pass on those worth keeping; what is done is added to *changes*."""
+    contradicted = _contradicted(pairs)
+    kept: dict[int, int] = {}
+    for pair in pairs:
+        cleaned, done = _cleaned(pair)
+        changes += (Change(pair.row, what, part) for what, part in done)
+        (choice, _), key = _choice(cleaned), exact_key(cleaned)
+        if not all(map(_says_something, (cleaned.prompt, cleaned.chosen, cleaned.rejected))):
+            changes.append(Change(pair.row, "dropped: nothing left", "a part is empty once it is cleaned"))
+        elif _told(cleaned)[1] == _told(cleaned)[2]:
+            changes.append(Change(pair.row, "dropped: identical replies", "but for capitals and outer white space"))
+        elif choice in contradicted:
+            changes.append(Change(pair.row, "dropped: labelled both ways", "which reply is better is not clear"))
+        elif key in kept:
+            changes.append(Change(pair.row, "dropped: a repeat", f"the same as row {kept[key]}"))
+        else:
+            kept[key] = pair.row
+            yield cleaned
+
+
+def _contradicted(pairs: Iterable[PreferencePair]) -> set[int]:
+    directions: defaultdict[int, int] = defaultdict(int)
+    for pair in pairs:
+        choice, direction = _choice(_cleaned(pair)[0])
+        directions[choice] |= direction
+    return {choice for choice, seen in directions.items() if seen == BOTH_WAYS}
+
+
+def _choice(pair: PreferencePair) -> tuple[int, int]:
+    """A key that is equal for the same two replies to the same prompt, and 1 or 2 for which of them is chosen."""
+    prompt, chosen, rejected = _told(pair)
+    asked = prompt, json.dumps([pair.tools, pair.chat_template_kwargs])
+    return hash((asked, frozenset((chosen, rejected)))), 1 if chosen < rejected else 2
+
+
+def _told(pair: PreferencePair) -> list[str]:
+    """Prompt, chosen and rejected without regard to capitals; punctuation and indentation may be what is preferred."""
+    return [text.casefold().strip() for text in Reading.of(pair).texts]
+
+
+def _cleaned(pair: PreferencePair) -> tuple[PreferencePair, set[tuple[str, str]]]:
+    """The cleaned pair, and what was done to which part of it."""
+    done: set[tuple[str, str]] = set()
+    parts: dict[str, Any] = {}
+    for part in PARTS:
+        parts[part], what = _clean(getattr(pair, part))
+        done |= {(each, part) for each in what}
+    return (replace(pair, **parts) if done else pair), done
+
+
+def _clean(value: Any) -> tuple[Any, set[str]]:
+    """*value* with all text in it cleaned, and what was done."""
+    if isinstance(value, str):
+        return _clean_text(value)
+    if isinstance(value, Mapping):
+        pairs = {key: _clean(item) for key, item in value.items()}
+        return {key: item for key, (item, _) in pairs.items()}, set().union(*(done for _, done in pairs.values()))
+    if isinstance(value, (list, tuple)):
+        items = [_clean(item) for item in value]
+        return [item for item, _ in items], set().union(*(done for _, done in items))
+    return value, set()
+
+
+def _clean_text(text: str) -> tuple[str, set[str]]:
+    done = set()
+    for what, clean in _CLEANERS.items():
+        cleaned = clean(text)
+        if cleaned != text:
+            done.add(what)
+        text = cleaned
+    return text, done
+
+
+def _says_something(messages: Messages) -> bool:
+    return any(message["content"] or len(message) > 2 for message in messages)

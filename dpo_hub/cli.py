@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
+import io
 import json
 import logging
+import shlex
 import sys
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from .demo.showcase import Outcome
+    from .preferences import PreferencePair, Preferences
+    from .preferences.doctor.findings import Finding
+    from .preferences.repair import Repair
     from .training.trainer import OnStep
 
 cli = typer.Typer(
@@ -30,7 +36,17 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+SHOWN_PAIRS = 2
+SHADES = {"high": "bold red", "medium": "yellow", "low": "dim"}
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Mapping = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map", metavar="PART=COLUMN,…", help="Say which column is which: prompt=data.ask,chosen=good,rejected=bad."
+    ),
+]
+Source = Annotated[str, typer.Argument(metavar="FILE", help="A preference file, or a Hub dataset: OWNER/NAME:SPLIT.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or how it begins, 'last', or its folder.")]
 
 
@@ -63,20 +79,114 @@ def with_recipe_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @cli.command()
-@with_recipe_options
-def train(
-    file: Annotated[Path, typer.Argument(help="CSV or JSON with prompt, chosen and rejected.")],
+def check(  # noqa: PLR0913  # an option each
+    file: Source,
     *,
-    settings: dict[str, Any],
+    mapping: Mapping = None,
+    model: Annotated[
+        str | None, typer.Option(help="A base model: see what its tokenizer and template make of it.")
+    ] = None,
+    max_length: Annotated[int | None, typer.Option(help="The longest pair to train on, in tokens.", min=1)] = None,
+    repair: Annotated[
+        Path | None, typer.Option(metavar="OUT", help="Write the cleaned pairs here: .csv, .jsonl or .parquet.")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
+    """Say what a preference file was read as, what is wrong with it, and mend what can be mended."""
+    from .preferences import read_preferences
+    from .preferences.doctor import examine
+
+    if max_length and not model:
+        raise RecipeError("--max-length counts tokens, and whose they are is not said. Add --model.")
+    preferences = read_preferences(file, mapping=_mapping(mapping))
+    findings = examine(preferences, fit=_fit(model, max_length) if model else None)
+    mended = _repaired(preferences, repair) if repair else None
+    if as_json:
+        report = preferences.report() | {"findings": [asdict(finding) for finding in findings]}
+        report |= {"repair": asdict(mended)} if mended else {}
+        print(json.dumps(report, indent=2, default=str))
+        return
+    _tell_preferences(preferences)
+    _tell_findings(findings)
+    if not findings:
+        print("Nothing looks wrong with these pairs.")
+    given = f" --map {shlex.quote(','.join(mapping))}" if mapping else ""
+    print(mended.sentence() if mended else f"Train on it:  dpo-hub train {shlex.quote(file)}{given}")
+
+
+def _mapping(written: list[str] | None) -> dict[str, str]:
+    from .preferences.layouts.mapping import parse_mapping
+
+    return parse_mapping(",".join(written)) if written else {}
+
+
+def _fit(model: str, max_length: int | None) -> Callable[[Iterable[PreferencePair]], list[Finding]]:
+    """What the chat template and tokenizer of *model* make of pairs."""
+    from .preferences.doctor import examine_with
+    from .recipe import Recipe
+    from .training.policy import load_base_tokenizer, quiet
+
+    quiet()
+    tokenizer, length = load_base_tokenizer(model), max_length or Recipe.for_model(model).max_length
+    return lambda pairs: examine_with(tokenizer, pairs, length)
+
+
+def _tell_preferences(preferences: Preferences) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from .preferences import text_of
+    from .preferences.pairs import counted, rows_named
+
+    report = preferences.report()
+    print(f"{preferences.source}: {counted(report['pairs'], 'pair')} from {counted(report['rows'], 'row')}")
+    print(f"Read as: {preferences.read_as()}")
+    print(f"File: {'; '.join(preferences.notes)}")
+    for reason, rows in preferences.left_out.items():
+        print(f"Left out: {counted(len(rows), 'row')}, {reason} ({rows_named(rows)})")
+    table = Table("row", "prompt", "chosen", "rejected", box=box.SIMPLE_HEAD, expand=True)
+    for pair in preferences.pairs[:SHOWN_PAIRS]:
+        parts = (text_of(part) for part in (pair.prompt, pair.chosen, pair.rejected))
+        table.add_row(str(pair.row), *(Text(part if len(part) < 300 else f"{part[:300]} …") for part in parts))
+    Console().print(table)
+
+
+def _tell_findings(findings: Sequence[Finding]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from .preferences.pairs import rows_named
+
+    grid = Table.grid(padding=(0, 2, 1, 0))
+    for finding in findings:
+        rows = f" ({rows_named(finding.rows)})" if finding.rows else ""
+        told = Text.assemble(finding.message, "\n", (f"{finding.advice}{rows}", "dim"))
+        grid.add_row(Text(finding.severity, SHADES[finding.severity]), told)
+    Console().print(grid)
+
+
+def _repaired(preferences: Preferences, out: Path) -> Repair:
+    from .preferences.repair import repair
+
+    return repair(preferences, out)
+
+
+@cli.command()
+@with_recipe_options
+def train(file: Source, *, mapping: Mapping = None, settings: dict[str, Any]) -> None:
     """Train an adapter on a preference file."""
     from .preferences import read_preferences
+    from .preferences.doctor import examine
     from .recipe import DEMO_MODEL, Recipe
     from .run import Run
 
-    preferences = read_preferences(file)
+    preferences = read_preferences(file, mapping=_mapping(mapping))
     recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, **settings)
     print(preferences.sentence())
+    _tell_findings([finding for finding in examine(preferences) if finding.severity == "high"])
     from .training.policy import quiet
     from .training.worker import work
 
@@ -165,8 +275,6 @@ def demo(
         with _progress(chosen.title) as on_step:
             outcomes.append(show(chosen, on_step))
     if as_json:
-        from dataclasses import asdict
-
         print(json.dumps({"uses": [asdict(outcome) for outcome in outcomes]}, indent=2))
     else:
         _tell_outcomes(outcomes)
@@ -247,6 +355,10 @@ def main() -> None:
     from .errors import telling_disk_full
     from .run import home
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal's encoding may know no arrows
+    warnings.filterwarnings("ignore", category=SyntaxWarning)  # Python's own, of cells that look like Python
     notes = logging.StreamHandler()
     notes.setLevel(logging.WARNING)
     notes.setFormatter(logging.Formatter("note: %(message)s"))

@@ -51,6 +51,76 @@ def test_help_loads_no_torch() -> None:
         assert command in result.stdout
 
 
+MESSY = """question;response_a;response_b;pref
+Where is it?;It arrives tomorrow, promised.;No idea.;a
+Where is it, then?;No idea.;On its way!;b
+Is it blue?;Yes.;It is.;tie
+"""
+
+
+def test_check_tells_what_a_file_is_and_what_is_wrong(tmp_path: Path) -> None:
+    """Layout, mapping, rows left out, first pairs and findings are told, and what to do next."""
+    path = tmp_path / "ab.csv"
+    path.write_text(MESSY)
+    told = dpo_hub("check", path).stdout
+    assert "2 pairs from 3 rows" in told
+    assert "Read as: A/B test; prompt ← `question`, answers ← `response_a, response_b`, winner ← `pref`" in told
+    assert "Left out: 1 row, a tie (row 4)" in told
+    assert "On its way!" in told
+    assert "There are only 2 pairs." in told
+    assert f"dpo-hub train {path}" in told
+
+
+def test_check_as_json(tmp_path: Path) -> None:
+    """One object has all of it."""
+    path = tmp_path / "ab.csv"
+    path.write_text(MESSY)
+    report = json.loads(dpo_hub("check", path, "--json").stdout)
+    assert report["layout"] == "A/B test"
+    assert report["mapping"]["winner"] == "pref"
+    assert (report["rows"], report["pairs"], report["left_out"]) == (3, 2, {"a tie": 1})
+    assert {"kind", "message", "count", "rows", "advice", "severity"} == report["findings"][0].keys()
+
+
+def test_a_mapping_says_which_column_is_which(tmp_path: Path) -> None:
+    """Where names do not tell, or tell it wrongly, the user does; a name that is not there is one line."""
+    path = tmp_path / "ab.csv"
+    path.write_text("one,two,three\nWhere?,Here.,No idea.\n")
+    assert_one_clear_line(
+        dpo_hub("check", path), "Say which is which: --map prompt=COLUMN,chosen=COLUMN,rejected=COLUMN"
+    )
+    shown = dpo_hub("check", path, "--map", "prompt=one,chosen=two", "--map", "rejected=three", "--json")
+    assert json.loads(shown.stdout)["mapping"] == {"prompt": "one", "chosen": "two", "rejected": "three"}
+    assert_one_clear_line(dpo_hub("check", path, "--map", "prompt=four"), "the column 'four', which is not there")
+    assert_one_clear_line(dpo_hub("check", path, "--map", "prompt"), "is not of the form prompt=COLUMN")
+
+
+def test_check_with_a_model_sees_what_is_cut(few_pairs: Path) -> None:
+    """With a base model, its tokenizer says which replies do not fit."""
+    report = json.loads(dpo_hub("check", few_pairs, "--model", "demo", "--max-length", "60", "--json").stdout)
+    assert {"replies-cut"} <= {finding["kind"] for finding in report["findings"]}
+
+
+def test_repair_writes_the_cleaned_file(tmp_path: Path) -> None:
+    """The mended file is read again with nothing left to mend, and the changes are listed."""
+    path, mended = tmp_path / "ab.csv", tmp_path / "mended.csv"
+    path.write_text(MESSY + "Where is it?;It arrives tomorrow, promised.;No idea.;a\n")
+    result = dpo_hub("check", path, "--repair", mended)
+    assert result.returncode == 0, result.stderr
+    assert str(mended) in result.stdout
+    assert json.loads(dpo_hub("check", mended, "--json").stdout)["pairs"] == 2
+    assert "a tie" in (tmp_path / "mended-changes.csv").read_text(encoding="utf-8-sig")
+
+
+def test_check_loads_no_torch(few_pairs: Path) -> None:
+    """Checking a file without a model needs the light core only."""
+    code = (
+        "import sys; from dpo_hub.cli import cli; cli(['check', sys.argv[1]], standalone_mode=False); "
+        "sys.exit(bool({'torch', 'transformers', 'datasets', 'trl', 'gradio'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(few_pairs)], check=False).returncode == 0
+
+
 def test_train_has_an_option_for_each_setting() -> None:
     """The recipe's fields are the options of `train`, with their help."""
     shown = dpo_hub("train", "--help").stdout
@@ -61,8 +131,11 @@ def test_train_has_an_option_for_each_setting() -> None:
 @pytest.mark.parametrize(
     ("rows", "told"),
     [
-        ([("question", "good", "bad"), ("a", "b", "c")], "no column prompt"),
-        ([COLUMNS], "has no rows"),
+        (
+            [("one", "two", "three"), ("Where is it?", "Here.", "No idea.")],
+            "none is called prompt or chosen or rejected",
+        ),
+        ([COLUMNS], "has no row that can be read"),
         ([], "is empty"),
         ([COLUMNS, ("a", "b", "c")], "at least two prompts are needed"),
     ],
@@ -75,7 +148,7 @@ def test_a_bad_file_is_one_clear_line(write_csv: WriteCsv, rows: list[tuple[str,
 
 def test_a_missing_file_and_a_bad_setting(few_pairs: Path, tmp_path: Path) -> None:
     """Neither a wrong name nor a wrong number makes a run."""
-    assert_one_clear_line(dpo_hub("train", tmp_path / "none.csv"), "There is no file")
+    assert_one_clear_line(dpo_hub("train", tmp_path / "none.csv"), "There is no such file")
     assert_one_clear_line(dpo_hub("train", few_pairs, "--beta", "-1"), "beta is -1.0; it must lie between")
     assert all_runs() == []
 
@@ -101,7 +174,7 @@ def test_train_then_chat(few_pairs: Path) -> None:
     """A file goes in, a run folder with everything in it comes out, and both sides answer."""
     trained = dpo_hub("train", few_pairs, "--epochs", "2", "--beta", "0.2")
     assert trained.returncode == 0, trained.stderr
-    assert "40 pairs, read as prompt, chosen, rejected; every row was used." in trained.stdout
+    assert "40 pairs, read as: one pair a row; prompt, chosen, rejected. Every row was used." in trained.stdout
     assert "Held-out reward accuracy" in trained.stdout
     run = Run.open("last")
     assert run.recipe.beta == 0.2

@@ -21,14 +21,18 @@ lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: .venv/train  ## all five demo applications, timed
+bench: .venv/bench  ## reading, the doctor and dialects beside others, and all five demo applications
+	$(BIN)/python benchmarks/reading.py
+	$(BIN)/python benchmarks/reading.py --hostile
+	$(BIN)/python benchmarks/doctor.py
+	$(BIN)/python benchmarks/dialects.py
 	$(BIN)/dpo-hub demo --all
 
 .venv/bin/python:
 	@echo "Making .venv with $$($(PYTHON) --version)"
 	$(PYTHON) -m venv .venv
 
-.venv/train .venv/app .venv/test: .venv/%: pyproject.toml constraints.txt | .venv/bin/python
+.venv/train .venv/app .venv/test .venv/bench: .venv/%: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing dpo_hub[$*] and what it needs into .venv (a few minutes the first time)"
 	$(PIP) install --constraint constraints.txt --editable '.[$*]'
 	@touch $@

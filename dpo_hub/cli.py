@@ -42,9 +42,7 @@ SHADES = {"high": "bold red", "medium": "yellow", "low": "dim"}
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Mapping = Annotated[
     list[str] | None,
-    typer.Option(
-        "--map", metavar="PART=COLUMN,…", help="Say which column is which: prompt=data.ask,chosen=good,rejected=bad."
-    ),
+    typer.Option("--map", metavar="PART=COLUMN,…", help="Say which column is which, as in prompt=ask,chosen=good."),
 ]
 Source = Annotated[str, typer.Argument(metavar="FILE", help="A preference file, or a Hub dataset: OWNER/NAME:SPLIT.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or how it begins, 'last', or its folder.")]

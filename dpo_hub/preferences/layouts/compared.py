@@ -14,7 +14,7 @@ from .columns import Columns
 from .drafts import draft
 from .messages import Unusable, listed, objects, part_of
 from .rows import Asking, Layout, each
-from .verdicts import SHOWN_CHARACTERS, TIE, UNLABELLED, DirectionUnknown, Scale, is_up, is_verdict, rating_of
+from .verdicts import SHOWN_CHARACTERS, TIE, UNLABELLED, DirectionUnknown, Scale, is_up, is_verdict, normal, rating_of
 
 
 class Judge(NamedTuple):
@@ -68,7 +68,8 @@ def compared(columns: Columns, sample: Sequence[Row]) -> Layout | None:
     scale = Scale.of((row.get(verdict) for row in sample), mark)
     if scale is None or _says_nothing(scale, sides, [row.get(verdict) for row in sample]):
         seen = sorted({str(row[verdict])[:SHOWN_CHARACTERS] for row in sample if is_verdict(row.get(verdict))})[:5]
-        example = quote(f"winner={verdict},a_wins={seen[0]}")
+        further = f",b_wins={seen[1]}" if len(seen) > 2 else ""
+        example = quote(f"winner={verdict},a_wins={seen[0]}{further}")
         raise DirectionUnknown(
             f"It has two answers, {first!r} and {second!r}, and {verdict!r} ({', '.join(seen)}) does not say "
             f"which value stands for which. Say which one means {first!r}: --map {example}"
@@ -87,11 +88,11 @@ def by_verdict(asking: Asking, first: str, second: str, verdict: str, scale: Sca
         said = row.get(verdict)
         wins = said == first if said in (first, second) else scale.first_wins(said)
         if not wins and scale.a_wins is not None:
-            met.add(str(said).strip().lower())
+            met.add(normal(said))
             if len(met) > 1:
                 raise DirectionUnknown(
                     f"Beside {scale.a_wins!r}, {verdict!r} has {' and '.join(map(repr, sorted(met)))}, and which of "
-                    f"them stands for {second!r} is not known. Leave out the rows with the other."
+                    f"them stands for {second!r} is not known. Add b_wins=VALUE to the mapping."
                 )
         return wins
 

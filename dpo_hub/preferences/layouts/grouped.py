@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle, islice
+from shlex import quote
 from typing import Any
 
 from ..pairfile import Draft
@@ -13,11 +14,15 @@ from .columns import Columns
 from .drafts import SAME, Asked, draft
 from .messages import Part, Unusable, as_messages, is_blank, is_messages, part_of
 from .rows import EMPTY, Asking, Item, Layout, LeftOut, Read, is_empty, usable
-from .verdicts import TIE, is_rating, is_thumb, is_up, rating_of
+from .verdicts import SHOWN_CHARACTERS, TIE, DirectionUnknown, is_rating, is_thumb, is_up, rating_of
 
 
 def one_answer_a_row(columns: Columns, sample: Sequence[Row]) -> Layout | None:
-    """One answer a row, with a rating, a rank or a thumb; the answers to a prompt are paired."""
+    """One answer a row, with a rating, a rank or a thumb; the answers to a prompt are paired.
+
+    Raises:
+        DirectionUnknown: there is a column called so, and what stands there is neither a number nor a thumb.
+    """
     answer = columns.find("answer")
     if answer is None:
         return None
@@ -25,11 +30,20 @@ def one_answer_a_row(columns: Columns, sample: Sequence[Row]) -> Layout | None:
     chat = not asking.prompt and any(is_messages(row.get(answer)) for row in sample)
     if not asking.prompt and not chat:
         return None
+    unread: tuple[str | None, Any] | None = None
     for part, fits in (("rating", is_rating), ("rank", is_rating), ("thumb", is_thumb)):
         column = columns.find(part, without=[answer, asking.prompt])
         values = [row[column] for row in sample if column and not is_blank(row.get(column))]
         if column and _tell(values, fits):
             return answers_layout(asking, answer, part, column)
+        if odd := next((value for value in values if not (is_rating(value) or is_thumb(value))), None):
+            unread = unread or (column, odd)
+    if unread:
+        raise DirectionUnknown(
+            f"Its column {unread[0]!r}, with values like {str(unread[1])[:SHOWN_CHARACTERS]!r}, is neither a number "
+            "nor a thumb. Write numbers there, or say which column has them: --map "
+            + quote(f"answer={answer},rating=COLUMN")
+        )
     return None
 
 
@@ -89,7 +103,14 @@ def _asked_and_answer(asking: Asking, answer: str, row: Row) -> tuple[Asked, Par
 
 def _key(asked: Asked) -> str:
     """The same for answers to the same, tools and all."""
-    return asked.prompt if isinstance(asked.prompt, str) and not any(asked[1:]) else json.dumps(asked, sort_keys=True)
+    return asked.prompt if isinstance(asked.prompt, str) and not any(asked[1:]) else _written(asked)
+
+
+def _written(asked: Asked) -> str:
+    try:
+        return json.dumps(asked, sort_keys=True)
+    except (TypeError, ValueError):  # keys that cannot be sorted, or what is no JSON: `draft` tells of that
+        return repr(asked)
 
 
 def _rated(asked: Asked, answers: list[Answer]) -> Iterator[Draft | LeftOut]:

@@ -14,7 +14,7 @@ from .compared import by_verdict
 from .grouped import answers_layout
 from .paired import pairs_layout
 from .rows import Asking, Item, Layout, Read, text_only
-from .verdicts import DirectionUnknown, Scale
+from .verdicts import DirectionUnknown, Scale, normal
 
 PARTS = {
     "prompt": "what is asked",
@@ -28,6 +28,7 @@ PARTS = {
     "b": "the second of two answers",
     "winner": "the verdict between a and b",
     "a_wins": "the verdict that means a",
+    "b_wins": "the verdict that means b",
     "answer": "an answer, where there is one a row",
     "rating": "its rating, higher is better",
     "rank": "its rank, lower is better",
@@ -36,6 +37,9 @@ PARTS = {
 """What a mapping can name."""
 
 _PLACE = re.compile("-?[0-9]{1,9}")
+_VALUES = ("a_wins", "b_wins")
+_Wins = tuple[str | None, str | None]
+"""The verdicts that mean a and b, where they are told."""
 _ASKING = ("prompt", "system", "input", "history", "tools")
 
 
@@ -65,20 +69,20 @@ def mapped(columns: Columns, sample: Sequence[Row], mapping: Mapping[str, str]) 
     """
     if unknown := [part for part in mapping if part not in PARTS]:
         raise PreferencesError(f"The mapping names {unknown[0]!r}, which is no part. The parts are {', '.join(PARTS)}.")
-    paths = {part: _column(columns, sample, name) for part, name in mapping.items() if part != "a_wins"}
-    layout = _told(columns, sample, paths, mapping.get("a_wins"))
+    paths = {part: _column(columns, sample, name) for part, name in mapping.items() if part not in _VALUES}
+    layout = _told(columns, sample, paths, (mapping.get("a_wins"), mapping.get("b_wins")))
     nested = [path for path in paths.values() if path not in columns.actual.values()]
     if nested:
         layout = replace(layout, read=_through(layout.read, nested), plain=())
     return text_only(layout, columns)
 
 
-def _told(columns: Columns, sample: Sequence[Row], paths: Mapping[str, str], a_wins: str | None) -> Layout:
+def _told(columns: Columns, sample: Sequence[Row], paths: Mapping[str, str], wins: _Wins) -> Layout:
     taken = paths.values()
     asking = Asking.among(columns, taken=taken, prompt=paths.get("prompt"))
     asking = replace(asking, **{part: paths[part] for part in _ASKING if part in paths})
-    if a_wins is not None or {"a", "b", "winner"} & paths.keys():
-        return _comparison(columns, sample, paths, asking, a_wins)
+    if any(wins) or {"a", "b", "winner"} & paths.keys():
+        return _comparison(columns, sample, paths, asking, wins)
     kind = next((part for part in ("rating", "rank", "thumb") if part in paths), None)
     if kind:
         answer = paths.get("answer") or columns.find("answer", without=taken)
@@ -89,20 +93,23 @@ def _told(columns: Columns, sample: Sequence[Row], paths: Mapping[str, str], a_w
 
 
 def _comparison(
-    columns: Columns, sample: Sequence[Row], paths: Mapping[str, str], asking: Asking, a_wins: str | None
+    columns: Columns, sample: Sequence[Row], paths: Mapping[str, str], asking: Asking, wins: _Wins
 ) -> Layout:
+    a_wins, b_wins = wins
+    if b_wins and (a_wins is None or normal(a_wins) == normal(b_wins)):
+        raise PreferencesError(f"The mapping has b_wins={b_wins}, and needs another value for a. Add a_wins=VALUE.")
     first, second, _ = columns.sides() or (None, None, "")
     first, second = _given(paths.get("a", first), "a"), _given(paths.get("b", second), "b")
     if first == second:
         raise PreferencesError(f"The mapping has {first!r} as both of the answers. Say which columns are a and b.")
     verdict = _given(paths.get("winner") or columns.find("verdict", without=[first, second]), "winner")
     values = [value for row in sample if (value := dig(row, verdict)) not in (first, second)]
-    scale = Scale.where(a_wins, values) if a_wins else Scale.of(values, _side(first, second))
+    scale = Scale.where(a_wins, values, b_wins) if a_wins else Scale.of(values, _side(first, second))
     if scale is None:
         if a_wins:
             raise DirectionUnknown(
                 f"{verdict!r} has several values other than {a_wins!r}, and which of them is for {second!r} is not "
-                "known. Check a_wins, or leave out the rows that are for neither."
+                "known. Check a_wins, and add b_wins=VALUE."
             )
         raise DirectionUnknown(f"{verdict!r} does not say which value stands for {first!r}. Add a_wins=VALUE.")
     return by_verdict(asking, first, second, verdict, scale)

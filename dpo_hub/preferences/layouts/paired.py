@@ -71,9 +71,14 @@ def pairs(columns: Columns, sample: Sequence[Row]) -> Layout | None:
 
 def _are_names(columns: Columns, sample: Sequence[Row], *names: str) -> bool:
     """Whether the cells of *names* are no replies but names of who replied, which stand in other columns' names."""
-    others = {token for name in columns.actual.values() if name not in names for token in tokens(name)}
-    said = [str(cell) for row in sample for name in names if (cell := row.get(name)) and isinstance(cell, str)]
-    return bool(said) and all(tokens(cell) and set(tokens(cell)) <= others for cell in said)
+    others = [set(tokens(name)) for name in columns.actual.values() if name not in names and len(tokens(name)) > 1]
+
+    def columns_of(cell: object) -> set[int]:
+        said = set(tokens(cell)) if isinstance(cell, str) else set()
+        return {place for place, other in enumerate(others) if said and said <= other}
+
+    said = [[columns_of(row.get(name)) for name in names] for row in sample if all(row.get(name) for name in names)]
+    return bool(said) and all(one and other and one != other for one, other in said)
 
 
 def _whole_chats(sample: Sequence[Row], *names: str) -> bool:

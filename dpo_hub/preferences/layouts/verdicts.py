@@ -24,7 +24,8 @@ _FILLER = frozenset(
 _TIES = frozenset("tie tied both equal equally same draw neither none bothbad bothgood similar".split())
 _FIRST, _SECOND = frozenset("a left first one".split()), frozenset("b right second two".split())
 
-_ONE_COMMA, _THOUSANDS = re.compile(r"[+-]?\d{1,3},\d{3}"), re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+_ONE_COMMA = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # no thousands begin with 0
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?")
 _LOOKS = re.compile(r"[\s_\-]+(?=\D)|[\ufe0f\U0001f3fb-\U0001f3ff]")  # gaps, and the shade of a thumb
 _UP = frozenset("true 1 1.0 +1 up yes good positive like liked thumbsup desirable chosen accepted 👍".split())
 _DOWN = frozenset("false 0 0.0 -1 down no bad negative dislike disliked thumbsdown undesirable rejected 👎".split())
@@ -65,10 +66,15 @@ class Scale:
         return cls(0) if seen == {0, 1} and side not in ("", "1") else None
 
     @classmethod
-    def where(cls, a_wins: str, values: Iterable[Any]) -> Scale | None:
-        """Tell the scale on which *a_wins* is for the first answer, or None where *values* have several others."""
-        said = {_normal(value): str(value).strip() for value in values if is_verdict(value)}
-        others = [value for normal, value in said.items() if normal != _normal(a_wins)]
+    def where(cls, a_wins: str, values: Iterable[Any], b_wins: str | None = None) -> Scale | None:
+        """Tell the scale on which *a_wins* is for the first answer and *b_wins* for the second.
+
+        Without *b_wins* it is the one other of *values*; None where there are several.
+        """
+        if b_wins is not None:
+            return cls(a_wins=a_wins, b_wins=b_wins)
+        said = {normal(value): str(value).strip() for value in values if is_verdict(value)}
+        others = [value for key, value in said.items() if key != normal(a_wins)]
         return None if len(others) > 1 else cls(a_wins=a_wins, b_wins=others[0] if others else None)
 
     def told(self, column: str, first: str) -> str:
@@ -83,11 +89,11 @@ class Scale:
             Unusable: it is a tie, or none, or a word that is not known.
             DirectionUnknown: it shows that numbers do not mean what they seemed to.
         """
-        if self.a_wins is not None and _normal(value) == _normal(self.a_wins):
+        if self.a_wins is not None and normal(value) == normal(self.a_wins):
             return True
         _require_verdict(value)
         if self.a_wins is not None:
-            if self.b_wins is not None and _normal(value) != _normal(self.b_wins):
+            if self.b_wins is not None and normal(value) != normal(self.b_wins):
                 raise Unusable(_not_known(value))
             return False
         number = _number_said(value)
@@ -110,7 +116,7 @@ def shown(value: Any) -> str:
 
 
 def _require_verdict(value: Any) -> None:
-    if _normal(value) in ("", "nan", "null", "skip", "skipped", "n/a"):
+    if normal(value) in ("", "nan", "null", "skip", "skipped", "n/a"):
         raise Unusable(UNLABELLED)
     words = [word for word in tokens(str(value)) if word not in _FILLER]
     if (words and words[0] in _TIES) or "".join(words) == "nopreference":
@@ -139,7 +145,8 @@ def _not_known(value: Any) -> str:
     return f"a verdict that is not known{shown(value)}"
 
 
-def _normal(value: Any) -> str:
+def normal(value: Any) -> str:
+    """*value* as verdicts are compared: case, spaces and `.0` make no difference."""
     return str(value if value is not None else "").strip().lower().removesuffix(".0")
 
 
@@ -188,11 +195,11 @@ def rating_of(value: Any) -> float:
 
 
 def is_rating(value: Any) -> bool:
-    """Whether *value* is a number, or text that is one."""
+    """Whether *value* is a number, or text that is one, be it one whose comma is not plain."""
     try:
         rating_of(value)
     except Unusable:
-        return False
+        return bool(_ONE_COMMA.fullmatch(str(value).strip()))
     return not isinstance(value, bool)
 
 
@@ -203,10 +210,10 @@ def _thumb_word(value: Any) -> str:
 def _number_said(value: Any) -> int | None:
     """The number that *value* is, or has as in `model_1`."""
     if _is_number(value):
-        return int(_normal(value))
+        return int(normal(value))
     words = _words(value)
     return int(word) if len(words) == 1 and re.fullmatch(r"\d{1,3}", word := words.pop()) else None
 
 
 def _is_number(value: Any) -> bool:
-    return bool(re.fullmatch(r"[+-]?\d{1,3}", _normal(value)))
+    return bool(re.fullmatch(r"[+-]?\d{1,3}", normal(value)))

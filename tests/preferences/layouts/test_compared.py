@@ -281,3 +281,19 @@ def test_verdicts_that_cannot_be_read_are_asked_about(read: Read) -> None:
     """Colours say nothing of a and b, and the question shows how to answer it."""
     with pytest.raises(PreferencesError, match="winner=winner,a_wins=blue"):
         read({**AB, "winner": "red"}, {**AB, "winner": "blue"})
+
+
+def test_a_late_value_may_be_spelled_in_several_ways(read: Read) -> None:
+    """0, 0.0 and "0" are one value beside 1."""
+    late = [{**AB, "winner": value} for value in (0.0, 0, "0")]
+    preferences = read(*[{**AB, "winner": 1}] * 201, *late, mapping={"winner": "winner", "a_wins": "1"})
+    assert texts(preferences)[-3:] == [Y] * 3
+
+
+def test_a_question_about_several_verdicts_asks_for_both(read: Read) -> None:
+    """With more than two values, one of them is not enough; what the question shows can be typed."""
+    rows = [{**AB, "winner": colour} for colour in ("red", "green", "blue")]
+    with pytest.raises(PreferencesError, match="winner=winner,a_wins=blue,b_wins=green"):
+        read(*rows)
+    mapping = {"winner": "winner", "a_wins": "blue", "b_wins": "green"}
+    assert texts(read(*rows, mapping=mapping)) == [Y, X]

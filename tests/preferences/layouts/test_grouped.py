@@ -117,11 +117,42 @@ def test_the_same_answer_liked_and_disliked(read: Read) -> None:
     assert preferences.left_out == {"chosen and rejected the same": [1, 2]}
 
 
-@pytest.mark.parametrize("values", [(0, 1, 2), (1, 2, 3), ("x", "y", "up")])
+@pytest.mark.parametrize("values", [(0, 1, 2), (1, 2, 3)])
 def test_labels_that_are_no_thumbs(read: Read, values: tuple[Any, ...]) -> None:
-    """Numbers that are more than two, or mostly other words, are not guessed at."""
+    """Numbers that are more than two are not guessed at."""
     with pytest.raises(PreferencesError, match="no layout that is known"):
         read(*rated("label", *zip(("a", "b", "c"), values, strict=True)))
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "shown"),
+    [
+        ("rating", ("5 stars", "1 star"), "'5 stars'"),
+        ("score", ("90%", "10%"), "'90%'"),
+        ("rank", ("1st", "2nd"), "'1st'"),
+        ("label", ("x", "y", "up"), "'x'"),
+    ],
+)
+def test_ratings_that_cannot_be_read_are_asked_about(
+    read: Read, column: str, values: tuple[str, ...], shown: str
+) -> None:
+    """The column and one of its values are named, and what would do instead."""
+    with pytest.raises(PreferencesError) as raised:
+        read(*rated(column, *zip("abc", values, strict=False)))
+    assert f"column {column!r}, with values like {shown}, is neither a number nor a thumb" in str(raised.value)
+
+
+def test_ratings_with_a_comma_that_may_mean_two_things(read: Read) -> None:
+    """The column is recognised, and the rows are told; what begins with 0 can mean one thing only."""
+    preferences = read(*rated("score", ("g", "0,875"), ("b", "0,125"), ("c", "1,234")))
+    assert texts(preferences) == [("p", "g", "b")]
+    assert list(preferences.left_out.values()) == [[3]]
+
+
+def test_settings_whose_keys_cannot_be_sorted(read: Read) -> None:
+    """Such answers are compared like others."""
+    rows = [row | {"chat_template_kwargs": "{1: 2, 'a': 3}"} for row in rated("rating", ("g", 5), ("b", 1))]
+    assert [pair.row for pair in read(*rows).pairs] == [1]
 
 
 def test_what_is_asked_belongs_to_the_group(read: Read) -> None:

@@ -186,3 +186,19 @@ def test_every_part_is_told() -> None:
     """Whoever asks for help is told what each part is."""
     assert all(PARTS.values())
     assert {"prompt", "chosen", "rejected", "a", "b", "winner", "a_wins"} <= PARTS.keys()
+
+
+def test_the_verdict_that_means_b(read: Read) -> None:
+    """Where both are told, any other value is left out, however often it comes."""
+    rows = [{**ROW, "verdict": value} for value in ("red", "blue", "green", "tie")]
+    mapping = {"prompt": "ask", "a": "x", "b": "y", "winner": "verdict", "a_wins": "red", "b_wins": "blue"}
+    preferences = read(*rows, mapping=mapping)
+    assert texts(preferences) == [X, Y]
+    assert preferences.left_out == {"a verdict that is not known ('green')": [3], TIE: [4]}
+
+
+@pytest.mark.parametrize("wins", [{"b_wins": "A"}, {"a_wins": "A", "b_wins": " a "}])
+def test_the_verdict_that_means_b_alone(read: Read, wins: dict[str, str]) -> None:
+    """It takes another one that means a."""
+    with pytest.raises(PreferencesError, match="Add a_wins=VALUE"):
+        read(ROW, mapping={"prompt": "ask", "a": "x", "b": "y", "winner": "verdict", **wins})

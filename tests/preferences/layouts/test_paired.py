@@ -278,3 +278,15 @@ def test_names_of_who_replied_are_no_replies(read: Read) -> None:
     row = {"prompt": "q", "answer_gpt": "x", "answer_llama": "y", "winner": "gpt", "loser": "llama"}
     with pytest.raises(PreferencesError, match="hold names that other columns have"):
         read(row)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "p", "question": "q", "statement": "s", "chosen": "question", "rejected": "statement"},
+        {"prompt": "p", "user_id": 1, "prompt_id": 2, "chosen": "user prompt", "rejected": "user"},
+    ],
+)
+def test_short_replies_are_not_taken_for_names(read: Read, row: dict[str, Any]) -> None:
+    """A word that a column happens to be called is a reply, and so are words of several columns."""
+    assert texts(read(row)) == [("p", row["chosen"], row["rejected"])]

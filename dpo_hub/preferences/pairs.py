@@ -52,7 +52,7 @@ class Preferences:
     """The pairs of one source, and what happened on the way.
 
     `layout` is what the source was read as, `columns` which column each part came from, and `notes` what was done to
-    read the file. `left_out` maps a reason to the rows that gave no pair for it, numbered as `files.read_table` does;
+    read the file. `left_out` maps a reason to the rows that gave no pair for it, numbered as `table.Table` says;
     `rows` counts all of them. The pairs may lie in a file (`pairfile.PairFile`) rather than in memory.
     """
 

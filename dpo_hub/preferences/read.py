@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import tempfile
 import weakref
 from collections import defaultdict
@@ -70,10 +69,8 @@ def _read(source: str | Path, mapping: Mapping[str, str], late: Iterable[str]) -
         names = table.columns or list(dict.fromkeys([*chain.from_iterable(_readable(sample)), *late]))
         layout = _layout(names, sample, mapping)
         rows = chain(sample, table.rows)
-        found = _quickly(table, layout, names) or _carefully(
-            rows if table.columns else _watched(rows, set(names)), layout
-        )
-        pairs, left_out, total = found
+        watched = rows if table.columns else _watched(rows, set(names))
+        pairs, left_out, total = _quickly(table, layout, names) or _carefully(watched, layout)
         if not pairs:
             raise PreferencesError(_no_pair(layout, left_out, total))
         name = Path(source).name if Path(source).is_file() else str(source)
@@ -112,24 +109,12 @@ def _stored(items: Iterable[Item | pa.RecordBatch]) -> tuple[PairFile, dict[str,
             else:
                 yield item
 
-    with ExitStack() as stack, telling_disk_full(tempfile.gettempdir()), _no_cycles():
+    with ExitStack() as stack, telling_disk_full(tempfile.gettempdir()):
         file = stack.enter_context(tempfile.TemporaryFile())  # the stack or the finaliser closes it
         write_pairs(kept(), file, compression="none")
         pairs = PairFile(file)
         weakref.finalize(pairs, stack.pop_all().close)
     return pairs, dict(left_out)
-
-
-@contextmanager
-def _no_cycles() -> Iterator[None]:
-    """Spare the search for reference cycles, an eighth of the time of a large file, where none are made."""
-    searching = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if searching:
-            gc.enable()
 
 
 def _readable(sample: Iterable[tuple[int, Row | Unreadable]]) -> list[Row]:

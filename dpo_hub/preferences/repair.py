@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import PreferencesError, telling_disk_full
-from .doctor.reading import BOTH_WAYS, Reading, exact_key
+from .doctor.reading import BOTH_WAYS, choice_of, exact_key, text_with_calls
 from .doctor.signs import CONTROL, EMAIL, SECRET
 from .export import replacing, write_csv, write_preferences
 from .pairfile import PARTS, Draft, PairFile, write_pairs
@@ -89,12 +88,12 @@ def _kept(pairs: Iterable[PreferencePair], changes: list[Change]) -> Iterator[Pr
     for pair in pairs:
         cleaned, done = _cleaned(pair)
         changes += (Change(pair.row, what, part) for what, part in done)
-        (choice, _), key = _choice(cleaned), exact_key(cleaned)
+        told, key = _told(cleaned), exact_key(cleaned)
         if not all(map(_says_something, (cleaned.prompt, cleaned.chosen, cleaned.rejected))):
             changes.append(Change(pair.row, "dropped: nothing left", "a part is empty once it is cleaned"))
-        elif _told(cleaned)[1] == _told(cleaned)[2]:
+        elif told[1] == told[2]:
             changes.append(Change(pair.row, "dropped: identical replies", "but for capitals and outer white space"))
-        elif choice in contradicted:
+        elif choice_of(cleaned, told)[0] in contradicted:
             changes.append(Change(pair.row, "dropped: labelled both ways", "which reply is better is not clear"))
         elif key in kept:
             changes.append(Change(pair.row, "dropped: a repeat", f"the same as row {kept[key]}"))
@@ -106,21 +105,15 @@ def _kept(pairs: Iterable[PreferencePair], changes: list[Change]) -> Iterator[Pr
 def _contradicted(pairs: Iterable[PreferencePair]) -> set[int]:
     directions: defaultdict[int, int] = defaultdict(int)
     for pair in pairs:
-        choice, direction = _choice(_cleaned(pair)[0])
+        cleaned, _ = _cleaned(pair)
+        choice, direction = choice_of(cleaned, _told(cleaned))
         directions[choice] |= direction
     return {choice for choice, seen in directions.items() if seen == BOTH_WAYS}
 
 
-def _choice(pair: PreferencePair) -> tuple[int, int]:
-    """A key that is equal for the same two replies to the same prompt, and 1 or 2 for which of them is chosen."""
-    prompt, chosen, rejected = _told(pair)
-    asked = prompt, json.dumps([pair.tools, pair.chat_template_kwargs])
-    return hash((asked, frozenset((chosen, rejected)))), 1 if chosen < rejected else 2
-
-
 def _told(pair: PreferencePair) -> list[str]:
     """Prompt, chosen and rejected without regard to capitals; punctuation and indentation may be what is preferred."""
-    return [text.casefold().strip() for text in Reading.of(pair).texts]
+    return [text_with_calls(getattr(pair, part)).casefold().strip() for part in PARTS]
 
 
 def _cleaned(pair: PreferencePair) -> tuple[PreferencePair, set[tuple[str, str]]]:

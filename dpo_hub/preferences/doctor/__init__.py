@@ -116,7 +116,7 @@ def _in_pairs(found: Survey) -> Iterator[Finding]:
     for sign in _SIGNS:
         if tally := found.tallies.get(sign.kind):
             message = f"In {of_all(tally.count, found.pairs)} {sign.says}."
-            yield Finding(sign.kind, message, tally.count, tally.rows, sign.advice, sign.severity)
+            yield tally.finding(sign.kind, message, sign.advice, sign.severity)
 
 
 def _amount(found: Survey) -> Iterator[Finding]:
@@ -144,11 +144,9 @@ def _amount(found: Survey) -> Iterator[Finding]:
 
 def _near_prompts(found: Survey) -> Iterator[Finding]:
     if (tally := found.near_prompts).count:
-        yield Finding(
+        yield tally.finding(
             "near-identical-prompts",
             f"{of_all(tally.count, found.prompts, 'distinct prompt')} read nearly like an earlier one.",
-            tally.count,
-            tally.rows,
             "Word them alike or keep one of each: the split keeps only equal prompts together, and held-out pairs that "
             "were nearly trained on look better than they are.",
             "medium",
@@ -192,11 +190,9 @@ def _systems(found: Survey) -> Iterator[Finding]:
     given, without = found.tallies["system"], found.tallies["no-system"]
     if given.count and without.count:
         fewer = min(given, without, key=lambda tally: tally.count)
-        yield Finding(
+        yield fewer.finding(
             "some-system-messages",
             f"In {of_all(given.count, found.pairs)} there is a system message, in the others there is none.",
-            fewer.count,
-            fewer.rows,
             "Give all pairs the system message that the model will be used with, or none of them.",
             "medium",
         )

@@ -38,6 +38,10 @@ class Tally:
         if len(self.rows) < SHOWN_ROWS:
             self.rows.append(row)
 
+    def finding(self, kind: str, message: str, advice: str, severity: Severity) -> Finding:
+        """What is to be said of these pairs."""
+        return Finding(kind, message, self.count, self.rows, advice, severity)
+
 
 def by_severity(findings: Sequence[Finding]) -> list[Finding]:
     """The *findings*, the gravest first, and of these the most frequent."""

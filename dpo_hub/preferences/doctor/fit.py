@@ -66,11 +66,9 @@ def _shared(one: list[int], other: list[int]) -> int:
 def _refusals(refused: Mapping[str, Tally], total: int) -> Iterator[Finding]:
     often = sorted(refused.items(), key=lambda item: -item[1].count)
     for told, tally in often[:SHOWN_REFUSALS]:
-        yield Finding(
+        yield tally.finding(
             "template-refuses",
             f"The base model's chat template refuses {of_all(tally.count, total)}: {told.rstrip('.')}.",
-            tally.count,
-            tally.rows,
             "Remove or change those turns, or take another base model: training would stop at the first of them.",
             "high",
         )
@@ -100,7 +98,7 @@ def _lengths(fates: Mapping[str, Tally], total: int, max_length: int) -> Iterato
     ):
         if tally := fates.get(fate):
             share = of_all(tally.count, total)
-            yield Finding(kind, f"In {share} {says}.", tally.count, tally.rows, advice, _gravity(tally.count, total))
+            yield tally.finding(kind, f"In {share} {says}.", advice, _gravity(tally.count, total))
 
 
 def _gravity(count: int, total: int) -> Severity:

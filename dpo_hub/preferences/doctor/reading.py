@@ -56,6 +56,16 @@ def exact_key(pair: PreferencePair) -> int:
     return hash(json.dumps(parts, ensure_ascii=False))
 
 
+def choice_of(pair: PreferencePair, texts: Sequence[str]) -> tuple[int, int]:
+    """A key that is equal for the same two replies to the same prompt, and 1 or 2 for which of them is chosen.
+
+    *texts* are those of prompt, chosen and rejected, as they are to be compared. Other tools make it another prompt.
+    """
+    prompt, chosen, rejected = texts
+    asked = prompt, json.dumps([pair.tools, pair.chat_template_kwargs])
+    return hash((asked, frozenset((chosen, rejected)))), 1 if chosen < rejected else 2
+
+
 @dataclass(frozen=True)
 class Reading:
     """The text and the words of a pair's prompt, chosen and rejected, for all checks alike.
@@ -70,9 +80,9 @@ class Reading:
     @classmethod
     def of(cls, pair: PreferencePair) -> Reading:
         """Read *pair*."""
-        prompt, chosen, rejected = map(_text, (pair.prompt, pair.chosen, pair.rejected))
+        prompt, chosen, rejected = map(text_with_calls, (pair.prompt, pair.chosen, pair.rejected))
         asked = [message for message in pair.prompt if message["role"] != "system"]
-        heard = prompt if len(asked) == len(pair.prompt) else _text(asked)
+        heard = prompt if len(asked) == len(pair.prompt) else text_with_calls(asked)
         return cls(pair, (prompt, chosen, rejected), (words(heard), words(chosen), words(rejected)))
 
     @cached_property
@@ -89,17 +99,13 @@ class Reading:
 
     @property
     def choice(self) -> tuple[int, int]:
-        """A key that is equal for the same two replies to the same prompt, and 1 or 2 for which of them is chosen.
-
-        Another system message or other tools make it another prompt.
-        """
+        """`choice_of` the pair, whatever its case, spaces and punctuation; a system message counts to the letter."""
         prompt, chosen, rejected = self.spaced
         told = self.texts[0] if self.pair.prompt[0]["role"] == "system" else prompt
-        asked = (told, json.dumps(self.pair.tools))
-        return hash((asked, frozenset((chosen, rejected)))), 1 if chosen < rejected else 2
+        return choice_of(self.pair, (told, chosen, rejected))
 
 
-def _text(messages: Messages) -> str:
+def text_with_calls(messages: Messages) -> str:
     """All that *messages* say, with what else they carry, such as tool calls."""
     if len(messages) == 1 and len(messages[0]) == 2:
         return str(messages[0]["content"])

@@ -55,22 +55,18 @@ def longer_side(found: Survey) -> Iterator[Finding]:
         return
     times = median(found.ratios)
     if longer.count >= LONGER_SHARE * found.pairs:
-        yield Finding(
+        yield longer.finding(
             "chosen-longer",
             f"In {of_all(longer.count, found.pairs)} the chosen reply is the longer one, typically {times:.1f} "
             "times as long as the rejected one.",
-            longer.count,
-            longer.rows,
             "DPO will learn to write more, whatever else it learns: add pairs in which the shorter reply is better.",
             "medium",
         )
     elif shorter.count >= SHORTER_SHARE * found.pairs:
-        yield Finding(
+        yield shorter.finding(
             "chosen-shorter",
             f"In {of_all(shorter.count, found.pairs)} the chosen reply is the shorter one, typically {times:.0%} "
             "of the length of the rejected one.",
-            shorter.count,
-            shorter.rows,
             "DPO will learn to write less: right if brevity is what you want; if not, add pairs the other way round.",
             "low",
         )
@@ -100,11 +96,9 @@ def swapped_sides(found: Survey) -> Iterator[Finding]:
     for kind, (contrary, usual, says) in _CONTRARY.items():
         tally, other = found.tallies[contrary], found.tallies[usual]
         if tally.count >= max(SIDE_PAIRS, SIDE_SHARE * found.pairs, SIDE_RATIO * other.count) and _unmeant(kind, found):
-            yield Finding(
+            yield tally.finding(
                 f"swapped-by-{kind}",
                 f"In {of_all(tally.count, found.pairs)} {says}; the other way round it is {other.count:,}.",
-                tally.count,
-                tally.rows,
                 "Are chosen and rejected swapped? Look at these rows, and exchange the two columns if they are; if "
                 "this is what you want to teach, all is well.",
                 "high",

@@ -121,9 +121,9 @@ def _csv(text: io.TextIOWrapper, encoding: str, known: Callable[[str], bool], la
     notes = [f"CSV with {read.dialect.description}, {encoding}"]
     if read.skipped:
         notes.append(f"{counted(len(read.skipped), 'row')} before the header passed over")
-    standard = read.header_row == 1 and read.dialect == Dialect(read.dialect.delimiter)
-    columns = partial(plain_csv, large, read.columns, read.dialect.delimiter) if large and standard else None
-    plain = Plain(columns, 2, unguarded) if columns else None
+    plain = None
+    if large and read.header_row == 1 and read.dialect == Dialect(read.dialect.delimiter):
+        plain = Plain(partial(plain_csv, large, read.columns, read.dialect.delimiter), 2, unguarded)
     return Table(_noting_strays(_unguarded(read.rows), text, notes), read.columns, plain, notes)
 
 

@@ -114,10 +114,7 @@ def _reads(scale: Scale, value: Any) -> bool:
 
 def _names_sides(values: Iterable[Any]) -> bool:
     """Whether *values* are the likes of `A` and `response_b`, and not replies."""
-    try:
-        return all(Scale().first_wins(value) in (True, False) for value in values if is_verdict(value))
-    except Unusable:
-        return False
+    return all(_reads(Scale(), value) for value in values if is_verdict(value))
 
 
 def _one_hot(columns: Columns) -> Judge | None:

@@ -12,10 +12,13 @@ DEMO_MODEL = "demo"
 """The name of the base model that ships with the package."""
 
 LOSS_TYPES = ("sigmoid", "hinge", "ipo", "apo_zero", "apo_down", "sigmoid_norm")
+SHARED_PREFIX, TRL = ENGINES = ("shared-prefix", "trl")
 
 
-def _setting(default: Any, help: str, *, low: float | None = None, high: float | None = None) -> Any:
-    return field(default=default, metadata={"help": help, "low": low, "high": high})
+def _setting(
+    default: Any, help: str, *, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()
+) -> Any:
+    return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Recipe:
 
     model: str = _setting(DEMO_MODEL, "Base model: 'demo', a Hub id, or a folder.")
     beta: float = _setting(0.1, "How close the policy stays to the base model; higher is closer.", low=1e-4, high=10)
-    loss: str = _setting("sigmoid", f"Preference loss: {', '.join(LOSS_TYPES)}.")
+    loss: str = _setting("sigmoid", f"Preference loss: {', '.join(LOSS_TYPES)}.", choices=LOSS_TYPES)
     sft_weight: float = _setting(0.2, "Weight of the likelihood of chosen replies beside it.", low=0, high=10)
     learning_rate: float = _setting(1e-5, "Peak learning rate.", low=0, high=1)
     epochs: float = _setting(1.0, "Passes over the training pairs.", low=0.01, high=100)
@@ -42,6 +45,9 @@ class Recipe:
     lora_alpha: int = _setting(32, "Scale of the LoRA adapter; twice the rank is usual.", low=1, high=4096)
     max_length: int = _setting(1024, "Longest prompt and reply together, in tokens.", low=8, high=1_000_000)
     held_out: float = _setting(0.1, "Share of prompts kept aside to measure with.", low=0.001, high=0.9)
+    engine: str = _setting(
+        SHARED_PREFIX, "How log-probabilities are computed: shared-prefix, or as plain TRL does.", choices=ENGINES
+    )
     seed: int = _setting(0, "Seed of everything random.", low=0, high=2**31 - 1)
 
     def __post_init__(self) -> None:
@@ -49,8 +55,8 @@ class Recipe:
             value, low, high = getattr(self, setting.name), setting.metadata["low"], setting.metadata["high"]
             if low is not None and not low <= value <= high:
                 raise RecipeError(f"{setting.name} is {value}; it must lie between {low:g} and {high:g}.")
-        if self.loss not in LOSS_TYPES:
-            raise RecipeError(f"loss is {self.loss!r}; it must be one of {', '.join(LOSS_TYPES)}.")
+            if (choices := setting.metadata["choices"]) and value not in choices:
+                raise RecipeError(f"{setting.name} is {value!r}; it must be one of {', '.join(choices)}.")
 
     @classmethod
     def for_model(cls, model: str = DEMO_MODEL, **settings: Any) -> Recipe:

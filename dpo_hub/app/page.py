@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from ..errors import DPOHubError, needing_extra
-from ..recipe import DEMO_MODEL, LOSS_TYPES, Recipe
+from ..recipe import DEMO_MODEL, Recipe
 from . import handlers, markup
 from .handlers import Conversation, Progress, Stage
 
@@ -151,8 +151,8 @@ def _box(setting: Field[Any], value: Any) -> Any:
     }
     if setting.name == "model":
         return gr.Dropdown(list(MODELS), value=value, allow_custom_value=True, **look)
-    if setting.name == "loss":
-        return gr.Dropdown(list(LOSS_TYPES), value=value, **look)
+    if choices := setting.metadata["choices"]:
+        return gr.Dropdown(list(choices), value=value, **look)
     return gr.Number(value, precision=0 if setting.type == "int" else None, **look)
 
 

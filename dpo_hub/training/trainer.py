@@ -5,21 +5,28 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
 from ..errors import ModelError, needing_extra, telling_disk_full
 from ..preferences import PreferencePair
-from ..preferences.pairfile import PARTS
-from ..recipe import Recipe
-from ..run import Run
+from ..preferences.pairfile import PARTS as PAIR_PARTS
+from ..recipe import SHARED_PREFIX, TRL, Recipe
+from ..run import Run, home
+from .memory import ROOM, activation_bytes, free_bytes, keep_freed_memory
 from .metrics import StepMetrics, evaluation, step_metrics
-from .policy import device, load_base, telling_model_limits
+from .policy import device, dtype, load_base, telling_model_limits
+from .reference import PARTS, Tokens, fingerprint, reference_log_probs
+from .shared_prefix import shared_prefix
+from .shared_prefix.limits import disagreement, why_not
+from .shared_prefix.plan import IGNORED, packed_length
 
 with needing_extra("train"):
+    import torch
     from datasets import Dataset, Features, Json, List
     from peft import LoraConfig, PeftModel
     from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
@@ -49,6 +56,9 @@ def train(run: Run, on_step: OnStep | None = None) -> Trained:
     """
     recipe = run.recipe
     model, tokenizer = load_base(recipe.model)
+    base = fingerprint(model)
+    if device().type == "cpu":
+        keep_freed_memory()
     with telling_disk_full(run.path), telling_model_limits():
         trainer = DPOTrainer(
             model=model,
@@ -60,11 +70,90 @@ def train(run: Run, on_step: OnStep | None = None) -> Trained:
             callbacks=[_Recorder(run, on_step)],
         )
         trainer.remove_callback(PrinterCallback)
-        run.write("report.json", json.dumps(run.report | _lengths(trainer, run, recipe), indent=2, ensure_ascii=False))
-        trainer.train()
+        report = run.report | _lengths(trainer, run, recipe)
+        recipe, report["engine"] = _engine(trainer, recipe)
+        run.write("report.json", json.dumps(report, indent=2, ensure_ascii=False))
+        run.write("recipe.json", recipe.to_json())
         policy = cast(PeftModel, trainer.model)
-        _save_adapter(policy, tokenizer, recipe, run.adapter)
-        return Trained(policy, tokenizer, _evaluate(trainer, recipe.batch_size))
+        with shared_prefix(policy) if recipe.engine == SHARED_PREFIX else nullcontext():
+            _spare_memory(trainer, recipe)
+            if recipe.epochs >= 1:
+                _measure_reference(trainer, recipe, base)
+            trainer.train()
+            _save_adapter(policy, tokenizer, recipe, run.adapter)
+            return Trained(policy, tokenizer, _evaluate(trainer, recipe.batch_size))
+
+
+def _engine(trainer: DPOTrainer, recipe: Recipe) -> tuple[Recipe, str]:
+    """Settle what computes the log-probabilities, and say why where it is not what was asked for."""
+    if recipe.engine == TRL:
+        return recipe, "trl, as asked"
+    policy = cast(PeftModel, trainer.model)
+    reason = why_not(policy) or disagreement(policy, _batch(trainer, range(min(recipe.batch_size, _rows(trainer)))))
+    if reason is None:
+        return recipe, SHARED_PREFIX
+    log.warning("plain TRL trains this model, which is slower and gives the same: %s", reason)
+    return replace(recipe, engine=TRL), f"trl: {reason}"
+
+
+def _rows(trainer: DPOTrainer) -> int:
+    return len(cast(Dataset, trainer.train_dataset))
+
+
+def _batch(trainer: DPOTrainer, pairs: Sequence[int]) -> dict[str, torch.Tensor]:
+    """What the model is asked for these training pairs."""
+    rows = cast(Dataset, trainer.train_dataset).select(pairs)
+    batch = _collated(trainer, list(rows))
+    labels = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, IGNORED)
+    return batch | {"labels": labels}
+
+
+def _collated(trainer: DPOTrainer, pairs: list[Any]) -> dict[str, torch.Tensor]:
+    return {name: part.to(device()) for name, part in trainer.data_collator(pairs).items()}
+
+
+def _spare_memory(trainer: DPOTrainer, recipe: Recipe) -> None:
+    """Have activations computed again in the backward pass, a third slower, where memory would not hold them."""
+    rows = (_pair(row) for row in cast(Dataset, trainer.train_dataset))
+    if recipe.engine == SHARED_PREFIX:
+        sizes = [packed_length([part[: recipe.max_length] for part in pair]) for pair in rows]
+    else:
+        sizes = [2 * min(max(map(len, pair)), recipe.max_length) for pair in rows]
+    tokens = sum(sorted(sizes)[-recipe.batch_size :])
+    model = cast(PeftModel, trainer.model)
+    needed, free = activation_bytes(model.config, tokens, dtype()), free_bytes(device())
+    if needed > ROOM * free:
+        log.info("activations may take %.1f GB of %.1f GB: they will be computed twice", needed / 1e9, free / 1e9)
+        trainer.args.activation_checkpointing = True
+        model.enable_input_require_grads()
+
+
+def _pair(row: Tokens) -> list[list[int]]:
+    return [[*row["prompt_ids"], *row["chosen_ids"]], [*row["prompt_ids"], *row["rejected_ids"]]]
+
+
+def _measure_reference(trainer: DPOTrainer, recipe: Recipe, base: str) -> None:
+    """Give each pair what the reference says of it, so that no step has to ask."""
+    splits = {
+        "train_dataset": cast(Dataset, trainer.train_dataset),
+        "eval_dataset": cast(Dataset, trainer.eval_dataset),
+    }
+
+    def measure(pairs: list[Tokens]) -> torch.Tensor:
+        batch = _collated(trainer, pairs)
+        return torch.stack(trainer.compute_ref_log_probs(trainer.model, batch), 1)  # type: ignore[no-untyped-call]
+
+    measured = reference_log_probs(
+        [row for split in splits.values() for row in split.select_columns(list(PARTS))],
+        measure,
+        key=[base, recipe.engine, recipe.max_length, str(dtype()), device().type],
+        folder=home() / "cache" / "reference",
+        batch_size=recipe.batch_size,
+    )
+    for name, split in splits.items():
+        (chosen, rejected), measured = measured[: len(split)].T, measured[len(split) :]
+        setattr(trainer, name, split.add_column("ref_chosen_logps", chosen).add_column("ref_rejected_logps", rejected))
+    trainer.precompute_ref_logps = True
 
 
 def _evaluate(trainer: DPOTrainer, batch_size: int) -> dict[str, float]:
@@ -74,8 +163,9 @@ def _evaluate(trainer: DPOTrainer, batch_size: int) -> dict[str, float]:
     """
     held_out = cast(Dataset, trainer.eval_dataset)
     full = len(held_out) - len(held_out) % batch_size
-    parts = [part for part in (range(full), range(full, len(held_out))) if part]
-    logs = [(len(part), trainer.evaluate(held_out.select(part))) for part in parts]
+    parts = {str(part): held_out.select(part) for part in (range(full), range(full, len(held_out))) if part}
+    trainer.eval_dataset = parts
+    logs = [(len(part), trainer.evaluate(name)) for name, part in parts.items()]
     keys = logs[0][1].keys() & logs[-1][1].keys()
     return evaluation({key: sum(n * log[key] for n, log in logs) / len(held_out) for key in keys}, len(held_out))
 
@@ -129,7 +219,7 @@ def _arguments(recipe: Recipe, folder: Path) -> DPOConfig:
         seed=recipe.seed,
         bf16=cuda,
         use_cpu=not cuda,
-        activation_checkpointing=cuda,
+        activation_checkpointing=False,
         save_strategy="no",
         logging_steps=1,
         report_to="none",
@@ -144,14 +234,14 @@ def _lora(recipe: Recipe) -> LoraConfig:
 def _dataset(pairs: list[PreferencePair]) -> Dataset:
     """The pairs as TRL takes them. Tools and their calls go as JSON: Arrow would give each the arguments of all."""
     rows = [pair.messages for pair in pairs]
-    if all(row.keys() == set(PARTS) and all(m.keys() == {"role", "content"} for m in _turns(row)) for row in rows):
+    if all(row.keys() == set(PAIR_PARTS) and all(m.keys() == {"role", "content"} for m in _turns(row)) for row in rows):
         return Dataset.from_list(rows)
-    features = Features(dict.fromkeys(PARTS, List(Json())) | {"tools": Json(), "chat_template_kwargs": Json()})
+    features = Features(dict.fromkeys(PAIR_PARTS, List(Json())) | {"tools": Json(), "chat_template_kwargs": Json()})
     return Dataset.from_list([{"tools": None, "chat_template_kwargs": {}} | row for row in rows], features=features)
 
 
 def _turns(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    return chain.from_iterable(row[part] for part in PARTS)
+    return chain.from_iterable(row[part] for part in PAIR_PARTS)
 
 
 def _save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -74,7 +75,9 @@ def tiny_model(name: str, **settings: Any) -> Any:
 def with_adapter(model: Any, **settings: Any) -> PeftModel:
     """The model with a LoRA adapter that changes something."""
     lora = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM", **settings)
-    policy = get_peft_model(model, lora)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what PEFT notes of GPT-2's transposed weights and of experts
+        policy = get_peft_model(model, lora)
     for parameter_name, parameter in policy.named_parameters():
         if "lora_B" in parameter_name:
             torch.nn.init.normal_(parameter, std=0.1)

@@ -11,13 +11,13 @@ import pytest
 import torch
 from peft import PeftModel
 from torch.nn.functional import log_softmax
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from dpo_hub.demo import MODEL
+from dpo_hub.demo import FILES, MODEL
 from dpo_hub.errors import ModelError
 from dpo_hub.preferences import PreferencePair, read_preferences
 from dpo_hub.preferences.pairs import Messages
-from dpo_hub.recipe import Recipe
+from dpo_hub.recipe import ENGINES, Recipe
 from dpo_hub.run import Run
 from dpo_hub.training.metrics import StepMetrics
 from dpo_hub.training.trainer import Trained, train
@@ -183,3 +183,70 @@ def test_tool_calls_reach_the_chat_template_as_they_are(tmp_path: Path) -> None:
     assert train(run).evaluation["pairs"] == 1
     (held_out,) = run.pairs("held_out")
     assert held_out.messages in [rows[pair] for pair in range(4)]
+
+
+def curves(file: Path, engine: str, **settings: Any) -> tuple[Run, list[dict[str, float]]]:
+    run = make_run(file, engine=engine, **settings)
+    train(run)
+    return run, run.metrics
+
+
+def test_fifty_steps_follow_plain_trl() -> None:
+    """On the demo's data, loss and rewards of the shared prefix stay with plain TRL's throughout."""
+    usual, ours = (curves(FILES / "safety.csv", engine, batch_size=8, epochs=1)[1] for engine in ENGINES[::-1])
+    assert len(usual) == 50
+    for one, other in zip(usual, ours, strict=True):
+        assert abs(one["loss"] - other["loss"]) < 1e-3, one["step"]
+        assert other["margin"] == pytest.approx(one["margin"], rel=1e-2, abs=1e-2), one["step"]
+    assert usual[-1]["margin"] > 1, "nothing was learned, so the comparison would be empty"
+
+
+def test_the_engine_is_told(few_pairs: Path) -> None:
+    """Report and recipe say what computed the log-probabilities; `trl` is taken as asked."""
+    for engine, told in (("shared-prefix", "shared-prefix"), ("trl", "trl, as asked")):
+        run, _ = curves(few_pairs, engine, epochs=1)
+        assert (run.recipe.engine, run.report["engine"]) == (engine, told)
+
+
+def test_a_model_that_cannot_be_served_trains_with_trl(
+    few_pairs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line in the log says so and why, and the recipe that is kept says what was done."""
+    config = AutoConfig.for_model("bloom", vocab_size=1024, hidden_size=32, n_layer=2, n_head=2, pad_token_id=0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
+    AutoTokenizer.from_pretrained(MODEL).save_pretrained(tmp_path / "base")
+    with caplog.at_level("WARNING", "dpo_hub"):
+        run, metrics = curves(few_pairs, "shared-prefix", model=str(tmp_path / "base"), learning_rate=1e-3)
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("dpo_hub")] == [
+        "plain TRL trains this model, which is slower and gives the same: its attention cannot be exchanged"
+    ]
+    assert run.recipe.engine == "trl"
+    assert run.report["engine"] == "trl: its attention cannot be exchanged"
+    assert len(metrics) == 5
+    assert run.adapter.is_dir()
+
+
+def test_the_reference_is_measured_once(few_pairs: Path, caplog: pytest.LogCaptureFixture, home: Path) -> None:
+    """A second recipe on the same pairs, split another way, finds it on disk; a part of an epoch does without."""
+    with caplog.at_level("INFO", "dpo_hub"):
+        curves(few_pairs, "shared-prefix", epochs=1)
+        curves(few_pairs, "shared-prefix", epochs=1, beta=0.3, seed=1)
+        curves(few_pairs, "shared-prefix", epochs=0.5)
+    said = [record.getMessage() for record in caplog.records if "base model" in record.getMessage()]
+    assert said == [
+        "measuring what the base model says of 40 pairs",
+        "what the base model says of these pairs is known from an earlier run",
+    ]
+    assert len(list((home / "cache" / "reference").iterdir())) == 1
+
+
+def test_where_memory_is_short_activations_are_computed_twice(
+    few_pairs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run says so and comes to the same."""
+    _, plenty = curves(few_pairs, "shared-prefix", epochs=1)
+    monkeypatch.setattr("dpo_hub.training.trainer.free_bytes", lambda _device: 1_000_000)
+    with caplog.at_level("INFO", "dpo_hub"):
+        _, short = curves(few_pairs, "shared-prefix", epochs=1)
+    assert any("they will be computed twice" in record.getMessage() for record in caplog.records)
+    assert [step["loss"] for step in short] == pytest.approx([step["loss"] for step in plenty], abs=1e-5)

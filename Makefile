@@ -21,7 +21,8 @@ lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: .venv/bench  ## reading, the doctor and dialects beside others, and all five demo applications
+bench: .venv/bench  ## training, reading, the doctor and dialects beside others, and all five demo applications
+	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/reading.py
 	$(BIN)/python benchmarks/reading.py --hostile
 	$(BIN)/python benchmarks/doctor.py

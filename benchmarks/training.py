@@ -279,9 +279,9 @@ def matmul_ceiling() -> float:
 # All ways, in turns
 
 
-def turn(variant: str, folder: Path, steps: int) -> list[dict[str, Any]]:
+def turn(variant: str, folder: Path, steps: int, *options: str) -> list[dict[str, Any]]:
     """What one way tells of its steps, the first included."""
-    command = [sys.executable, __file__, "--child", variant, str(folder), str(steps)]
+    command = [sys.executable, __file__, "--child", variant, str(folder), str(steps), *options]
     environment = os.environ | {"DPO_HUB_HOME": str(folder.parents[1])}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     told = [json.loads(line[1:]) for line in done.stdout.splitlines() if line.startswith("@")]
@@ -290,18 +290,18 @@ def turn(variant: str, folder: Path, steps: int) -> list[dict[str, Any]]:
     return told
 
 
-def measure(case: Case, steps: int, turns: int, spread: float) -> dict[str, Any]:
+def measure(case: Case, steps: int, turns: int, args: argparse.Namespace) -> dict[str, Any]:
     """Let the three ways take turns on *case*."""
     import numpy as np
 
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        runs = prepare(case, home, steps + 1, spread)
+        runs = prepare(case, home, steps + 1, args.spread)
         (loaded,) = turn("loaded", runs["ours"], 0)
         told: dict[str, list[list[dict[str, Any]]]] = {variant: [] for variant in VARIANTS}
         for number in range(turns):
             for variant in VARIANTS if number == 0 else VARIANTS[1:]:
-                told[variant].append(turn(variant, runs[variant], steps))
+                told[variant].append(turn(variant, runs[variant], steps, *["--keep-freed"] * args.keep_freed))
         (kept,) = (home / "ours" / "cache" / "reference").glob("*.npy")
         logp_diff = np.abs(np.load(kept) - np.load(runs["tuned"] / "reference.npy")).max()
 
@@ -333,12 +333,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="counted steps a turn")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--spread", type=float, default=0.8, help="standard deviation of the logarithm of lengths")
-    parser.add_argument("--case", action="append", help="only this one; may be repeated")
+    parser.add_argument(
+        "--case", action="append", choices=[case.name for case in CASES], help="only this one; may be repeated"
+    )
+    parser.add_argument("--keep-freed", action="store_true", help="keep freed memory in TRL's ways too, as ours does")
+    parser.add_argument("--chart", type=Path, metavar="PNG", help="draw the seconds of a step")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         variant, folder, steps = args.child
+        if args.keep_freed:
+            from dpo_hub.training.memory import keep_freed_memory
+
+            keep_freed_memory()
         return child(variant, Path(folder), int(steps))
     import torch
 
@@ -347,11 +355,13 @@ def main() -> None:
     cases = []
     for case in CASES:
         if case.device == device and (not args.case or case.name in args.case):
-            cases.append(measure(case, steps, turns, args.spread))
+            cases.append(measure(case, steps, turns, args))
             if not args.json:
                 tell(cases[-1])
     if args.json:
         print(json.dumps({"cases": cases}, indent=2))
+    if args.chart:
+        draw(cases, args.chart)
     return None
 
 
@@ -366,6 +376,28 @@ def tell(case: dict[str, Any]) -> None:
         f"  log-probabilities differ by {case['max_abs_logp_diff']:.1e}, losses by {case['max_abs_loss_diff']:.1e}",
         flush=True,
     )
+
+
+def draw(cases: list[dict[str, Any]], file: Path) -> None:
+    """Draw what a step takes in each way, where ours is 1."""
+    from matplotlib import pyplot
+
+    colours = {"default": "#c9ced6", "tuned": "#8a94a6", "ours": "#e8590c"}
+    labels = {"default": "TRL as it comes", "tuned": "TRL tuned", "ours": "dpo_hub"}
+    figure, axes = pyplot.subplots(figsize=(8, 0.9 + 0.85 * len(cases)), layout="constrained")
+    for place, variant in enumerate(VARIANTS):
+        seconds = [case["seconds_a_step"][variant] for case in cases]
+        lengths = [value / case["seconds_a_step"]["ours"] for value, case in zip(seconds, cases, strict=True)]
+        rows = [row + 0.27 * (place - 1) for row in range(len(cases))]
+        bars = axes.barh(rows, lengths, 0.25, color=colours[variant], label=labels[variant])
+        axes.bar_label(bars, [f"{value:.2g} s" if value < 10 else f"{value:.0f} s" for value in seconds], padding=4)
+    axes.set_yticks(range(len(cases)), [case["name"] for case in cases])
+    axes.invert_yaxis()
+    axes.set_xlabel("time of a training step, dpo_hub = 1")
+    axes.margins(x=0.1)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right")
+    figure.savefig(file, dpi=160)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class Recipe:
     max_length: int = _setting(1024, "Longest prompt and reply together, in tokens.", low=8, high=1_000_000)
     held_out: float = _setting(0.1, "Share of prompts kept aside to measure with.", low=0.001, high=0.9)
     engine: str = _setting(
-        SHARED_PREFIX, "How log-probabilities are computed: shared-prefix, or as plain TRL does.", choices=ENGINES
+        SHARED_PREFIX, f"What computes log-probabilities: {' or '.join(ENGINES)}, which is slower.", choices=ENGINES
     )
     seed: int = _setting(0, "Seed of everything random.", low=0, high=2**31 - 1)
 

@@ -17,74 +17,89 @@ from typing import Any
 import numpy as np
 import torch
 import xxhash
+from datasets import Dataset
 from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 
 Tokens = Mapping[str, Sequence[int]]
 """A pair as tokens: `prompt_ids`, `chosen_ids` and `rejected_ids`."""
+Figures = np.ndarray[Any, np.dtype[np.float32]]
 Measure = Callable[[list[Tokens]], torch.Tensor]
 """Takes a batch of pairs; returns log π_ref of chosen and of rejected, [pairs, 2]."""
 PARTS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
 def fingerprint(model: PreTrainedModel) -> str:
-    """Name a base model by its configuration and every byte of its weights, wherever it was loaded from."""
+    """Name a base model by its configuration and every byte of its weights, wherever it came from; adapters aside."""
     settings = model.config.to_dict()
     for incidental in ("_name_or_path", "transformers_version"):
         settings.pop(incidental, None)
     seen = xxhash.xxh3_128(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
-        seen.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        seen.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        if "lora_" not in name:
+            seen.update(f"{name.replace('.base_layer.', '.')} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            seen.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return seen.hexdigest()
 
 
 def reference_log_probs(
-    pairs: Sequence[Tokens], measure: Measure, *, key: Sequence[Any], folder: Path, batch_size: int
-) -> np.ndarray[Any, np.dtype[np.float32]]:
+    pairs: Dataset, measure: Measure, *, key: Sequence[str], folder: Path, batch_size: int
+) -> Figures:
     """Return log π_ref(chosen | prompt) and log π_ref(rejected | prompt) of *pairs*, [pairs, 2] in nats.
 
     They are measured in an order of their own, prompt by prompt, so that neither the split nor the order of a file
     makes a difference, and pairs with the same prompt share it.
 
     Args:
-        pairs: in any order, repeated or not.
+        pairs: `prompt_ids`, `chosen_ids` and `rejected_ids` of each, in any order, repeated or not.
         measure: how a batch is measured.
         key: all that the figures depend on beside the tokens.
         folder: where they are kept.
         batch_size: pairs in a batch.
     """
     names = [_name(pair) for pair in pairs]
-    order = {name: place for place, name in enumerate(sorted(set(names)))}
-    of_all = hashlib.sha256(repr([key, list(order)]).encode()).hexdigest()
-    file = folder / f"{of_all}.npy"
-    known = _kept(file, len(order))
+    first = {name: row for row, name in enumerate(names)}
+    ordered = sorted(first)
+    of_all = hashlib.sha256(json.dumps(list(key)).encode())
+    for name in ordered:
+        of_all.update(hashlib.sha256(b"".join(name)).digest())
+    file = folder / f"{of_all.hexdigest()}.npy"
+    known = _kept(file, len(ordered))
     if known is None:
-        log.info("measuring what the base model says of %d pairs", len(order))
-        by_name = dict(zip(names, pairs, strict=True))
-        batches = [list(order)[start : start + batch_size] for start in range(0, len(order), batch_size)]
-        measured = [measure([by_name[name] for name in batch]) for batch in batches]
+        log.info("measuring what the base model says of %d pairs", len(ordered))
+        batches = [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+        measured = [measure([pairs[first[name]] for name in batch]) for batch in batches]
         known = torch.cat(measured).float().cpu().numpy()
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = file.with_name(f".{secrets.token_hex(4)}.npy")
-        np.save(aside, known, allow_pickle=False)
-        aside.replace(file)
+        _keep(known, file)
     else:
         log.info("what the base model says of these pairs is known from an earlier run")
-    return known[[order[name] for name in names]]
+    place = {name: row for row, name in enumerate(ordered)}
+    return known[[place[name] for name in names]]
 
 
 def _name(pair: Tokens) -> tuple[bytes, bytes]:
-    """A pair's tokens; sorted, pairs with the same prompt are neighbours."""
+    """A pair's prompt, and a digest of the whole; sorted, pairs with the same prompt are neighbours."""
     prompt, chosen, rejected = (np.asarray(pair[part], dtype=">u4").tobytes() for part in PARTS)
-    return prompt, hashlib.sha256(b"%d " % len(chosen) + chosen + rejected).digest()
+    return prompt, hashlib.sha256(b"%d %d " % (len(prompt), len(chosen)) + prompt + chosen + rejected).digest()
 
 
-def _kept(file: Path, pairs: int) -> np.ndarray[Any, np.dtype[np.float32]] | None:
+def _keep(figures: Figures, file: Path) -> None:
+    """Write *file* in one step. Where it cannot be written, the figures are measured again the next time."""
+    aside = file.with_name(f".{secrets.token_hex(4)}.npy")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(aside, figures, allow_pickle=False)
+        aside.replace(file)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        log.warning("%s cannot be written (%s); another run will measure the base model again", file, error.strerror)
+
+
+def _kept(file: Path, pairs: int) -> Figures | None:
     """What the file holds, or None where there is none or it is not whole."""
     try:
-        kept: np.ndarray[Any, np.dtype[np.float32]] = np.load(file, allow_pickle=False)
+        kept: Figures = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
     return kept if kept.shape == (pairs, 2) and bool(np.isfinite(kept).all()) else None

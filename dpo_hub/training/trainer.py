@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -20,21 +21,23 @@ from ..run import Run, home
 from .memory import ROOM, activation_bytes, free_bytes, keep_freed_memory
 from .metrics import StepMetrics, evaluation, step_metrics
 from .policy import device, dtype, load_base, telling_model_limits
-from .reference import PARTS, Tokens, fingerprint, reference_log_probs
-from .shared_prefix import shared_prefix
+from .reference import PARTS, Figures, Tokens, fingerprint, reference_log_probs
+from .shared_prefix import length_sets_angles, shared_prefix
 from .shared_prefix.limits import disagreement, why_not
 from .shared_prefix.plan import IGNORED, packed_length
 
 with needing_extra("train"):
     import torch
-    from datasets import Dataset, Features, Json, List
+    from datasets import Dataset, Features, Json, List, concatenate_datasets
     from peft import LoraConfig, PeftModel
-    from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
 log = logging.getLogger(__name__)
 OnStep = Callable[[StepMetrics, int], None]
 """Called after each step with what it measured and how many steps there are in all."""
+COMPUTING = ("dpo_hub", "trl", "transformers", "peft", "torch")
+"""The packages whose versions may show in a log-probability."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,6 @@ def train(run: Run, on_step: OnStep | None = None) -> Trained:
     """
     recipe = run.recipe
     model, tokenizer = load_base(recipe.model)
-    base = fingerprint(model)
     if device().type == "cpu":
         keep_freed_memory()
     with telling_disk_full(run.path), telling_model_limits():
@@ -77,11 +79,16 @@ def train(run: Run, on_step: OnStep | None = None) -> Trained:
         policy = cast(PeftModel, trainer.model)
         with shared_prefix(policy) if recipe.engine == SHARED_PREFIX else nullcontext():
             _spare_memory(trainer, recipe)
-            if recipe.epochs >= 1:
-                _measure_reference(trainer, recipe, base)
+            if recipe.epochs >= 1 and not length_sets_angles(policy.config):
+                _measure_reference(trainer, recipe)
             trainer.train()
             _save_adapter(policy, tokenizer, recipe, run.adapter)
             return Trained(policy, tokenizer, _evaluate(trainer, recipe.batch_size))
+
+
+def _splits(trainer: DPOTrainer) -> tuple[Dataset, Dataset]:
+    """The tokenised pairs to train on and the held-out ones."""
+    return cast(Dataset, trainer.train_dataset), cast(Dataset, trainer.eval_dataset)
 
 
 def _engine(trainer: DPOTrainer, recipe: Recipe) -> tuple[Recipe, str]:
@@ -89,71 +96,77 @@ def _engine(trainer: DPOTrainer, recipe: Recipe) -> tuple[Recipe, str]:
     if recipe.engine == TRL:
         return recipe, "trl, as asked"
     policy = cast(PeftModel, trainer.model)
-    reason = why_not(policy) or disagreement(policy, _batch(trainer, range(min(recipe.batch_size, _rows(trainer)))))
+    reason = why_not(policy)
+    if reason is None:
+        with trainer.accelerator.autocast():
+            reason = disagreement(policy, _telling_batch(trainer))
     if reason is None:
         return recipe, SHARED_PREFIX
-    log.warning("plain TRL trains this model, which is slower and gives the same: %s", reason)
+    log.warning("the shared prefix cannot serve this model (%s); plain TRL trains it, which is slower", reason)
     return replace(recipe, engine=TRL), f"trl: {reason}"
 
 
-def _rows(trainer: DPOTrainer) -> int:
-    return len(cast(Dataset, trainer.train_dataset))
-
-
-def _batch(trainer: DPOTrainer, pairs: Sequence[int]) -> dict[str, torch.Tensor]:
-    """What the model is asked for these training pairs."""
-    rows = cast(Dataset, trainer.train_dataset).select(pairs)
-    batch = _collated(trainer, list(rows))
+def _telling_batch(trainer: DPOTrainer) -> dict[str, Any]:
+    """What TRL would ask the model of two pairs: the longest, where windows show, and the first."""
+    train, _ = _splits(trainer)
+    longest = max(range(len(train)), key=lambda row: sum(map(len, _rows(train[row]))))
+    batch = _collated(trainer, [train[longest], train[0]])
     labels = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, IGNORED)
-    return batch | {"labels": labels}
+    return batch | {"labels": labels} | ({"output_router_logits": True} if trainer.aux_loss_enabled else {})
 
 
-def _collated(trainer: DPOTrainer, pairs: list[Any]) -> dict[str, torch.Tensor]:
+def _collated(trainer: DPOTrainer, pairs: list[Any]) -> dict[str, Any]:
     return {name: part.to(device()) for name, part in trainer.data_collator(pairs).items()}
+
+
+def _rows(pair: Tokens) -> list[list[int]]:
+    return [[*pair["prompt_ids"], *pair["chosen_ids"]], [*pair["prompt_ids"], *pair["rejected_ids"]]]
 
 
 def _spare_memory(trainer: DPOTrainer, recipe: Recipe) -> None:
     """Have activations computed again in the backward pass, a third slower, where memory would not hold them."""
-    rows = (_pair(row) for row in cast(Dataset, trainer.train_dataset))
+    train, _ = _splits(trainer)
+    pairs = ([row[: recipe.max_length] for row in _rows(pair)] for pair in train)
     if recipe.engine == SHARED_PREFIX:
-        sizes = [packed_length([part[: recipe.max_length] for part in pair]) for pair in rows]
+        tokens = sum(sorted(map(packed_length, pairs))[-recipe.batch_size :])
     else:
-        sizes = [2 * min(max(map(len, pair)), recipe.max_length) for pair in rows]
-    tokens = sum(sorted(sizes)[-recipe.batch_size :])
-    model = cast(PeftModel, trainer.model)
-    needed, free = activation_bytes(model.config, tokens, dtype()), free_bytes(device())
-    if needed > ROOM * free:
+        tokens = 2 * recipe.batch_size * max(len(row) for pair in pairs for row in pair)
+    policy = cast(PeftModel, trainer.model)
+    needed, free = activation_bytes(policy.config, tokens, dtype()), free_bytes(device())
+    if needed > ROOM * free and policy.get_base_model().supports_gradient_checkpointing:
         log.info("activations may take %.1f GB of %.1f GB: they will be computed twice", needed / 1e9, free / 1e9)
         trainer.args.activation_checkpointing = True
-        model.enable_input_require_grads()
+        policy.enable_input_require_grads()
 
 
-def _pair(row: Tokens) -> list[list[int]]:
-    return [[*row["prompt_ids"], *row["chosen_ids"]], [*row["prompt_ids"], *row["rejected_ids"]]]
-
-
-def _measure_reference(trainer: DPOTrainer, recipe: Recipe, base: str) -> None:
+def _measure_reference(trainer: DPOTrainer, recipe: Recipe) -> None:
     """Give each pair what the reference says of it, so that no step has to ask."""
-    splits = {
-        "train_dataset": cast(Dataset, trainer.train_dataset),
-        "eval_dataset": cast(Dataset, trainer.eval_dataset),
-    }
+    train, held_out = _splits(trainer)
+    policy = cast(PeftModel, trainer.model).eval()  # as TRL does where it measures ahead; training puts it back
 
     def measure(pairs: list[Tokens]) -> torch.Tensor:
         batch = _collated(trainer, pairs)
-        return torch.stack(trainer.compute_ref_log_probs(trainer.model, batch), 1)  # type: ignore[no-untyped-call]
+        return torch.stack(trainer.compute_ref_log_probs(policy, batch), 1)  # type: ignore[no-untyped-call]
 
     measured = reference_log_probs(
-        [row for split in splits.values() for row in split.select_columns(list(PARTS))],
+        concatenate_datasets([train, held_out]).select_columns(list(PARTS)),
         measure,
-        key=[base, recipe.engine, recipe.max_length, str(dtype()), device().type],
+        key=[
+            fingerprint(cast(PreTrainedModel, policy.get_base_model())),
+            *(f"{package} {version(package)}" for package in COMPUTING),
+            f"{recipe.engine} {recipe.max_length} {recipe.batch_size} {dtype()} {device().type}",
+        ],
         folder=home() / "cache" / "reference",
         batch_size=recipe.batch_size,
     )
-    for name, split in splits.items():
-        (chosen, rejected), measured = measured[: len(split)].T, measured[len(split) :]
-        setattr(trainer, name, split.add_column("ref_chosen_logps", chosen).add_column("ref_rejected_logps", rejected))
+    trainer.train_dataset = _with_reference(train, measured[: len(train)])
+    trainer.eval_dataset = _with_reference(held_out, measured[len(train) :])
     trainer.precompute_ref_logps = True
+
+
+def _with_reference(pairs: Dataset, measured: Figures) -> Dataset:
+    chosen, rejected = measured.T
+    return pairs.add_column("ref_chosen_logps", chosen).add_column("ref_rejected_logps", rejected)
 
 
 def _evaluate(trainer: DPOTrainer, batch_size: int) -> dict[str, float]:
@@ -161,7 +174,7 @@ def _evaluate(trainer: DPOTrainer, batch_size: int) -> dict[str, float]:
 
     TRL averages over batches. Full batches and the remainder are therefore measured apart and weighed by their pairs.
     """
-    held_out = cast(Dataset, trainer.eval_dataset)
+    _, held_out = _splits(trainer)
     full = len(held_out) - len(held_out) % batch_size
     parts = {str(part): held_out.select(part) for part in (range(full), range(full, len(held_out))) if part}
     trainer.eval_dataset = parts
@@ -177,19 +190,15 @@ def _lengths(trainer: DPOTrainer, run: Run, recipe: Recipe) -> dict[str, dict[st
         ModelError: it leaves nothing to train on or nothing to measure with.
     """
     counts: dict[str, dict[str, int]] = {"dropped": {}, "cut": {}}
-    for split, kept in (("train", trainer.train_dataset), ("held_out", trainer.eval_dataset)):
-        rows = list(cast(Dataset, kept))
+    for split, kept in zip(("train", "held_out"), _splits(trainer), strict=True):
         asked = run.report[split]
-        if not rows:
+        if not len(kept):
             raise ModelError(
                 f"max_length, {recipe.max_length} tokens, is too short for all {asked} {split.replace('_', '-')} "
                 "prompts. Raise --max-length."
             )
-        counts["dropped"][split] = asked - len(rows)
-        counts["cut"][split] = sum(
-            len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) > recipe.max_length
-            for row in rows
-        )
+        counts["dropped"][split] = asked - len(kept)
+        counts["cut"][split] = sum(max(map(len, _rows(pair))) > recipe.max_length for pair in kept)
     if any(sum(by_split.values()) for by_split in counts.values()):
         log.warning(
             "max_length %d drops %d pairs whose prompt alone fills it and cuts replies of %d; raise --max-length",

@@ -6,14 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 
 from dpo_hub.demo import MODEL
 from dpo_hub.training.policy import load_base
-from dpo_hub.training.reference import Tokens, fingerprint, reference_log_probs
+from dpo_hub.training.reference import fingerprint, reference_log_probs
 
-PAIRS: list[Tokens] = [
-    {"prompt_ids": [n % 3, 7], "chosen_ids": [n, 1], "rejected_ids": [n + 1, 1, 2]} for n in range(10)
-]
+PAIRS: list[Any] = [{"prompt_ids": [n % 3, 7], "chosen_ids": [n, 1], "rejected_ids": [n + 1, 1, 2]} for n in range(10)]
 
 
 class Measured:
@@ -22,20 +21,22 @@ class Measured:
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def __call__(self, pairs: list[Tokens]) -> torch.Tensor:
+    def __call__(self, pairs: list[Any]) -> torch.Tensor:
         self.batches.append(len(pairs))
         return torch.tensor([[self.of(pair, "chosen_ids"), self.of(pair, "rejected_ids")] for pair in pairs])
 
     @staticmethod
-    def of(pair: Tokens, part: str) -> float:
+    def of(pair: Any, part: str) -> float:
         return -float(sum((place + 1) * token for place, token in enumerate([*pair["prompt_ids"], *pair[part]])))
 
-    def expected(self, pairs: list[Tokens]) -> list[list[float]]:
+    def expected(self, pairs: list[Any]) -> list[list[float]]:
         return [[self.of(pair, "chosen_ids"), self.of(pair, "rejected_ids")] for pair in pairs]
 
 
-def ask(pairs: list[Tokens], measure: Measured, folder: Path, key: Any = ("base", 1024)) -> list[list[float]]:
-    found: list[list[float]] = reference_log_probs(pairs, measure, key=list(key), folder=folder, batch_size=4).tolist()
+def ask(pairs: list[Any], measure: Any, folder: Path, key: Any = ("base", "1024")) -> list[list[float]]:
+    found: list[list[float]] = reference_log_probs(
+        Dataset.from_list(pairs), measure, key=key, folder=folder, batch_size=4
+    ).tolist()
     return found
 
 
@@ -53,17 +54,17 @@ def test_pairs_are_measured_prompt_by_prompt(tmp_path: Path) -> None:
     """In an order of their own, so that no seed or order of a file shows in the last digits."""
     seen: list[list[int]] = []
 
-    def measure(pairs: list[Tokens]) -> torch.Tensor:
+    def measure(pairs: list[Any]) -> torch.Tensor:
         seen.extend(list(pair["prompt_ids"]) for pair in pairs)
         return torch.zeros(len(pairs), 2)
 
-    reference_log_probs(PAIRS, measure, key=[], folder=tmp_path / "one", batch_size=3)
+    ask(PAIRS, measure, tmp_path / "one")
     first, seen = seen, []
-    reference_log_probs(PAIRS[::-1], measure, key=[], folder=tmp_path / "other", batch_size=3)
+    ask(PAIRS[::-1], measure, tmp_path / "other")
     assert first == seen == sorted(seen)
 
 
-@pytest.mark.parametrize("key", [("another base", 1024), ("base", 512)], ids=str)
+@pytest.mark.parametrize("key", [("another base", "1024"), ("base", "512")], ids=str)
 def test_another_model_or_length_is_measured_anew(tmp_path: Path, key: Any) -> None:
     """Figures are kept for what they depend on."""
     measure = Measured()
@@ -91,6 +92,15 @@ def test_a_broken_file_is_measured_anew(tmp_path: Path, harm: Any) -> None:
     assert ask(PAIRS, measure, tmp_path) == measure.expected(PAIRS)
     assert len(measure.batches) == 6
     assert np.load(file).shape == (10, 2)
+
+
+def test_a_folder_that_cannot_be_written_costs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The figures are there all the same, and one line says that they were not kept."""
+    (tmp_path / "file").write_text("in the way")
+    measure = Measured()
+    assert ask(PAIRS, measure, tmp_path / "file") == measure.expected(PAIRS)
+    (record,) = caplog.records
+    assert "another run will measure the base model again" in record.getMessage()
 
 
 def test_a_model_is_known_by_every_weight() -> None:

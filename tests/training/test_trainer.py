@@ -220,7 +220,8 @@ def test_a_model_that_cannot_be_served_trains_with_trl(
     with caplog.at_level("WARNING", "dpo_hub"):
         run, metrics = curves(few_pairs, "shared-prefix", model=str(tmp_path / "base"), learning_rate=1e-3)
     assert [record.getMessage() for record in caplog.records if record.name.startswith("dpo_hub")] == [
-        "plain TRL trains this model, which is slower and gives the same: its attention cannot be exchanged"
+        "the shared prefix cannot serve this model (its attention cannot be exchanged); plain TRL trains it, "
+        "which is slower"
     ]
     assert run.recipe.engine == "trl"
     assert run.report["engine"] == "trl: its attention cannot be exchanged"
@@ -242,6 +243,22 @@ def test_the_reference_is_measured_once(few_pairs: Path, caplog: pytest.LogCaptu
     assert len(list((home / "cache" / "reference").iterdir())) == 1
 
 
+def test_the_reference_has_no_dropout(few_pairs: Path, tmp_path: Path, home: Path) -> None:
+    """A model that drops out by a function of its own, which no one switches off, is measured the same twice."""
+    config = AutoConfig.for_model(
+        "opt", vocab_size=1024, hidden_size=32, word_embed_proj_dim=32, ffn_dim=32, num_hidden_layers=2, dropout=0.5
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
+    AutoTokenizer.from_pretrained(MODEL).save_pretrained(tmp_path / "base")
+    found = []
+    for seed in (0, 1):
+        curves(few_pairs, "shared-prefix", model=str(tmp_path / "base"), seed=seed)
+        (file,) = (home / "cache" / "reference").iterdir()
+        found.append((file.name, file.read_bytes()))
+        file.unlink()
+    assert found[0] == found[1]
+
+
 def test_where_memory_is_short_activations_are_computed_twice(
     few_pairs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -249,6 +266,8 @@ def test_where_memory_is_short_activations_are_computed_twice(
     _, plenty = curves(few_pairs, "shared-prefix", epochs=1)
     monkeypatch.setattr("dpo_hub.training.trainer.free_bytes", lambda _device: 1_000_000)
     with caplog.at_level("INFO", "dpo_hub"):
-        _, short = curves(few_pairs, "shared-prefix", epochs=1)
+        run = make_run(few_pairs, epochs=1)
+        policy: Any = train(run).model
+    assert policy.get_base_model().is_activation_checkpointing
     assert any("they will be computed twice" in record.getMessage() for record in caplog.records)
-    assert [step["loss"] for step in short] == pytest.approx([step["loss"] for step in plenty], abs=1e-5)
+    assert [step["loss"] for step in run.metrics] == pytest.approx([step["loss"] for step in plenty], abs=1e-5)

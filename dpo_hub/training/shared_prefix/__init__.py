@@ -72,7 +72,7 @@ def _score(
 ) -> PerToken:
     config = base.config
     with_router = bool(kwargs.get("output_router_logits"))
-    plan = plan_batch(input_ids, attention_mask, labels, keep_last=with_router or _length_sets_angles(config))
+    plan = plan_batch(input_ids, attention_mask, labels, keep_last=with_router or length_sets_angles(config))
     outputs = base.base_model(
         input_ids=input_ids.flatten()[plan.source].unsqueeze(0),
         position_ids=plan.positions.unsqueeze(0),
@@ -80,21 +80,20 @@ def _score(
         **kwargs,
     )
     scores = Head.of(base).score(outputs.last_hidden_state[0, plan.scored], plan.targets)
-    wanted = (labels[:, 1:] != IGNORED).to(scores[0].device)
-    spread = plan.spread.to(wanted.device)
+    wanted = labels[:, 1:] != IGNORED
     log_probs, entropy, log_sum_sq_probs, mean_logits, is_top1 = (
         # masked_scatter keeps a batch with nothing to predict connected to the model
-        values.new_zeros(wanted.shape).masked_scatter(wanted, values[spread])
+        values.new_zeros(wanted.shape).masked_scatter(wanted, values[plan.spread])
         for values in scores
     )
     aux_loss: Any = None
     if with_router:  # each row counts all its tokens, as if it shared none
-        router = tuple(logits[plan.places.to(logits.device)] for logits in outputs.router_logits)
+        router = tuple(logits[plan.places] for logits in outputs.router_logits)
         aux_loss = load_balancing_loss_func(router, config.num_experts, config.num_experts_per_tok)
     return PerToken(log_probs, entropy, log_sum_sq_probs, mean_logits, is_top1 > 0, aux_loss)
 
 
-def _length_sets_angles(config: PreTrainedConfig) -> bool:
+def length_sets_angles(config: PreTrainedConfig) -> bool:
     """Whether the longest row decides on the rotary angles of all, which then must not go without its last token."""
     rope: Any = getattr(config, "rope_parameters", None) or {}
     kinds = [rope, *(part for part in rope.values() if isinstance(part, dict))]

@@ -12,7 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from .plan import Plan
 
 
-class NotServedError(Exception):
+class NotServedError(RuntimeError):
     """The model's attention asks for something that is not known here; the message says what."""
 
 
@@ -44,7 +44,7 @@ def shared_prefix_attention(  # noqa: PLR0913  # what transformers passes
     if sliding_window is None and _should_slide(module):
         raise NotServedError("its attention has a window that it does not pass on")
     key, value = key.index_select(2, plan.keys), value.index_select(2, plan.keys)
-    if query.is_cuda and query.dtype != torch.float32 and not softcap and not dropout:
+    if not softcap and not dropout and _flash_takes(query, value):
         return _all_at_once(query, key, value, plan, scaling, sliding_window), None
     groups = query.size(1) // key.size(1)
     if groups > 1:
@@ -70,6 +70,18 @@ def _should_slide(module: Any) -> bool:
     layers = getattr(config, "layer_types", None)
     slides = not layers or layers[module.layer_idx] == "sliding_attention"
     return slides and getattr(config, "sliding_window", None) is not None
+
+
+def _flash_takes(query: Tensor, value: Tensor) -> bool:
+    """Whether flash attention takes heads of this kind on this device."""
+    width = query.size(3)
+    return (
+        query.is_cuda
+        and query.dtype == value.dtype in (torch.bfloat16, torch.float16)
+        and width == value.size(3) <= 256
+        and width % 8 == 0
+        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+    )
 
 
 def _all_at_once(  # noqa: PLR0913, PLR0917

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-LOGITS_AT_ONCE = {"cpu": 2**22, "cuda": 2**27}
+LOGITS_AT_ONCE = {"cpu": 2**22, "cuda": 2**26}
 """So many logits are in memory at a time: few enough for a CPU's cache, enough to keep a GPU busy."""
 
 
@@ -39,11 +39,10 @@ class Head:
 
     def score(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
         """Return the fields of `TokenScores`, [N] each, for hidden [N, H] and targets [N]."""
-        hidden, targets = hidden.to(self.weight.device), targets.to(self.weight.device)
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
-        scores: tuple[Tensor, ...] = TokenScores.apply(hidden.to(dtype), self, targets)  # type: ignore[no-untyped-call]
-        return scores
+        with torch.autocast(kind, enabled=False):  # it would round the statistics, too
+            return TokenScores.apply(hidden.to(dtype), self, targets)  # type: ignore[no-untyped-call, no-any-return]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return [n, V] in float32 for hidden [n, H]."""

@@ -12,7 +12,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from . import base_of, shared_prefix
-from .attention import NotServedError
 from .plan import IGNORED
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -36,6 +35,7 @@ def why_not(model: PeftModel | PreTrainedModel) -> str | None:
         "its tokens see what comes after them": not getattr(config, "is_causal", True)
         or bool(getattr(config, "use_bidirectional_attention", False)),
         "it takes no positions": "position_ids" not in inspect.signature(base.base_model.forward).parameters,
+        "it has no head": head is None,
         "its head is quantised, or spread over processes": not isinstance(weight, Tensor)
         or not weight.is_floating_point()
         or hasattr(weight, "ds_id"),
@@ -46,26 +46,30 @@ def why_not(model: PeftModel | PreTrainedModel) -> str | None:
 
 @torch.no_grad()
 def disagreement(model: PeftModel | PreTrainedModel, inputs: Mapping[str, Tensor]) -> str | None:
-    """Put one batch through *model* both ways and say by how much they differ, or None where rounding explains it.
+    """Put one batch through *model* both ways; say what goes wrong, or None where rounding explains the difference.
 
     Args:
         model: as TRL prepared it, outside of `shared_prefix`.
-        inputs: `input_ids`, `attention_mask` and `labels`, [2B, L] each.
+        inputs: `input_ids`, `attention_mask` and `labels`, [2B, L] each, and what else TRL asks with.
     """
-    wanted = inputs["labels"][:, 1:] != IGNORED
+    asked: dict[str, Any] = {**inputs, "use_cache": False, "fused_lm_head": True}
     was_training = model.training
     model.eval()
     try:
-        asked: dict[str, Any] = {**inputs, "use_cache": False, "fused_lm_head": True}
-        usual = model(**asked).log_probs
+        usual = model(**asked)
         with shared_prefix(model):
-            ours = model(**asked).log_probs
-    except NotServedError as error:
-        return str(error)
+            ours = model(**asked)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
+        return str(error).strip().partition("\n")[0] or type(error).__name__
     finally:
         model.train(was_training)
-    difference = (usual - ours)[wanted].float().abs().mean().item()
-    allowed = TOLERANCE[base_of(model).dtype]
+    wanted = inputs["labels"][:, 1:] != IGNORED
+    difference = (usual.log_probs - ours.log_probs).abs().sum().item() / max(1, int(wanted.sum()))
+    if usual.aux_loss is not None:
+        difference = max(difference, abs(float(usual.aux_loss - ours.aux_loss)))
+    allowed = TOLERANCE.get(base_of(model).dtype, TOLERANCE[torch.float32])
     if difference <= allowed:
         return None
-    return f"on the first batch both ways differ by {difference:.2g} nats a token, where {allowed:g} is allowed"
+    return f"both ways differ by {difference:.2g} nats a token, where {allowed:g} is allowed"

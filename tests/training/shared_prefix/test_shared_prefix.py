@@ -50,7 +50,7 @@ def ask(model: Any, batch: dict[str, Tensor], *, router: bool = False) -> Answer
     out = model(**batch, **extra, use_cache=False, fused_lm_head=True)
     sequences = out.log_probs.float().sum(1)
     chosen, rejected = sequences.chunk(2)
-    loss = -logsigmoid(0.02 * torch.arange(1, len(chosen) + 1) * (chosen - 1.3 * rejected)).mean()
+    loss = -logsigmoid(0.02 * torch.arange(1, len(chosen) + 1, device=chosen.device) * (chosen - 1.3 * rejected)).mean()
     if router:
         loss = loss + out.aux_loss
     model.zero_grad()

@@ -11,6 +11,7 @@ import json
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,8 @@ def _keep(figures: Figures, file: Path) -> None:
         np.save(aside, figures, allow_pickle=False)
         aside.replace(file)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink()
         log.warning("%s cannot be written (%s); another run will measure the base model again", file, error.strerror)
 
 

@@ -246,7 +246,14 @@ def test_the_reference_is_measured_once(few_pairs: Path, caplog: pytest.LogCaptu
 def test_the_reference_has_no_dropout(few_pairs: Path, tmp_path: Path, home: Path) -> None:
     """A model that drops out by a function of its own, which no one switches off, is measured the same twice."""
     config = AutoConfig.for_model(
-        "opt", vocab_size=1024, hidden_size=32, word_embed_proj_dim=32, ffn_dim=32, num_hidden_layers=2, dropout=0.5
+        "opt",
+        vocab_size=1024,
+        hidden_size=32,
+        word_embed_proj_dim=32,
+        ffn_dim=32,
+        num_attention_heads=2,
+        num_hidden_layers=2,
+        dropout=0.5,
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
     AutoTokenizer.from_pretrained(MODEL).save_pretrained(tmp_path / "base")

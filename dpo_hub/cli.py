@@ -215,7 +215,7 @@ def _progress(label: str) -> Iterator[OnStep]:
     )
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(label, total=None, told="loading")
+        task = bar.add_task(label, total=None, told="preparing")
 
         def on_step(metrics: Any, steps: int) -> None:
             told = f"loss {metrics.loss:.3f}  margin {metrics.margin:.2f}  accuracy {metrics.reward_accuracy:.0%}"

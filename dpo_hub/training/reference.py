@@ -1,7 +1,7 @@
 """What the reference says of each pair, measured once and kept on disk for runs to come.
 
-The reference never changes, so its log-probabilities belong to the base model and the pairs alone: a second epoch, the
-evaluation, another recipe or a sweep need not measure them again. Knows nothing of TRL.
+The reference never changes, so its log-probabilities belong to the base model and the pairs: a second epoch, the
+evaluation, or a run with another loss, β, rank or seed need not measure them again. Knows nothing of TRL.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +29,8 @@ Tokens = Mapping[str, Sequence[int]]
 Figures = np.ndarray[Any, np.dtype[np.float32]]
 Measure = Callable[[list[Tokens]], torch.Tensor]
 """Takes a batch of pairs; returns log π_ref of chosen and of rejected, [pairs, 2]."""
+SILENCE = 10.0
+"""Seconds after which the log says how far it is."""
 PARTS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
@@ -69,8 +72,12 @@ def reference_log_probs(
     known = _kept(file, len(ordered))
     if known is None:
         log.info("measuring what the base model says of %d pairs", len(ordered))
-        batches = [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
-        measured = [measure([pairs[first[name]] for name in batch]) for batch in batches]
+        measured, said = [], time.monotonic()
+        for start in range(0, len(ordered), batch_size):
+            if time.monotonic() - said > SILENCE:
+                log.info("%d of %d pairs measured", start, len(ordered))
+                said = time.monotonic()
+            measured.append(measure([pairs[first[name]] for name in ordered[start : start + batch_size]]))
         known = torch.cat(measured).float().cpu().numpy()
         _keep(known, file)
     else:

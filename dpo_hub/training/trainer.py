@@ -98,19 +98,27 @@ def _engine(trainer: DPOTrainer, recipe: Recipe) -> tuple[Recipe, str]:
     policy = cast(PeftModel, trainer.model)
     reason = why_not(policy)
     if reason is None:
+        longest, first, shortest = _telling_pairs(trainer)
         with trainer.accelerator.autocast():
-            reason = disagreement(policy, _telling_batch(trainer))
+            reason = disagreement(policy, _asked(trainer, [longest, first])) or disagreement(
+                policy, _asked(trainer, [shortest]), gradient=True
+            )
     if reason is None:
         return recipe, SHARED_PREFIX
     log.warning("the shared prefix cannot serve this model (%s); plain TRL trains it, which is slower", reason)
     return replace(recipe, engine=TRL), f"trl: {reason}"
 
 
-def _telling_batch(trainer: DPOTrainer) -> dict[str, Any]:
-    """What TRL would ask the model of two pairs: the longest, where windows show, and the first."""
+def _telling_pairs(trainer: DPOTrainer) -> tuple[Any, Any, Any]:
+    """The longest pair, where windows show, the first, and the shortest, whose gradient costs the least."""
     train, _ = _splits(trainer)
-    longest = max(range(len(train)), key=lambda row: sum(map(len, _rows(train[row]))))
-    batch = _collated(trainer, [train[longest], train[0]])
+    sizes = [sum(map(len, _rows(pair))) for pair in train]
+    return train[sizes.index(max(sizes))], train[0], train[sizes.index(min(sizes))]
+
+
+def _asked(trainer: DPOTrainer, pairs: list[Any]) -> dict[str, Any]:
+    """What TRL would ask the model of these pairs."""
+    batch = _collated(trainer, pairs)
     labels = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, IGNORED)
     return batch | {"labels": labels} | ({"output_router_logits": True} if trainer.aux_loss_enabled else {})
 

@@ -17,6 +17,8 @@ from .plan import IGNORED
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """The mean difference between both ways, in nats a token, that rounding explains. Two right ways differ by about 1e-6
 in float32 and by some hundredths in bfloat16; a wrong mask or position makes more of it."""
+GRADIENT_TOLERANCE = {torch.float32: 1e-2, torch.float16: 0.1, torch.bfloat16: 0.3}
+"""The difference of gradients, relative to their norm. A missing part is of the order of one."""
 
 
 def why_not(model: PeftModel | PreTrainedModel) -> str | None:
@@ -44,32 +46,54 @@ def why_not(model: PeftModel | PreTrainedModel) -> str | None:
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-@torch.no_grad()
-def disagreement(model: PeftModel | PreTrainedModel, inputs: Mapping[str, Tensor]) -> str | None:
+def disagreement(
+    model: PeftModel | PreTrainedModel, inputs: Mapping[str, Any], *, gradient: bool = False
+) -> str | None:
     """Put one batch through *model* both ways; say what goes wrong, or None where rounding explains the difference.
 
     Args:
-        model: as TRL prepared it, outside of `shared_prefix`.
+        model: as TRL prepared it, outside of `shared_prefix`; it has no gradients afterwards.
         inputs: `input_ids`, `attention_mask` and `labels`, [2B, L] each, and what else TRL asks with.
+        gradient: compare the gradients of the summed log-probabilities instead, which takes more memory.
     """
-    asked: dict[str, Any] = {**inputs, "use_cache": False, "fused_lm_head": True}
+    ask = _gradient if gradient else _log_probs
     was_training = model.training
     model.eval()
     try:
-        usual = model(**asked)
+        usual = ask(model, inputs)
         with shared_prefix(model):
-            ours = model(**asked)
+            ours = ask(model, inputs)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
         return str(error).strip().partition("\n")[0] or type(error).__name__
     finally:
+        model.zero_grad()
         model.train(was_training)
-    wanted = inputs["labels"][:, 1:] != IGNORED
-    difference = (usual.log_probs - ours.log_probs).abs().sum().item() / max(1, int(wanted.sum()))
-    if usual.aux_loss is not None:
-        difference = max(difference, abs(float(usual.aux_loss - ours.aux_loss)))
-    allowed = TOLERANCE.get(base_of(model).dtype, TOLERANCE[torch.float32])
-    if difference <= allowed:
+    name, unit, tolerance = (
+        ("gradients", "of their size", GRADIENT_TOLERANCE)
+        if gradient
+        else ("log-probabilities", "nats a token", TOLERANCE)
+    )
+    difference = (usual - ours).norm() / usual.norm() if gradient else (usual - ours).abs().mean()
+    allowed = tolerance.get(base_of(model).dtype, tolerance[torch.float32])
+    if not len(usual) or difference <= allowed:
         return None
-    return f"both ways differ by {difference:.2g} nats a token, where {allowed:g} is allowed"
+    return f"the {name} of both ways differ by {difference:.2g} {unit}, where {allowed:g} is allowed"
+
+
+@torch.no_grad()
+def _log_probs(model: PeftModel | PreTrainedModel, inputs: Mapping[str, Any]) -> Tensor:
+    """Each scored token's log-probability, and the routers' loss where there are any."""
+    out = model(**inputs, use_cache=False, fused_lm_head=True)
+    scored = out.log_probs[inputs["labels"][:, 1:] != IGNORED].float()
+    return scored if out.aux_loss is None else torch.cat([scored, out.aux_loss.float().reshape(1)])
+
+
+def _gradient(model: PeftModel | PreTrainedModel, inputs: Mapping[str, Any]) -> Tensor:
+    """What flows into the trained weights."""
+    model.zero_grad()
+    model(**inputs, use_cache=False, fused_lm_head=True).log_probs.sum().backward()
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    flowing = (torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in trained)
+    return torch.cat([gradient.flatten().float() for gradient in flowing])

@@ -47,6 +47,7 @@ def test_the_served_architectures_are_not_refused(name: str) -> None:
     model = with_adapter(fused(tiny_model(architecture, **config)))
     assert why_not(model) is None
     assert disagreement(model, BATCH) is None
+    assert disagreement(model, BATCH, gradient=True) is None
 
 
 def test_a_learned_prompt_is_told() -> None:
@@ -81,7 +82,17 @@ def test_a_difference_is_found() -> None:
     embeddings: Any = model.get_input_embeddings()
     embeddings.register_forward_hook(lambda _module, _args, embedded: embedded + by_place[: embedded.size(1)])
     assert why_not(model) is None
-    assert "both ways differ by" in (disagreement(model, BATCH) or "")
+    assert "the log-probabilities of both ways differ by" in (disagreement(model, BATCH) or "")
+
+
+def test_a_gradient_that_is_lost_is_found() -> None:
+    """The same log-probabilities, but nothing flows back through half of the layers of a packed row."""
+    model = with_adapter(fused(tiny_model("llama")))
+    layers: Any = model.get_base_model().model.layers
+    layers[1].register_forward_hook(lambda _module, _args, out: out.detach() if len(out) == 1 else out)
+    assert disagreement(model, BATCH) is None
+    assert "the gradients of both ways differ by" in (disagreement(model, BATCH, gradient=True) or "")
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -89,6 +100,7 @@ def test_rounding_is_no_difference(dtype: torch.dtype) -> None:
     """In half precision two right ways are well within the tolerance, and a wrong window is not."""
     model = with_adapter(fused(tiny_model("mistral", sliding_window=6))).to(dtype)
     assert disagreement(model, BATCH) is None
+    assert disagreement(model, BATCH, gradient=True) is None
     with torch.no_grad():
         right = model(**BATCH, use_cache=False, fused_lm_head=True).log_probs
         model.config.sliding_window = 100

@@ -31,7 +31,7 @@ Measure = Callable[[list[Tokens]], torch.Tensor]
 """Takes a batch of pairs; returns log π_ref of chosen and of rejected, [pairs, 2]."""
 SILENCE = 10.0
 """Seconds after which the log says how far it is."""
-PARTS = ("prompt_ids", "chosen_ids", "rejected_ids")
+TOKEN_PARTS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
 def fingerprint(model: PreTrainedModel) -> str:
@@ -88,7 +88,7 @@ def reference_log_probs(
 
 def _name(pair: Tokens) -> tuple[bytes, bytes]:
     """A pair's prompt, and a digest of the whole; sorted, pairs with the same prompt are neighbours."""
-    prompt, chosen, rejected = (np.asarray(pair[part], dtype=">u4").tobytes() for part in PARTS)
+    prompt, chosen, rejected = (np.asarray(pair[part], dtype=">u4").tobytes() for part in TOKEN_PARTS)
     return prompt, hashlib.sha256(b"%d %d " % (len(prompt), len(chosen)) + prompt + chosen + rejected).digest()
 
 

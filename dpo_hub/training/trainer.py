@@ -15,13 +15,13 @@ from typing import Any, cast
 
 from ..errors import ModelError, needing_extra, telling_disk_full
 from ..preferences import PreferencePair
-from ..preferences.pairfile import PARTS as PAIR_PARTS
+from ..preferences.pairfile import PARTS
 from ..recipe import SHARED_PREFIX, TRL, Recipe
 from ..run import Run, home
 from .memory import ROOM, activation_bytes, free_bytes, keep_freed_memory
 from .metrics import StepMetrics, evaluation, step_metrics
 from .policy import device, dtype, load_base, telling_model_limits
-from .reference import PARTS, Figures, Tokens, fingerprint, reference_log_probs
+from .reference import TOKEN_PARTS, Figures, Tokens, fingerprint, reference_log_probs
 from .shared_prefix import length_sets_angles, shared_prefix
 from .shared_prefix.limits import disagreement, why_not
 from .shared_prefix.plan import IGNORED, packed_length
@@ -132,7 +132,7 @@ def _rows(pair: Tokens) -> list[list[int]]:
 
 
 def _spare_memory(trainer: DPOTrainer, recipe: Recipe) -> None:
-    """Have activations computed again in the backward pass, a third slower, where memory would not hold them."""
+    """Have activations computed again in the backward pass where memory would not hold them."""
     train, _ = _splits(trainer)
     pairs = ([row[: recipe.max_length] for row in _rows(pair)] for pair in train)
     if recipe.engine == SHARED_PREFIX:
@@ -157,7 +157,7 @@ def _measure_reference(trainer: DPOTrainer, recipe: Recipe) -> None:
         return torch.stack(trainer.compute_ref_log_probs(policy, batch), 1)  # type: ignore[no-untyped-call]
 
     measured = reference_log_probs(
-        concatenate_datasets([train, held_out]).select_columns(list(PARTS)),
+        concatenate_datasets([train, held_out]).select_columns(list(TOKEN_PARTS)),
         measure,
         key=[
             fingerprint(cast(PreTrainedModel, policy.get_base_model())),
@@ -251,14 +251,14 @@ def _lora(recipe: Recipe) -> LoraConfig:
 def _dataset(pairs: list[PreferencePair]) -> Dataset:
     """The pairs as TRL takes them. Tools and their calls go as JSON: Arrow would give each the arguments of all."""
     rows = [pair.messages for pair in pairs]
-    if all(row.keys() == set(PAIR_PARTS) and all(m.keys() == {"role", "content"} for m in _turns(row)) for row in rows):
+    if all(row.keys() == set(PARTS) and all(m.keys() == {"role", "content"} for m in _turns(row)) for row in rows):
         return Dataset.from_list(rows)
-    features = Features(dict.fromkeys(PAIR_PARTS, List(Json())) | {"tools": Json(), "chat_template_kwargs": Json()})
+    features = Features(dict.fromkeys(PARTS, List(Json())) | {"tools": Json(), "chat_template_kwargs": Json()})
     return Dataset.from_list([{"tools": None, "chat_template_kwargs": {}} | row for row in rows], features=features)
 
 
 def _turns(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    return chain.from_iterable(row[part] for part in PAIR_PARTS)
+    return chain.from_iterable(row[part] for part in PARTS)
 
 
 def _save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, folder: Path) -> None:

@@ -210,15 +210,21 @@ def test_the_engine_is_told(few_pairs: Path) -> None:
         assert (run.recipe.engine, run.report["engine"]) == (engine, told)
 
 
+def save_base(folder: Path, architecture: str, **config: Any) -> str:
+    """Save a small random model with the demo's tokenizer; return what a recipe calls it."""
+    made = AutoConfig.for_model(architecture, vocab_size=1024, hidden_size=32, **config)
+    AutoModelForCausalLM.from_config(made).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(MODEL).save_pretrained(folder)
+    return str(folder)
+
+
 def test_a_model_that_cannot_be_served_trains_with_trl(
     few_pairs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One line in the log says so and why, and the recipe that is kept says what was done."""
-    config = AutoConfig.for_model("bloom", vocab_size=1024, hidden_size=32, n_layer=2, n_head=2, pad_token_id=0)
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
-    AutoTokenizer.from_pretrained(MODEL).save_pretrained(tmp_path / "base")
+    base = save_base(tmp_path / "base", "bloom", n_layer=2, n_head=2, pad_token_id=0)
     with caplog.at_level("WARNING", "dpo_hub"):
-        run, metrics = curves(few_pairs, "shared-prefix", model=str(tmp_path / "base"), learning_rate=1e-3)
+        run, metrics = curves(few_pairs, "shared-prefix", model=base, learning_rate=1e-3)
     assert [record.getMessage() for record in caplog.records if record.name.startswith("dpo_hub")] == [
         "the shared prefix cannot serve this model (its attention cannot be exchanged); plain TRL trains it, "
         "which is slower"
@@ -245,21 +251,11 @@ def test_the_reference_is_measured_once(few_pairs: Path, caplog: pytest.LogCaptu
 
 def test_the_reference_has_no_dropout(few_pairs: Path, tmp_path: Path, home: Path) -> None:
     """A model that drops out by a function of its own, which no one switches off, is measured the same twice."""
-    config = AutoConfig.for_model(
-        "opt",
-        vocab_size=1024,
-        hidden_size=32,
-        word_embed_proj_dim=32,
-        ffn_dim=32,
-        num_attention_heads=2,
-        num_hidden_layers=2,
-        dropout=0.5,
-    )
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
-    AutoTokenizer.from_pretrained(MODEL).save_pretrained(tmp_path / "base")
+    small = {"word_embed_proj_dim": 32, "ffn_dim": 32, "num_attention_heads": 2, "num_hidden_layers": 2}
+    base = save_base(tmp_path / "base", "opt", dropout=0.5, **small)
     found = []
     for seed in (0, 1):
-        curves(few_pairs, "shared-prefix", model=str(tmp_path / "base"), seed=seed)
+        curves(few_pairs, "shared-prefix", model=base, seed=seed)
         (file,) = (home / "cache" / "reference").iterdir()
         found.append((file.name, file.read_bytes()))
         file.unlink()

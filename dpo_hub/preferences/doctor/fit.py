@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from itertools import takewhile
 from typing import Any
 
 from jinja2 import TemplateError
@@ -49,7 +48,7 @@ def _fates(tokenizer: Any, pair: PreferencePair, max_length: int) -> Iterator[st
         return  # a token is a byte at least, and no prompt is longer than what begins with it
     asked = apply(prompt, tokenize=True, return_dict=True, add_generation_prompt=True)["input_ids"]
     both = [apply(turns, tokenize=True, return_dict=True)["input_ids"] for turns in whole]
-    if min(_shared(asked, ids) for ids in both) >= max_length:
+    if min(common_prefix(asked, ids) for ids in both) >= max_length:
         yield "dropped"
         return
     if max(map(len, both)) > max_length:
@@ -58,9 +57,9 @@ def _fates(tokenizer: Any, pair: PreferencePair, max_length: int) -> Iterator[st
         yield "alike"
 
 
-def _shared(one: list[int], other: list[int]) -> int:
+def common_prefix(one: list[int], other: list[int]) -> int:
     """How many tokens both begin with."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _refusals(refused: Mapping[str, Tally], total: int) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ class Head:
     """A model's last step: logits = cap · tanh(scale · (W h + b) / cap), or without the cap."""
 
     weight: Tensor
-    """[V, H], frozen."""
+    """[V, H], frozen, of the dtype of the hidden states where it is put to work."""
     bias: Tensor | None
     """[V]."""
     scale: float = 1.0
@@ -42,28 +42,28 @@ class Head:
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
         with torch.autocast(kind, enabled=False):  # it would round the statistics, too
-            return TokenScores.apply(hidden.to(dtype), self, targets)  # type: ignore[no-untyped-call, no-any-return]
+            head = replace(self, weight=self.weight.to(dtype))
+            return TokenScores.apply(hidden.to(dtype), head, targets)  # type: ignore[no-untyped-call, no-any-return]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return [n, V] in float32 for hidden [n, H]."""
-        weight = self.weight.to(hidden.dtype).t()
         if hidden.is_cuda and hidden.dtype != torch.float32:
-            logits = torch.mm(hidden, weight, out_dtype=torch.float32)
+            logits = torch.mm(hidden, self.weight.t(), out_dtype=torch.float32)
         else:
-            logits = torch.mm(hidden, weight).float()
+            logits = torch.mm(hidden, self.weight.t()).float()
         if self.bias is not None:
             logits += self.bias
         if self.scale != 1:
             logits *= self.scale
         return self.softcap * torch.tanh(logits / self.softcap) if self.softcap else logits
 
-    def pull_back(self, gradient: Tensor, logits: Tensor, dtype: torch.dtype) -> Tensor:
+    def pull_back(self, gradient: Tensor, logits: Tensor) -> Tensor:
         """Turn a gradient with respect to the logits, [n, V], into one with respect to hidden, [n, H]."""
         if self.softcap:
             gradient *= 1 - (logits / self.softcap) ** 2
         if self.scale != 1:
             gradient *= self.scale
-        return gradient.to(dtype) @ self.weight.to(dtype)
+        return gradient.to(self.weight.dtype) @ self.weight
 
 
 class TokenScores(torch.autograd.Function):
@@ -87,7 +87,7 @@ class TokenScores(torch.autograd.Function):
             probs, fields[:, part] = _statistics(logits, target)
             if gradient is not None:
                 wanted_less_probs = probs.neg_().scatter_add_(1, target, torch.ones_like(probs[:, :1]))
-                gradient[part] = head.pull_back(wanted_less_probs, logits, hidden.dtype)
+                gradient[part] = head.pull_back(wanted_less_probs, logits)
         ctx.save_for_backward(gradient)
         log_probs, *others = fields.unbind()
         ctx.mark_non_differentiable(*others)

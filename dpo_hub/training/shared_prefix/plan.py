@@ -9,6 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ...preferences.doctor.fit import common_prefix
+
 IGNORED = -100
 """The label of what is not to be predicted."""
 
@@ -66,7 +68,7 @@ def plan_batch(input_ids: Tensor, attention_mask: Tensor, labels: Tensor, *, kee
     source, positions, keys, lengths = [], [], [], []
     end, before = 0, 0
     for row in sorted(range(rows), key=texts.__getitem__):
-        shared = _common(texts[before], texts[row]) if end else 0
+        shared = common_prefix(texts[before], texts[row]) if end else 0
         own = torch.arange(shared, used[row])
         place[row, :shared] = place[before, :shared]
         place[row, shared : used[row]] = own + (end - shared)
@@ -96,9 +98,4 @@ def plan_batch(input_ids: Tensor, attention_mask: Tensor, labels: Tensor, *, kee
 def packed_length(rows: list[list[int]]) -> int:
     """How many tokens go through the model for these rows, the last ones included."""
     ordered = sorted(rows)
-    return sum(map(len, rows)) - sum(_common(*both) for both in pairwise(ordered))
-
-
-def _common(one: list[int], other: list[int]) -> int:
-    """How many tokens both begin with."""
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return sum(map(len, rows)) - sum(common_prefix(*both) for both in pairwise(ordered))

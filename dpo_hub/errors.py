@@ -5,6 +5,7 @@
     ├── RecipeError (ValueError)          a setting
     ├── ModelError (ValueError)           a base model that cannot be loaded or trained
     ├── RunError (RuntimeError)           a run that is not there, or not in the state asked for
+    │   └── BusyError                     another process has it in hand
     ├── DiskFullError (OSError)           no room to write
     ├── MissingExtraError (ImportError)   a part of the package that was not installed
     └── PublishError (RuntimeError)       the Hub said no
@@ -38,6 +39,10 @@ class ModelError(DPOHubError, ValueError):
 
 class RunError(DPOHubError, RuntimeError):
     """A run is not there, or not in the state that was asked for."""
+
+
+class BusyError(RunError):
+    """A run is in another process's hands."""
 
 
 class DiskFullError(DPOHubError, OSError):

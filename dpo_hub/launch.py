@@ -1,4 +1,4 @@
-"""Start and stop the process that works on a run. It outlives whoever started it: all it shares is the run's folder.
+"""Start, stop, resume and remove runs. Their processes outlive whoever started them: all they share is the run's folder.
 
 Loads no torch: only the worker process does.
 """
@@ -8,61 +8,101 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
 
 import psutil
+from filelock import Timeout
 
 from .errors import RunError
-from .run import Run, State
+from .run import Run
+from .state import State, Worker
 
-STOP_TIMEOUT = 30.0
-"""Seconds that a worker gets to say that it was stopped, before it is ended by force."""
+STOP_TIMEOUT = 4.0
+"""Seconds that a worker gets to leave a checkpoint, before it is ended by force."""
+LOCK_TIMEOUT = 2.0
+"""Seconds that a process which has just ended the run may take to be gone."""
+POLL = 0.05
+"""Seconds between two looks at whether it is gone."""
 
 
-def start(run: Run) -> None:
-    """Start a detached worker on a queued *run*; what it prints goes to the run's log.
+def start(run: Run, *, keep_going: int = 0) -> None:
+    """Start a detached process that sees to *run*: it waits for the device, works, and says how it ended.
 
-    The run is `running` when this returns. A worker that dies before it says anything itself, at an import for example,
-    therefore reads as failed and not as queued for ever.
+    The run is `queued`, by that process, when this returns. It takes up a run that has stopped or failed where its last
+    good checkpoint left it, and a new one from the beginning.
+
+    Args:
+        run: one that nobody works on.
+        keep_going: how often to take it up again by itself when its worker dies.
 
     Raises:
-        RunError: the run is not queued.
+        RunError: it has finished, or is waiting or at work already.
     """
-    if run.state.status != "queued":
-        raise RunError(f"The run {run.id} is {run.state.status}; only a queued run can be started. Make a new one.")
-    with run.log.open("ab") as log:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "dpo_hub.training.worker", str(run.path)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    created = psutil.Process(worker.pid).create_time()
-    if run.state.status == "queued":
-        run.set_state(State("running", pid=worker.pid, pid_created=created))
+    try:
+        with run.lock.acquire(timeout=LOCK_TIMEOUT):
+            _require_idle(run)
+            with run.log.open("ab") as log:
+                keeper = subprocess.Popen(
+                    [sys.executable, "-m", "dpo_hub.keeper", str(run.path), str(keep_going)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            run.set_state(State("queued", worker=Worker.of(keeper.pid)))
+    except Timeout:
+        raise RunError(f"The run {run.id} is at work already. See how it goes: dpo-hub status {run.id}") from None
     # Somebody has to collect its exit status as long as this process lives, or it stays behind as a zombie.
-    threading.Thread(target=worker.wait, name=f"reaper of {run.id}", daemon=True).start()
+    threading.Thread(target=keeper.wait, name=f"reaper of {run.id}", daemon=True).start()
+
+
+def _require_idle(run: Run) -> None:
+    state = run.state
+    if state.status == "finished":
+        raise RunError(f"The run {run.id} has finished; there is nothing left to do. Make a new one: dpo-hub train.")
+    if state.worker:
+        raise RunError(f"The run {run.id} is {state.status} already. See how it goes: dpo-hub status {run.id}")
 
 
 def stop(run: Run) -> None:
-    """Ask the worker of *run* to stop and wait until it is gone; a run that has ended already is left as it is."""
+    """Ask the worker of *run* to leave a checkpoint and go, and wait until it is gone, by force where it takes too long.
+
+    A run that has ended already is left as it is.
+
+    Raises:
+        RunError: its worker is on another machine.
+    """
     state = run.state
-    if state.status != "running":
+    if state.ended:
         return
-    try:
-        worker = psutil.Process(state.pid)
-        worker.terminate()
-        _wait(worker)
-    except psutil.NoSuchProcess:
-        pass
-    # A state that the worker wrote at its end names no process. One that does was left by a worker that had no time to.
-    if run.state.pid:
-        run.set_state(State("stopped", "Stopped before the end."))
+    if state.worker and state.worker.host != Worker.of().host:
+        raise RunError(f"The run {run.id} is at work on {state.worker.host}. Stop it there.")
+    if state.worker and not _ends(state.worker, psutil.Process.terminate, STOP_TIMEOUT):
+        run.set_state(State("stopped", "Stopped by force: its worker did not answer in time."))
+        _ends(state.worker, psutil.Process.kill, STOP_TIMEOUT)
+    if not run.written_state.ended:
+        run.set_state(State("stopped", "Stopped before its first step."))
 
 
-def _wait(worker: psutil.Process) -> None:
-    try:
-        worker.wait(STOP_TIMEOUT)
-    except psutil.TimeoutExpired:
-        worker.kill()
-        worker.wait()
+def _ends(worker: Worker, how: Callable[[psutil.Process], None], patience: float) -> bool:
+    """Tell the process to end, and wait: whether it is gone."""
+    with suppress(psutil.NoSuchProcess):
+        how(psutil.Process(worker.pid))
+    until = time.monotonic() + patience
+    while worker.alive() and time.monotonic() < until:
+        time.sleep(POLL)
+    return not worker.alive()
+
+
+def remove(run: Run) -> None:
+    """Delete the folder of *run* and all that is in it.
+
+    Raises:
+        RunError: it is waiting or at work.
+    """
+    state = run.state
+    if state.worker:
+        raise RunError(f"The run {run.id} is {state.status}. Stop it first: dpo-hub stop {run.id}")
+    run.remove()

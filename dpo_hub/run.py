@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -17,40 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-import psutil
+from filelock import FileLock
 
 from .errors import RunError, telling_disk_full
 from .preferences import PreferencePair, Preferences, split_pairs
 from .preferences.pairfile import Draft, PairFile, write_pairs
 from .preferences.pairs import digest
 from .recipe import DEMO_MODEL, Recipe
+from .state import State, Worker
 
-ENDED = ("finished", "failed", "stopped")
+LONGEST_LINE = 4096
+"""Bytes that no line of metrics exceeds."""
 
 
 def home() -> Path:
     """The folder of all runs: `DPO_HUB_HOME`, by default the user's data folder. Runs are people's work, not cache."""
     return Path(os.environ.get("DPO_HUB_HOME") or platformdirs.user_data_dir("dpo_hub", appauthor=False))
-
-
-@dataclass(frozen=True)
-class State:
-    """Where a run stands: `queued`, `running`, `finished`, `failed` or `stopped`, with the reason.
-
-    `steps` is how many there will be in all, 0 until that is known. `pid` and `pid_created` name the worker process for
-    good: a later process may get the same number, but not the same start time.
-    """
-
-    status: str
-    reason: str = ""
-    steps: int = 0
-    pid: int = 0
-    pid_created: float = 0.0
-    updated: float = 0.0
-
-    @property
-    def ended(self) -> bool:
-        return self.status in ENDED
 
 
 @dataclass(frozen=True)
@@ -150,23 +133,58 @@ class Run:
         return self._json_lines("samples.jsonl")
 
     @property
+    def written_state(self) -> State:
+        """The state as it stands on disk, whoever wrote it and whether or not they still live."""
+        return State.of(self._json("state.json"))
+
+    @property
     def state(self) -> State:
-        """The state on disk, except that a run whose worker is gone has failed, whatever the file still says."""
-        state = State(**self._json("state.json"))
-        if state.status == "running" and not _alive(state):
-            last = self.log_tail(1) or "its log is empty"
-            return replace(
-                state, status="failed", reason=f"The worker process ended early; the last line of its log: {last}"
-            )
-        return state
+        """The state, except that a run whose worker is gone has failed, whatever the file still says."""
+        state = self.written_state
+        if state.worker is None or state.worker.alive(self.silence):
+            return state
+        again = self.written_state  # the worker may have ended, and said so, between the two looks
+        return again if again != state else replace(state, status="failed", reason=self._last_words(), worker=None)
+
+    def _last_words(self) -> str:
+        last = self.log_tail(1)
+        told = f"The last line of its log: {last}" if last else "Its log is empty."
+        return f"The worker process is gone, and nobody saw why. {told}"
 
     def set_state(self, state: State) -> None:
         self.write("state.json", json.dumps(asdict(state) | {"updated": time.time()}))
 
-    def claim(self, *, steps: int = 0) -> None:
-        """Say that this process is the run's worker, and how many steps there will be if that is known."""
-        process = psutil.Process()
-        self.set_state(State("running", steps=steps, pid=process.pid, pid_created=process.create_time()))
+    def claim(self, *, steps: int = 0, done: int = 0) -> None:
+        """Say that this process has the run at work, and how many steps there will be and were done before."""
+        self.set_state(State("running", steps=steps, done=done, worker=Worker.of()))
+
+    @property
+    def lock(self) -> FileLock:
+        """Held by whoever starts the run and then by its worker, so that no run is worked on twice at a time."""
+        return FileLock(self.path / ".lock")
+
+    def beat(self) -> None:
+        """Leave a sign of life."""
+        (self.path / ".heartbeat").touch()
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the last sign of life."""
+        try:
+            return time.time() - (self.path / ".heartbeat").stat().st_mtime
+        except FileNotFoundError:
+            return float("inf")
+
+    def tidy(self) -> None:
+        """Remove what an interrupted write left behind. Only for who holds the lock."""
+        for left in self.path.glob(".*.aside"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+    def remove(self) -> None:
+        """Delete the folder, all or nothing."""
+        aside = self.path.with_name(f".{self.id}.removed")
+        self.path.rename(aside)
+        shutil.rmtree(aside)
 
     def require_finished(self) -> Run:
         """Return the run itself.
@@ -186,13 +204,34 @@ class Run:
 
     def write(self, name: str, text: str) -> None:
         """Replace the file *name* in one step."""
-        aside = self.path / f".{name}.{secrets.token_hex(4)}"
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(self.path / name)
+        aside = self.path / f".{name}.{secrets.token_hex(4)}.aside"
+        try:
+            aside.write_text(text, encoding="utf-8")
+            aside.replace(self.path / name)
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
 
     def append_metrics(self, values: Mapping[str, float]) -> None:
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
+
+    def rewind_metrics(self, step: int) -> None:
+        """Forget what was measured after *step*: a worker that resumes there measures it again."""
+        kept = [line for line in self.metrics if line["step"] <= step]
+        self.write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+
+    @property
+    def last_metrics(self) -> dict[str, float]:
+        """The last line of the metrics, without reading the others; empty where there is none yet."""
+        path = self.path / "metrics.jsonl"
+        if not path.is_file():
+            return {}
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LONGEST_LINE))
+            lines = file.read().split(b"\n")[:-1]  # the last is empty, or half written
+        found: dict[str, float] = json.loads(lines[-1]) if lines else {}
+        return found
 
     def log_tail(self, lines: int) -> str:
         if not self.log.is_file():
@@ -211,14 +250,6 @@ class Run:
             json.loads(line)
             for line in path.read_text(encoding="utf-8").split("\n")[:-1]  # the last is empty, or half written
         ]
-
-
-def _alive(state: State) -> bool:
-    try:
-        process = psutil.Process(state.pid)
-        return abs(process.create_time() - state.pid_created) < 1 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _folders() -> Iterator[Path]:

@@ -8,53 +8,85 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from types import FrameType
+
+from filelock import Timeout
 
 from ..comparison.duet import Duet
-from ..errors import DPOHubError, RunError
+from ..errors import BusyError, DPOHubError, RunError
+from ..heartbeat import heartbeat
 from ..hub.card import render_card
 from ..preferences import text_of
-from ..run import Run, State
+from ..run import Run
+from ..state import State, Worker
+from ..turns import turn
 from .policy import quiet
 from .trainer import OnStep, train
 
 log = logging.getLogger(__name__)
 
 SAMPLES = 4
+LOCK_TIMEOUT = 10.0
+"""Seconds to wait for whoever just starts the run, or looks whether it is at work."""
 
 
 def work(run: Run, on_step: OnStep | None = None) -> Run:
     """Carry *run* to its end and leave everything in its folder; whatever happens, its state says so.
 
+    It waits until the device is free. A run that was begun before goes on from its last good checkpoint.
+
     Raises:
         DPOHubError: with the reason, which the run's state then has too.
     """
-    state = run.state
-    if state.status != "queued" and (state.status, state.pid) != ("running", os.getpid()):
-        raise RunError(f"The run {run.id} is {state.status}; only a new run can be worked on. Make another.")
-    run.claim()
-    with _logging_to(run.log), _telling_state(run):
-        log.info("training %s on %d pairs", run.recipe.model, run.report["train"])
-        trained = train(run, on_step)
-        run.write("evaluation.json", json.dumps(trained.evaluation, indent=2))
-        held_out = run.pairs("held_out")[:SAMPLES]
-        replies = Duet(trained.model, trained.tokenizer).replies([pair.prompt for pair in held_out])
-        samples = [
-            {"prompt": text_of(pair.prompt), "chosen": text_of(pair.chosen), **asdict(both)}
-            for pair, both in zip(held_out, replies, strict=True)
-        ]
-        run.write("samples.jsonl", "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples))
-        run.write("README.md", render_card(run))
-        run.set_state(State("finished"))
-        log.info("finished: held-out reward accuracy %.3f", trained.evaluation["reward_accuracy"])
+    with _alone(run), _logging_to(run.log), _telling_state(run), heartbeat(run):
+        run.set_state(replace(run.written_state, worker=Worker.of()))
+        with turn(run):
+            run.claim()
+            _finish(run, on_step)
     return run
+
+
+def _finish(run: Run, on_step: OnStep | None) -> None:
+    log.info("training %s on %d pairs", run.recipe.model, run.report["train"])
+    trained = train(run, on_step)
+    run.write("evaluation.json", json.dumps(trained.evaluation, indent=2))
+    held_out = run.pairs("held_out")[:SAMPLES]
+    replies = Duet(trained.model, trained.tokenizer).replies([pair.prompt for pair in held_out])
+    samples = [
+        {"prompt": text_of(pair.prompt), "chosen": text_of(pair.chosen), **asdict(both)}
+        for pair, both in zip(held_out, replies, strict=True)
+    ]
+    run.write("samples.jsonl", "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples))
+    run.write("README.md", render_card(run))
+    run.set_state(State("finished"))
+    log.info("finished: held-out reward accuracy %.3f", trained.evaluation["reward_accuracy"])
+    shutil.rmtree(run.path / "checkpoints", ignore_errors=True)  # a finished run is not resumed
+
+
+@contextmanager
+def _alone(run: Run) -> Iterator[None]:
+    """Hold the run's lock, and clear away what an earlier worker left half done.
+
+    Raises:
+        BusyError: another process has the run in hand.
+        RunError: it has ended.
+    """
+    try:
+        lock = run.lock.acquire(timeout=LOCK_TIMEOUT)
+    except Timeout:
+        raise BusyError(f"The run {run.id} is at work already, in another process.") from None
+    with lock:
+        state = run.written_state
+        if state.ended:
+            raise RunError(f"The run {run.id} is {state.status}. Take it up again with: dpo-hub resume {run.id}")
+        run.tidy()
+        yield
 
 
 @contextmanager
@@ -63,8 +95,9 @@ def _telling_state(run: Run) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        run.set_state(State("stopped", "Stopped before the end."))
-        log.warning("stopped before the end; what there is stays in %s", run.path)
+        step = int(run.last_metrics.get("step", 0))
+        run.set_state(State("stopped", f"Stopped after step {step}." if step else "Stopped before its first step."))
+        log.info("stopped")
         raise
     except DPOHubError as error:
         log.info("failed: %s", error)
@@ -99,21 +132,18 @@ def _logging_to(path: Path) -> Iterator[None]:
 
 
 def main() -> None:
-    """Work on the run whose folder is given; a SIGTERM stops it as Ctrl-C does."""
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
+    """Work on the run whose folder is given; a SIGTERM stops it as Ctrl-C does. `keeper.SETTLED` has the exit codes."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     quiet()
     try:
-        work(Run.open(parser.parse_args().run))
+        work(Run(parser.parse_args().run))
     except KeyboardInterrupt:
         sys.exit(130)
     except DPOHubError as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(75 if isinstance(error, BusyError) else 2)
 
 
 if __name__ == "__main__":

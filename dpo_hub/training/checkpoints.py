@@ -1,0 +1,145 @@
+"""Resume points: written aside, verified, renamed, and read only where they are whole.
+
+A checkpoint holds the adapter, the optimizer, the schedule, the random state and the trainer's own state, as transformers
+writes them; nothing in it is unpickled beyond tensors and numbers. Knows nothing of TRL or of runs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import RunError, needing_extra
+
+with needing_extra("train"):
+    import torch
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import SafetensorError, safe_open
+    from transformers.trainer_pt_utils import safe_globals
+
+log = logging.getLogger(__name__)
+
+ADAPTER, OPTIMIZER, SCHEDULER, STATE = "adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json"
+RANDOM = "rng_state"
+NEEDED = re.compile(rf"({re.escape(ADAPTER)}|adapter_config\.json|.*\.pt|{RANDOM}.*\.pth|{re.escape(STATE)})")
+"""What a checkpoint is made of; the tokenizer, a card and a pickle of the arguments come along and are not kept."""
+KEPT = 2
+"""Checkpoints that stay: the newest, and one to fall back on."""
+Complaint = Callable[[Path], str | None]
+"""Says what is wrong with the checkpoint in a folder, or None."""
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.rpartition("-")[2])
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in *folder*, the newest first."""
+    return sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True)
+
+
+def newest_good(folder: Path, why_not: Complaint) -> Path | None:
+    """Find the newest checkpoint that is whole; what is wrong with newer ones is logged, and they are removed."""
+    for found in checkpoints(folder):
+        if reason := why_not(found):
+            log.warning("%s is not used: %s", found.name, reason)
+            shutil.rmtree(found)
+        else:
+            return found
+    return None
+
+
+@contextmanager
+def written_whole(target: Path, why_not: Complaint) -> Iterator[Path]:
+    """Give a folder to write the checkpoint *target* into; once it is whole, it gets its name and older ones go.
+
+    Raises:
+        RunError: what was written cannot be read back.
+    """
+    aside = target.parent / ".aside"
+    shutil.rmtree(aside, ignore_errors=True)
+    written = aside / target.name
+    written.mkdir(parents=True)
+    try:
+        yield aside
+        for path in written.iterdir():
+            _flush(path) if NEEDED.fullmatch(path.name) else path.unlink()
+        if reason := why_not(written):
+            raise RunError(f"The checkpoint that was just written cannot be read back: {reason}. Check the disk.")
+        shutil.rmtree(target, ignore_errors=True)
+        written.rename(target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    for old in checkpoints(target.parent)[KEPT:]:
+        shutil.rmtree(old)
+
+
+def _flush(path: Path) -> None:
+    """Have the system put the file on the disk, so that a power cut after the renaming cannot empty it."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def why_not(folder: Path, model: PeftModel, processes: int = 1) -> str | None:
+    """Say what is missing, unreadable or of the wrong shape in the checkpoint *folder* of *model*, or None."""
+    randoms = [f"{RANDOM}.pth"] if processes == 1 else [f"{RANDOM}_{rank}.pth" for rank in range(processes)]
+    checks: list[tuple[str, Callable[[Path], str | None]]] = [
+        (STATE, _state_is_wrong),
+        (ADAPTER, lambda path: _adapter_is_wrong(path, model)),
+        (OPTIMIZER, lambda path: _optimizer_is_wrong(path, model)),
+        (SCHEDULER, _schedule_is_wrong),
+        *((name, _random_is_wrong) for name in randoms),
+    ]
+    for name, is_wrong in checks:
+        path = folder / name
+        if not path.is_file():
+            return f"it has no {name}"
+        try:
+            reason = is_wrong(path)
+        except (OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, SafetensorError) as error:
+            return f"its {name} cannot be read ({str(error).strip().partition(chr(10))[0] or type(error).__name__})"
+        if reason:
+            return f"its {name} {reason}"
+    return None
+
+
+def _state_is_wrong(path: Path) -> str | None:
+    step = json.loads(path.read_text(encoding="utf-8"))["global_step"]
+    return None if step == step_of(path.parent) else f"is of step {step}"
+
+
+def _adapter_is_wrong(path: Path, model: PeftModel) -> str | None:
+    wanted = {name: list(weight.shape) for name, weight in get_peft_model_state_dict(model).items()}
+    with safe_open(path, "pt") as file:
+        found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118  # no mapping
+        if found != wanted:
+            return "has weights of other names or shapes than the model's"
+        return None if all(file.get_tensor(name).isfinite().all() for name in found) else "has weights that are NaN"
+
+
+def _optimizer_is_wrong(path: Path, model: PeftModel) -> str | None:
+    found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)["state"]
+    wanted = Counter(tuple(weight.shape) for weight in model.parameters() if weight.requires_grad)
+    for moment in ("exp_avg", "exp_avg_sq"):
+        if Counter(tuple(of[moment].shape) for of in found.values()) != wanted:
+            return "has moments of other shapes than the adapter's"
+    return None
+
+
+def _schedule_is_wrong(path: Path) -> str | None:
+    step, wanted = torch.load(path, weights_only=True)["last_epoch"], step_of(path.parent)
+    return None if step == wanted else f"is of step {step}"
+
+
+def _random_is_wrong(path: Path) -> str | None:
+    with safe_globals():
+        missing = {"python", "numpy", "cpu"} - torch.load(path, weights_only=True).keys()
+    return f"lacks {', '.join(sorted(missing))}" if missing else None

@@ -1,0 +1,95 @@
+"""One run at a time has the machine's device; the others wait in the order in which they came.
+
+Who waits leaves a ticket, a file named after the time that holds the run's folder. Tickets decide on the order only; the
+device itself is a lock, which the system takes back from a process that dies, however it dies.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from .run import Run, home
+
+POLL = 0.2
+"""Seconds between two looks at the line."""
+
+
+def line() -> list[Run]:
+    """The runs that wait for the device, the first in line first."""
+    return [run for _, run in _tickets()]
+
+
+@contextmanager
+def turn(run: Run) -> Iterator[None]:
+    """Hold the device for *run*, once it is its turn."""
+    try:
+        wait_for_turn(run)
+        device = _device()
+        device.acquire()
+    finally:
+        _leave(run)
+    try:
+        yield
+    finally:
+        device.release()
+
+
+def wait_for_turn(run: Run) -> None:
+    """Join the line, where *run* is not in it, and return when it is first and the device is free.
+
+    The run's state has to name the process that waits.
+    """
+    while True:
+        waiting = line()
+        if run not in waiting:
+            _join(run)
+        elif waiting[0] == run and not _taken():
+            return
+        else:
+            time.sleep(POLL)
+
+
+def _join(run: Run) -> None:
+    folder = home() / "queue"
+    folder.mkdir(parents=True, exist_ok=True)
+    ticket = folder / f"{time.time_ns():020d}-{run.id}"
+    aside = ticket.with_name(f".{ticket.name}")
+    aside.write_text(str(run.path), encoding="utf-8")
+    aside.rename(ticket)
+
+
+def _leave(run: Run) -> None:
+    for ticket, of in _tickets():
+        if of == run:
+            ticket.unlink(missing_ok=True)
+
+
+def _tickets() -> Iterator[tuple[Path, Run]]:
+    """The tickets in order, without those of runs that nobody waits with any more."""
+    for ticket in sorted((home() / "queue").glob("[!.]*")):
+        try:
+            run = Run(Path(ticket.read_text(encoding="utf-8")))
+            waits = run.state.worker is not None
+        except FileNotFoundError:  # the ticket was given back just now, or its run was removed
+            waits = False
+        if waits:
+            yield ticket, run
+        else:
+            ticket.unlink(missing_ok=True)
+
+
+def _device() -> FileLock:
+    return FileLock(home() / "device.lock")
+
+
+def _taken() -> bool:
+    try:
+        with _device().acquire(timeout=0):
+            return False
+    except Timeout:
+        return True

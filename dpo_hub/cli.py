@@ -10,14 +10,15 @@ import logging
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from .cli_runs import Detach, Json, KeepGoing, RunName, progress_bar, set_going
+from .cli_runs import cli as runs_cli
 from .errors import DPOHubError, RecipeError
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from .preferences import PreferencePair, Preferences
     from .preferences.doctor.findings import Finding
     from .preferences.repair import Repair
-    from .training.trainer import OnStep
 
 cli = typer.Typer(
     help="A spreadsheet of preferences in, a better model on the Hub out, and a difference that anyone can see.",
@@ -36,16 +36,16 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+cli.add_typer(runs_cli)
+
 SHOWN_PAIRS = 2
 SHADES = {"high": "bold red", "medium": "yellow", "low": "dim"}
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Mapping = Annotated[
     list[str] | None,
     typer.Option("--map", metavar="PART=COLUMN,…", help="Say which column is which, as in prompt=ask,chosen=good."),
 ]
 Source = Annotated[str, typer.Argument(metavar="FILE", help="A preference file, or a Hub dataset: OWNER/NAME:SPLIT.")]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or how it begins, 'last', or its folder.")]
 
 
 def with_recipe_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -174,8 +174,15 @@ def _repaired(preferences: Preferences, out: Path) -> Repair:
 
 @cli.command()
 @with_recipe_options
-def train(file: Source, *, mapping: Mapping = None, settings: dict[str, Any]) -> None:
-    """Train an adapter on a preference file."""
+def train(
+    file: Source,
+    *,
+    mapping: Mapping = None,
+    detach: Detach = False,
+    keep_going: KeepGoing = 0,
+    settings: dict[str, Any],
+) -> None:
+    """Train an adapter on a preference file, in a process of its own that closing this terminal does not end."""
     from .preferences import read_preferences
     from .preferences.doctor import examine
     from .recipe import DEMO_MODEL, Recipe
@@ -185,43 +192,9 @@ def train(file: Source, *, mapping: Mapping = None, settings: dict[str, Any]) ->
     recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, **settings)
     print(preferences.sentence())
     _tell_findings([finding for finding in examine(preferences) if finding.severity == "high"])
-    from .training.policy import quiet
-    from .training.worker import work
-
-    quiet()
     run = Run.create(preferences, recipe)
     print(f"{run.report['train']} pairs to train on, {run.report['held_out']} held out.")
-    with _progress(recipe.model) as on_step:
-        work(run, on_step)
-    measured = run.evaluation
-    print(
-        f"Held-out reward accuracy {measured['reward_accuracy']:.1%} over {measured['pairs']} pairs, "
-        f'margin {measured["margin"]:.2f}.\nRun folder: {run.path}\nTalk to it:  dpo-hub chat {run.id} "…"'
-    )
-
-
-@contextmanager
-def _progress(label: str) -> Iterator[OnStep]:
-    """Show a live bar on stderr, where that is a terminal: step, loss, margin, reward accuracy, time left."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[told]}"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(label, total=None, told="preparing")
-
-        def on_step(metrics: Any, steps: int) -> None:
-            told = f"loss {metrics.loss:.3f}  margin {metrics.margin:.2f}  accuracy {metrics.reward_accuracy:.0%}"
-            bar.update(task, completed=metrics.step, total=steps, told=told)
-
-        yield on_step
+    set_going(run, detach=detach, keep_going=keep_going)
 
 
 @cli.command()
@@ -270,7 +243,7 @@ def demo(
     quiet()
     outcomes = []
     for chosen in USES.values() if all_uses else [USES[use]]:
-        with _progress(chosen.title) as on_step:
+        with progress_bar(chosen.title) as on_step:
             outcomes.append(show(chosen, on_step))
     if as_json:
         print(json.dumps({"uses": [asdict(outcome) for outcome in outcomes]}, indent=2))

@@ -116,7 +116,7 @@ def main() -> None:
             keep(run, given.keep_going)
     except KeyboardInterrupt:
         if run.written_state.worker == Worker.of():
-            run.set_state(State("stopped", "Stopped before its first step."))
+            run.set_state(State("stopped"))
         sys.exit(130)
 
 

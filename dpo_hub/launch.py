@@ -80,10 +80,10 @@ def stop(run: Run) -> None:
     if state.worker and state.worker.host != Worker.of().host:
         raise RunError(f"The run {run.id} is at work on {state.worker.host}. Stop it there.")
     if state.worker and not _ends(state.worker, psutil.Process.terminate, STOP_TIMEOUT):
-        run.set_state(State("stopped", "Stopped by force: its worker did not answer in time."))
+        run.set_state(State("stopped", "It did not answer in time and was ended by force."))
         _ends(state.worker, psutil.Process.kill, STOP_TIMEOUT)
     if not run.written_state.ended:
-        run.set_state(State("stopped", "Stopped before its first step."))
+        run.set_state(State("stopped"))
 
 
 def _ends(worker: Worker, how: Callable[[psutil.Process], None], patience: float) -> bool:

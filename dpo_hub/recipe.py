@@ -48,6 +48,11 @@ class Recipe:
     engine: str = _setting(
         SHARED_PREFIX, f"What computes log-probabilities: {' or '.join(ENGINES)}, which is slower.", choices=ENGINES
     )
+    activation_checkpointing: bool = _setting(
+        False, "Compute activations twice instead of keeping them: slower, with less memory."
+    )
+    checkpoint_minutes: float = _setting(5.0, "Minutes between two checkpoints.", low=0, high=1e6)
+    checkpoint_steps: int = _setting(0, "Steps between two checkpoints, 0 to go by time alone.", low=0, high=10**9)
     seed: int = _setting(0, "Seed of everything random.", low=0, high=2**31 - 1)
 
     def __post_init__(self) -> None:
@@ -63,6 +68,13 @@ class Recipe:
         """The safe recipe for *model*, with *settings* on top; those that are None are left as they were."""
         start = DEMO_RECIPE if model == DEMO_MODEL else cls(model=model)
         return replace(start, **{name: value for name, value in settings.items() if value is not None})
+
+    def needing_less_memory(self) -> Recipe | None:
+        """The same recipe with less in memory at a time and the same pairs to an update, or None at the end of it."""
+        if self.batch_size > 1:
+            parts = next(n for n in range(2, self.batch_size + 1) if self.batch_size % n == 0)
+            return replace(self, batch_size=self.batch_size // parts, accumulation=self.accumulation * parts)
+        return None if self.activation_checkpointing else replace(self, activation_checkpointing=True)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2)

@@ -15,8 +15,10 @@ from ..demo.shop import USES
 from ..errors import PreferencesError, RunError
 from ..launch import start, stop
 from ..preferences import Preferences, read_preferences, text_of
+from ..progress import progress as progress_of
 from ..recipe import Recipe
-from ..run import ENDED, Run, State, all_runs
+from ..run import Run, all_runs
+from ..state import ENDED
 
 if TYPE_CHECKING:
     from ..comparison.duet import Duet
@@ -124,12 +126,7 @@ def start_training(path: Path, settings: Mapping[str, Any]) -> str:
     Raises:
         PreferencesError: the file gives too few pairs.
         RecipeError: a setting is out of range.
-        RunError: another run is training on this machine.
     """
-    if busy := next((run for run in all_runs() if run.state.status == "running"), None):
-        raise RunError(
-            f"The run {busy.id} is {busy.state.status}. Wait until it has ended, or stop it, then start again."
-        )
     recipe = Recipe.for_model(settings["model"].strip(), **{k: v for k, v in settings.items() if k != "model"})
     run = Run.create(_read(path), recipe)
     start(run)
@@ -158,50 +155,20 @@ def progress(run_id: str) -> Progress | None:
     run = known_run(run_id)
     if run is None:
         return None
-    state, curve, report = run.state, run.metrics, run.report
-    step = int(curve[-1]["step"]) if curve else 0
-    accuracy = run.evaluation["reward_accuracy"] if state.status == "finished" else None
+    goes, curve, report = progress_of(run), run.metrics, run.report
+    finished = goes.status == "finished"
     return Progress(
         run=run.id,
         about=f"{run.recipe.model} on {report['source']}: {report['train']} pairs, and {report['held_out']} held out",
-        status=state.status,
-        sentence=_how_it_goes(run, state, step, accuracy),
-        step=step,
-        steps=state.steps or step,
+        status=goes.status,
+        sentence=goes.sentence,
+        step=goes.step,
+        steps=goes.steps,
         curve=curve,
-        reward_accuracy=accuracy,
-        samples=run.samples if accuracy is not None else (),
+        reward_accuracy=run.evaluation["reward_accuracy"] if finished else None,
+        samples=run.samples if finished else (),
         log=run.log_tail(LOG_LINES),
     )
-
-
-def _how_it_goes(run: Run, state: State, step: int, accuracy: float | None) -> str:
-    if accuracy is not None:
-        return f"Finished. It now prefers the chosen reply in {accuracy:.0%} of the held-out pairs."
-    if state.status in ("failed", "stopped"):
-        return f"{state.status.capitalize()}{f' after step {step}' if step else ''}. {state.reason}"
-    if state.status == "queued":
-        return "Queued: the worker has not started yet."
-    if not state.steps:
-        return "Loading the base model and preparing the pairs."
-    if step >= state.steps:
-        return "Measuring on the held-out pairs, and writing sample replies."
-    return f"Training{_time_left(run, step, state.steps, state.updated)}."
-
-
-def _time_left(run: Run, step: int, steps: int, began: float) -> str:
-    if not step:
-        return ""
-    elapsed = (run.path / "metrics.jsonl").stat().st_mtime - began
-    return f", about {duration(elapsed / step * (steps - step))} left"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: 8 s, 3 min, 2 h 5 min."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def suggestions(run_id: str) -> list[str]:

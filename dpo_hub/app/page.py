@@ -312,7 +312,7 @@ def _watch(run: str, drawn: str) -> list[Any]:
         markup.samples(progress) if now != drawn else gr.skip(),
         progress.log,
         gr.Button(interactive=progress.ended),
-        gr.Button(visible=progress.status == "running"),
+        gr.Button(visible=not progress.ended),
         *(_opened(progress) if now != drawn else [gr.skip()] * (2 + handlers.SUGGESTIONS)),
     ]
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import needing_extra
+from ..errors import ModelError, needing_extra
 from ..preferences.pairs import Messages
 from ..run import Run
-from ..training.policy import load_base, telling_model_limits
+from ..training.policy import load_base, telling_refused_messages
 
 with needing_extra("train"):
     import torch
@@ -49,10 +49,13 @@ class Duet:
         self, prompts: Sequence[Messages], *, temperature: float = 0.7, seed: int = 0, max_new_tokens: int = 256
     ) -> list[Replies]:
         """Answer every prompt twice with the same seed on both sides; *temperature* 0 takes the likeliest token."""
-        with telling_model_limits():
-            with self.model.disable_adapter():
-                before = list(self._generate(prompts, temperature, seed, max_new_tokens))
-            after = list(self._generate(prompts, temperature, seed, max_new_tokens))
+        try:
+            with telling_refused_messages():
+                with self.model.disable_adapter():
+                    before = list(self._generate(prompts, temperature, seed, max_new_tokens))
+                after = list(self._generate(prompts, temperature, seed, max_new_tokens))
+        except torch.OutOfMemoryError as error:
+            raise ModelError("The device's memory is full. Ask for shorter replies, or of fewer prompts.") from error
         return [Replies(*both) for both in zip(before, after, strict=True)]
 
     @torch.inference_mode()

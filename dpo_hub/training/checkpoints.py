@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -29,8 +28,6 @@ log = logging.getLogger(__name__)
 
 ADAPTER, OPTIMIZER, SCHEDULER, STATE = "adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json"
 RANDOM = "rng_state"
-NEEDED = re.compile(rf"({re.escape(ADAPTER)}|adapter_config\.json|.*\.pt|{RANDOM}.*\.pth|{re.escape(STATE)})")
-"""What a checkpoint is made of; the tokenizer, a card and a pickle of the arguments come along and are not kept."""
 KEPT = 2
 """Checkpoints that stay: the newest, and one to fall back on."""
 Complaint = Callable[[Path], str | None]
@@ -71,7 +68,7 @@ def written_whole(target: Path, why_not: Complaint) -> Iterator[Path]:
     try:
         yield aside
         for path in written.iterdir():
-            _flush(path) if NEEDED.fullmatch(path.name) else path.unlink()
+            _flush(path)
         if reason := why_not(written):
             raise RunError(f"The checkpoint that was just written cannot be read back: {reason}. Check the disk.")
         shutil.rmtree(target, ignore_errors=True)

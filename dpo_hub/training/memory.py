@@ -40,6 +40,11 @@ def free_bytes(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether *error* says that memory ran out. A CPU's allocator tells it as a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
 def keep_freed_memory() -> bool:
     """Have freed memory kept for the next step instead of given back to the system, for this whole process.
 

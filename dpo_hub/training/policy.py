@@ -47,14 +47,10 @@ def quiet() -> None:
 
 
 @contextmanager
-def telling_model_limits() -> Iterator[None]:
-    """Turn what a model most often fails with, when it is put to work, into a `ModelError` with what to do."""
+def telling_refused_messages() -> Iterator[None]:
+    """Turn what a chat template says of messages that it does not take into a `ModelError`."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise ModelError(
-            "The device's memory is full. Lower --batch-size (and raise --accumulation) or --max-length."
-        ) from error
     except TemplateError as error:
         raise ModelError(
             f"The base model's chat template refuses these messages: {error}. Some take no system message, for example."

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -18,13 +20,16 @@ from ..preferences import PreferencePair
 from ..preferences.pairfile import PARTS
 from ..recipe import SHARED_PREFIX, TRL, Recipe
 from ..run import Run, home
-from .memory import ROOM, activation_bytes, free_bytes, keep_freed_memory
+from .checkpoints import newest_good, step_of, written_whole
+from .checkpoints import why_not as checkpoint_is_bad
+from .memory import ROOM, activation_bytes, free_bytes, is_out_of_memory, keep_freed_memory
 from .metrics import StepMetrics, evaluation, step_metrics
-from .policy import device, dtype, load_base, telling_model_limits
+from .policy import device, dtype, load_base, telling_refused_messages
 from .reference import TOKEN_PARTS, Figures, Tokens, fingerprint, reference_log_probs
 from .shared_prefix import length_sets_angles, shared_prefix
 from .shared_prefix.limits import disagreement, why_not
 from .shared_prefix.plan import IGNORED, packed_length
+from .stops import Stops, set_random_state
 
 with needing_extra("train"):
     import torch
@@ -52,38 +57,118 @@ class Trained:
 def train(run: Run, on_step: OnStep | None = None) -> Trained:
     """Train the run's recipe on its pairs, log each step to the run, save the adapter, and measure held-out pairs.
 
+    A run that has checkpoints goes on from the newest good one. Where memory runs out, it goes on from the last step
+    with what needs less: smaller batches, more of them to an update, then activation checkpointing.
+
     Raises:
-        ModelError: the base model cannot be loaded, does not fit into memory, refuses the messages, or no prompt fits
-            into `max_length`.
+        ModelError: the base model cannot be loaded, does not fit into memory however little it is given at a time,
+            refuses the messages, or no prompt fits into `max_length`.
         DiskFullError: there is no room for what is written.
+        KeyboardInterrupt: it was told to stop; the last step is kept as a checkpoint.
     """
-    recipe = run.recipe
-    model, tokenizer = load_base(recipe.model)
     if device().type == "cpu":
         keep_freed_memory()
-    with telling_disk_full(run.path), telling_model_limits():
-        trainer = DPOTrainer(
-            model=model,
-            args=_arguments(recipe, run.path / "checkpoints"),
-            train_dataset=_dataset(run.pairs("train")),
-            eval_dataset=_dataset(run.pairs("held_out")),
-            processing_class=tokenizer,
-            peft_config=_lora(recipe),
-            callbacks=[_Recorder(run, on_step)],
+    while True:
+        try:
+            with telling_disk_full(run.path), telling_refused_messages():
+                return _attempt(run, on_step)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        _need_less(run)
+        gc.collect()  # the failed attempt's tensors went with its error
+        torch.cuda.empty_cache()
+
+
+def _need_less(run: Run) -> None:
+    """Have the run's next attempt take less memory, to the same effective batch."""
+    recipe = run.recipe
+    less = recipe.needing_less_memory()
+    if less is None:
+        raise ModelError(
+            "The device's memory is full with one pair at a time and activation checkpointing. Lower --max-length or "
+            "--lora-r, or take a smaller base model."
         )
-        trainer.remove_callback(PrinterCallback)
-        report = run.report | _lengths(trainer, run, recipe)
-        recipe, report["engine"] = _engine(trainer, recipe)
-        run.write("report.json", json.dumps(report, indent=2, ensure_ascii=False))
-        run.write("recipe.json", recipe.to_json())
-        policy = cast(PeftModel, trainer.model)
-        with shared_prefix(policy) if recipe.engine == SHARED_PREFIX else nullcontext():
-            _spare_memory(trainer, recipe)
-            if recipe.epochs >= 1 and not length_sets_angles(policy.config):
-                _measure_reference(trainer, recipe)
-            trainer.train()
-            _save_adapter(policy, tokenizer, recipe, run.adapter)
-            return Trained(policy, tokenizer, _evaluate(trainer, recipe.batch_size))
+    log.warning(
+        "memory ran out: going on with batches of %d, %d to an update%s",
+        less.batch_size,
+        less.accumulation,
+        ", and activation checkpointing" if less.activation_checkpointing else "",
+    )
+    run.write("recipe.json", less.to_json())
+
+
+def _attempt(run: Run, on_step: OnStep | None) -> Trained:
+    recipe, stops = run.recipe, Stops()
+    model, tokenizer = load_base(recipe.model)
+    trainer = _Trainer(
+        model=model,
+        args=_arguments(recipe, run.path / "checkpoints"),
+        train_dataset=_dataset(run.pairs("train")),
+        eval_dataset=_dataset(run.pairs("held_out")),
+        processing_class=tokenizer,
+        peft_config=_lora(recipe),
+        callbacks=[stops, _Checkpointing(recipe), _Recorder(run, on_step)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    report = run.report | _lengths(trainer, run, recipe)
+    recipe, report["engine"] = _engine(trainer, recipe)
+    run.write("report.json", json.dumps(report, indent=2, ensure_ascii=False))
+    run.write("recipe.json", recipe.to_json())
+    policy = cast(PeftModel, trainer.model)
+    with stops.heeded(), shared_prefix(policy) if recipe.engine == SHARED_PREFIX else nullcontext():
+        _spare_memory(trainer, recipe)
+        if recipe.epochs >= 1 and not length_sets_angles(policy.config):
+            _measure_reference(trainer, recipe)
+        _train_from_newest(trainer, stops, run)
+        _save_adapter(policy, tokenizer, recipe, run.adapter)
+        return Trained(policy, tokenizer, _evaluate(trainer, recipe.batch_size))
+
+
+def _train_from_newest(trainer: _Trainer, stops: Stops, run: Run) -> None:
+    """Train from the newest good checkpoint, if any; what ends it early leaves the last step as one."""
+    newest = newest_good(run.path / "checkpoints", trainer.why_not)
+    done = step_of(newest) if newest else 0
+    run.rewind_metrics(done)
+    if newest:
+        log.info("going on from step %d", done)
+    try:
+        trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    except (KeyboardInterrupt, RuntimeError, MemoryError) as error:
+        interrupted = isinstance(error, KeyboardInterrupt) or is_out_of_memory(error)
+        if interrupted and stops.at_rest and stops.random and trainer.state.global_step > done:
+            with stops.held_back():
+                set_random_state(stops.random)
+                trainer.save_checkpoint()
+        raise
+
+
+class _Trainer(DPOTrainer):
+    """TRL's trainer, except that a checkpoint is there whole or not at all."""
+
+    def why_not(self, folder: Path) -> str | None:
+        """Say what is wrong with the checkpoint *folder*, or None."""
+        return checkpoint_is_bad(folder, cast(PeftModel, self.model), self.args.world_size)
+
+    def save_checkpoint(self) -> None:
+        """Write a checkpoint of the last step, unless there is one."""
+        if not (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}").is_dir():
+            self._save_checkpoint(self.model_wrapped, None)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(self.args.output_dir)
+        with written_whole(folder / f"checkpoint-{self.state.global_step}", self.why_not) as aside:
+            self.args.output_dir = str(aside)
+            try:
+                super(DPOTrainer, self)._save_checkpoint(model, trial)  # TRL's own writes a card beside it
+            finally:
+                self.args.output_dir = str(folder)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Write the adapter, and neither the tokenizer, a card, nor a pickle of the arguments."""
+        folder = Path(output_dir or self.args.output_dir)
+        cast(PeftModel, self.model).save_pretrained(str(folder), state_dict=state_dict, save_embedding_layers=False)
+        (folder / "README.md").unlink()
 
 
 def _splits(trainer: DPOTrainer) -> tuple[Dataset, Dataset]:
@@ -141,7 +226,7 @@ def _spare_memory(trainer: DPOTrainer, recipe: Recipe) -> None:
         tokens = 2 * recipe.batch_size * max(len(row) for pair in pairs for row in pair)
     policy = cast(PeftModel, trainer.model)
     needed, free = activation_bytes(policy.config, tokens, dtype()), free_bytes(device())
-    if needed > ROOM * free and policy.get_base_model().supports_gradient_checkpointing:
+    if recipe.activation_checkpointing or needed > ROOM * free and policy.get_base_model().supports_gradient_checkpointing:
         log.info("activations may take %.1f GB of %.1f GB: they will be computed twice", needed / 1e9, free / 1e9)
         trainer.args.activation_checkpointing = True
         policy.enable_input_require_grads()
@@ -274,6 +359,21 @@ def _save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, recipe: 
     aside.rename(folder)
 
 
+class _Checkpointing(TrainerCallback):
+    """Says when a checkpoint is due: by time, by steps, and at the end, so that what follows training can fail."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe, self.last = recipe, time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        every, minutes = self.recipe.checkpoint_steps, self.recipe.checkpoint_minutes
+        by_steps = every and state.global_step % every == 0
+        by_time = time.monotonic() - self.last >= 60 * minutes
+        if by_steps or by_time or state.global_step >= state.max_steps:
+            control.should_save = True
+            self.last = time.monotonic()
+
+
 class _Recorder(TrainerCallback):
     """Writes each step to the run and tells whoever watches."""
 
@@ -281,7 +381,7 @@ class _Recorder(TrainerCallback):
         self.run, self.on_step = run, on_step
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.run.claim(steps=state.max_steps)
+        self.run.claim(steps=state.max_steps, done=state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         metrics = step_metrics(state.global_step, state.epoch, kwargs["logs"])

@@ -95,9 +95,8 @@ def _telling_state(run: Run) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        step = int(run.last_metrics.get("step", 0))
-        run.set_state(State("stopped", f"Stopped after step {step}." if step else "Stopped before its first step."))
-        log.info("stopped")
+        log.info("stopped, as asked")
+        run.set_state(State("stopped"))
         raise
     except DPOHubError as error:
         log.info("failed: %s", error)

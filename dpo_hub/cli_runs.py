@@ -1,0 +1,254 @@
+"""The commands that look after runs: which there are, how one goes, its log, stop, resume, remove. Loads no torch."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .errors import RunError
+
+if TYPE_CHECKING:
+    from .run import Run
+
+cli = typer.Typer()
+
+POLL = 0.3
+"""Seconds between two looks at a run's folder."""
+NEWEST = 20
+"""Runs that are listed unless all are asked for."""
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or how it begins, 'last', or its folder.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Do not wait: say how to look after it, and return.")]
+KeepGoing = Annotated[
+    int, typer.Option(metavar="TIMES", help="Take it up again by itself, so many times, when its process dies.", min=0)
+]
+
+
+@cli.command()
+def runs(
+    *, every: Annotated[bool, typer.Option("--all", help="All of them, not the newest only.")] = False, as_json: Json = False
+) -> None:
+    """List the runs, the newest first: where each stands, and what it said last."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from .progress import progress
+    from .run import all_runs, home
+
+    found = all_runs()
+    shown = found if every or as_json else found[:NEWEST]
+    if as_json:
+        print(json.dumps({"runs": [{"run": run.id, **asdict(progress(run))} for run in shown]}, indent=2))
+        return
+    if not found:
+        print(f"No run was made yet under {home()}. Start with: dpo-hub train FILE")
+        return
+    table = Table("run", "state", "step", "", box=box.SIMPLE_HEAD)
+    for run in shown:
+        goes = progress(run)
+        step = f"{goes.step}/{goes.steps}" if goes.steps else ""
+        table.add_row(Text(run.id, no_wrap=True), goes.status, step, Text(goes.sentence))
+    Console().print(table)
+    if more := len(found) - len(shown):
+        print(f"{more} more: dpo-hub runs --all")
+
+
+@cli.command()
+def status(run: RunName = "last", *, as_json: Json = False) -> None:
+    """Say how a run goes."""
+    from .progress import progress
+    from .run import Run
+
+    found = Run.open(run)
+    goes = progress(found)
+    if as_json:
+        print(json.dumps({"run": found.id, "path": str(found.path), **asdict(goes), "last": found.last_metrics}, indent=2))
+        return
+    print(f"{found.id}: {goes.sentence}")
+    if goes.steps:
+        print(f"Step {goes.step} of {goes.steps}{_figures(found.last_metrics)}")
+    print(f"Run folder: {found.path}")
+    if what_next := _what_next(found, goes.status):
+        print(what_next)
+
+
+def _figures(last: dict[str, float]) -> str:
+    if not last:
+        return ""
+    return f": loss {last['loss']:.3f}, margin {last['margin']:.2f}, reward accuracy {last['reward_accuracy']:.0%}"
+
+
+def _what_next(run: Run, status: str) -> str:
+    return {
+        "finished": f'Talk to it:  dpo-hub chat {run.id} "…"',
+        "failed": f"Go on from its last checkpoint:  dpo-hub resume {run.id}",
+        "stopped": f"Go on from there:  dpo-hub resume {run.id}",
+        "running": f"Follow it:  dpo-hub logs -f {run.id}    Stop it:  dpo-hub stop {run.id}",
+        "queued": f"Stop it:  dpo-hub stop {run.id}",
+    }[status]
+
+
+@cli.command()
+def logs(
+    run: RunName = "last", *, follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until it ends.")] = False
+) -> None:
+    """Print what a run's processes said."""
+    from .run import Run
+
+    found = Run.open(run)
+    seen = Log(found.log)
+    print(seen.news(), end="")
+    while follow and not found.state.ended:
+        time.sleep(POLL)
+        print(seen.news(), end="", flush=True)
+    print(seen.news(), end="")
+
+
+@cli.command()
+def stop(run: RunName = "last") -> None:
+    """Stop a run that waits or is at work; it keeps a checkpoint to go on from."""
+    from .launch import stop as stop_run
+    from .run import Run
+
+    found = Run.open(run)
+    if found.state.ended:
+        print(f"{found.id} is {found.state.status} already.")
+        return
+    stop_run(found)
+    _tell_end(found)
+
+
+@cli.command()
+def resume(run: RunName = "last", *, detach: Detach = False, keep_going: KeepGoing = 0) -> None:
+    """Take up a run that stopped or failed, from its last good checkpoint."""
+    from .run import Run
+
+    set_going(Run.open(run), detach=detach, keep_going=keep_going)
+
+
+@cli.command()
+def remove(run: RunName, *, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+    """Delete a run: its folder with pairs, adapter and all."""
+    from .launch import remove as remove_run
+    from .run import Run
+
+    found = Run.open(run)
+    if not yes:
+        typer.confirm(f"Delete {found.path} with all that is in it?", abort=True)
+    remove_run(found)
+    print(f"{found.id} is gone.")
+
+
+def set_going(run: Run, *, detach: bool, keep_going: int) -> None:
+    """Start *run* and, unless *detach*, follow it to its end. Ctrl-C stops it, and keeps a checkpoint.
+
+    Raises:
+        RunError: it cannot be started, or has failed.
+    """
+    from .launch import start
+    from .launch import stop as stop_run
+    from .run import Run
+
+    start(run, keep_going=keep_going)
+    if detach:
+        print(f"Started {run.id}.\n{_what_next(run, 'running')}")
+        return
+    try:
+        _follow(run)
+    except KeyboardInterrupt:
+        print("\nStopping …", file=sys.stderr)
+        stop_run(run)
+        _tell_end(run)
+        sys.exit(130)
+    _tell_end(run)
+
+
+def _tell_end(run: Run) -> None:
+    state = run.state
+    if state.status == "failed":
+        raise RunError(f"{state.reason}\nThe whole log: {run.log}. {_what_next(run, 'failed')}")
+    if state.status == "finished":
+        measured = run.evaluation
+        print(
+            f"Held-out reward accuracy {measured['reward_accuracy']:.1%} over {measured['pairs']} pairs, "
+            f"margin {measured['margin']:.2f}."
+        )
+    else:
+        from .progress import progress
+
+        print(f"{run.id}: {progress(run).sentence}")
+    print(f"Run folder: {run.path}\n{_what_next(run, state.status)}")
+
+
+def _follow(run: Run) -> None:
+    """Show how *run* goes until it has ended, and pass on what its log warns of."""
+    from .progress import progress
+
+    seen, told = Log(run.log, from_end=True), ""
+    with progress_bar(run.recipe.model) as show:
+        while not run.state.ended:
+            for line in seen.news().splitlines():
+                if " WARNING " in line:
+                    print(f"note: {line.partition(' WARNING ')[2]}", file=sys.stderr)
+            goes, last = progress(run), run.last_metrics
+            if goes.status == "queued" and goes.sentence != told:
+                print(told := goes.sentence, file=sys.stderr)
+            if last and goes.steps:
+                show(last, goes.steps)
+            time.sleep(POLL)
+
+
+class Log:
+    """A log file that others write, read as it grows."""
+
+    def __init__(self, path: Path, *, from_end: bool = False) -> None:
+        self.path = path
+        self.place = path.stat().st_size if from_end and path.is_file() else 0
+
+    def news(self) -> str:
+        """The whole lines since the last look."""
+        if not self.path.is_file():
+            return ""
+        with self.path.open("rb") as file:
+            file.seek(self.place)
+            whole, newline, _ = file.read().rpartition(b"\n")
+        self.place += len(whole) + len(newline)
+        return (whole + newline).decode(errors="replace")
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[OnStep]:
+    """Show a live bar on stderr, where that is a terminal: step, loss, margin, reward accuracy, time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[told]}"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(label, total=None, told="preparing")
+
+        def on_step(metrics: Any, steps: int) -> None:
+            told = f"loss {metrics.loss:.3f}  margin {metrics.margin:.2f}  accuracy {metrics.reward_accuracy:.0%}"
+            bar.update(task, completed=metrics.step, total=steps, told=told)
+
+        yield on_step
+
+

@@ -1,0 +1,89 @@
+"""A stop is held back while weights change, and takes effect at once everywhere else. Knows nothing of runs.
+
+Between two updates the weights, the optimizer and the schedule are those of the last step, whatever a forward or backward
+pass has begun; so a step can be left in its middle, and a checkpoint written of the last one.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import TrainerCallback
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+def random_state() -> dict[str, Any]:
+    """All that random numbers of this process come from."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"python": random.getstate(), "numpy": np.random.get_state(), "cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["cpu"])
+    torch.cuda.set_rng_state_all(state["cuda"])
+
+
+class Stops(TrainerCallback):
+    """Turns SIGINT and SIGTERM into a `KeyboardInterrupt` that never tears a step.
+
+    `at_rest` says that weights, optimizer and schedule belong to the same step, whose random state is `random`.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.at_rest = True
+        self.random: dict[str, Any] | None = None
+
+    @contextmanager
+    def heeded(self) -> Iterator[None]:
+        """Listen to the signals, where that is possible: in a process's main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._on_signal) for number in STOPPING}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def held_back(self) -> Iterator[None]:
+        """Let nothing interrupt what is written here."""
+        self.at_rest = False
+        try:
+            yield
+        finally:
+            self.at_rest = True
+
+    def _on_signal(self, _number: int, _frame: Any) -> None:
+        self.asked = True
+        if self.at_rest:
+            raise KeyboardInterrupt
+
+    def _rest(self) -> None:
+        self.at_rest = True
+        if self.asked:
+            raise KeyboardInterrupt
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._rest()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.at_rest = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.random = random_state()  # taken here and not when a stop comes, in the middle of the next step
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._rest()

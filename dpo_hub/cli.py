@@ -243,8 +243,8 @@ def demo(
     quiet()
     outcomes = []
     for chosen in USES.values() if all_uses else [USES[use]]:
-        with progress_bar(chosen.title) as on_step:
-            outcomes.append(show(chosen, on_step))
+        with progress_bar(chosen.title) as bar:
+            outcomes.append(show(chosen, bar))
     if as_json:
         print(json.dumps({"uses": [asdict(outcome) for outcome in outcomes]}, indent=2))
     else:

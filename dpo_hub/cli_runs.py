@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,8 +20,12 @@ if TYPE_CHECKING:
 
 cli = typer.Typer()
 
+Show = Callable[[Mapping[str, float], int], None]
+"""Shows a step's metrics, and how many steps there are in all."""
 POLL = 0.3
 """Seconds between two looks at a run's folder."""
+SOON = 2.0
+"""Seconds in the queue that are not worth telling."""
 NEWEST = 20
 """Runs that are listed unless all are asked for."""
 
@@ -36,7 +39,9 @@ KeepGoing = Annotated[
 
 @cli.command()
 def runs(
-    *, every: Annotated[bool, typer.Option("--all", help="All of them, not the newest only.")] = False, as_json: Json = False
+    *,
+    every: Annotated[bool, typer.Option("--all", help="All of them, not the newest only.")] = False,
+    as_json: Json = False,
 ) -> None:
     """List the runs, the newest first: where each stands, and what it said last."""
     from rich import box
@@ -74,7 +79,9 @@ def status(run: RunName = "last", *, as_json: Json = False) -> None:
     found = Run.open(run)
     goes = progress(found)
     if as_json:
-        print(json.dumps({"run": found.id, "path": str(found.path), **asdict(goes), "last": found.last_metrics}, indent=2))
+        print(
+            json.dumps({"run": found.id, "path": str(found.path), **asdict(goes), "last": found.last_metrics}, indent=2)
+        )
         return
     print(f"{found.id}: {goes.sentence}")
     if goes.steps:
@@ -102,7 +109,9 @@ def _what_next(run: Run, status: str) -> str:
 
 @cli.command()
 def logs(
-    run: RunName = "last", *, follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until it ends.")] = False
+    run: RunName = "last",
+    *,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until it ends.")] = False,
 ) -> None:
     """Print what a run's processes said."""
     from .run import Run
@@ -159,7 +168,6 @@ def set_going(run: Run, *, detach: bool, keep_going: int) -> None:
     """
     from .launch import start
     from .launch import stop as stop_run
-    from .run import Run
 
     start(run, keep_going=keep_going)
     if detach:
@@ -196,14 +204,14 @@ def _follow(run: Run) -> None:
     """Show how *run* goes until it has ended, and pass on what its log warns of."""
     from .progress import progress
 
-    seen, told = Log(run.log, from_end=True), ""
+    seen, told, began = Log(run.log, from_end=True), "", time.monotonic()
     with progress_bar(run.recipe.model) as show:
         while not run.state.ended:
             for line in seen.news().splitlines():
                 if " WARNING " in line:
                     print(f"note: {line.partition(' WARNING ')[2]}", file=sys.stderr)
             goes, last = progress(run), run.last_metrics
-            if goes.status == "queued" and goes.sentence != told:
+            if goes.status == "queued" and goes.sentence != told and time.monotonic() - began > SOON:
                 print(told := goes.sentence, file=sys.stderr)
             if last and goes.steps:
                 show(last, goes.steps)
@@ -229,7 +237,7 @@ class Log:
 
 
 @contextmanager
-def progress_bar(label: str) -> Iterator[OnStep]:
+def progress_bar(label: str) -> Iterator[Show]:
     """Show a live bar on stderr, where that is a terminal: step, loss, margin, reward accuracy, time left."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -245,10 +253,8 @@ def progress_bar(label: str) -> Iterator[OnStep]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(label, total=None, told="preparing")
 
-        def on_step(metrics: Any, steps: int) -> None:
-            told = f"loss {metrics.loss:.3f}  margin {metrics.margin:.2f}  accuracy {metrics.reward_accuracy:.0%}"
-            bar.update(task, completed=metrics.step, total=steps, told=told)
+        def show(last: Mapping[str, float], steps: int) -> None:
+            figures = f"loss {last['loss']:.3f}  margin {last['margin']:.2f}  accuracy {last['reward_accuracy']:.0%}"
+            bar.update(task, completed=last["step"], total=steps, told=figures)
 
-        yield on_step
-
-
+        yield show

@@ -1,4 +1,4 @@
-"""The small process that sees a run to its end: waits for the device, starts the worker, and says how it died if it did.
+"""The small process that sees a run to its end: waits for the device, starts the worker, says how it died.
 
     python -m dpo_hub.keeper RUN_FOLDER TIMES
 
@@ -23,7 +23,7 @@ from .run import Run
 from .state import State, Worker
 from .turns import wait_for_turn
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("dpo_hub.keeper")  # not __main__, as which it runs
 
 SETTLED = (0, 2, 75, 130)
 """Exit codes of a worker that had its reason: finished, a `DPOHubError`, another has the run, stopped."""

@@ -1,4 +1,4 @@
-"""Start, stop, resume and remove runs. Their processes outlive whoever started them: all they share is the run's folder.
+"""Start, stop, resume and remove runs. Their processes outlive who started them: all they share is the run's folder.
 
 Loads no torch: only the worker process does.
 """
@@ -67,7 +67,7 @@ def _require_idle(run: Run) -> None:
 
 
 def stop(run: Run) -> None:
-    """Ask the worker of *run* to leave a checkpoint and go, and wait until it is gone, by force where it takes too long.
+    """Ask the worker of *run* to leave a checkpoint and go, and wait until it is gone; one that is slow is forced.
 
     A run that has ended already is left as it is.
 

@@ -52,6 +52,10 @@ def _sentence(run: Run, state: State, step: int, pace: float | None) -> str:
         return f"{state.status.capitalize()}{f' after step {step}' if step else ''}. {state.reason}".strip()
     if state.status == "queued":
         return _place(run, state)
+    return _at_work(run, state, step, pace)
+
+
+def _at_work(run: Run, state: State, step: int, pace: float | None) -> str:
     if run.silence > SILENCE:
         return f"No sign of life for {duration(run.silence)}: its process may hang."
     if not state.steps:

@@ -1,7 +1,7 @@
 """One run at a time has the machine's device; the others wait in the order in which they came.
 
-Who waits leaves a ticket, a file named after the time that holds the run's folder. Tickets decide on the order only; the
-device itself is a lock, which the system takes back from a process that dies, however it dies.
+Who waits leaves a ticket, a file named after the time, with the run's folder in it. Tickets decide on the order only;
+the device itself is a lock, which the system takes back from a process that dies, however it dies.
 """
 
 from __future__ import annotations

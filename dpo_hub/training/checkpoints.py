@@ -1,7 +1,7 @@
 """Resume points: written aside, verified, renamed, and read only where they are whole.
 
-A checkpoint holds the adapter, the optimizer, the schedule, the random state and the trainer's own state, as transformers
-writes them; nothing in it is unpickled beyond tensors and numbers. Knows nothing of TRL or of runs.
+A checkpoint holds the adapter, the optimizer, the schedule, the random state and the trainer's own state, as
+transformers writes them; nothing in it is unpickled beyond tensors and numbers. Knows nothing of TRL or of runs.
 """
 
 from __future__ import annotations
@@ -137,6 +137,6 @@ def _schedule_is_wrong(path: Path) -> str | None:
 
 
 def _random_is_wrong(path: Path) -> str | None:
-    with safe_globals():
+    with safe_globals():  # type: ignore[no-untyped-call]
         missing = {"python", "numpy", "cpu"} - torch.load(path, weights_only=True).keys()
     return f"lacks {', '.join(sorted(missing))}" if missing else None

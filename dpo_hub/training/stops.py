@@ -1,7 +1,7 @@
 """A stop is held back while weights change, and takes effect at once everywhere else. Knows nothing of runs.
 
-Between two updates the weights, the optimizer and the schedule are those of the last step, whatever a forward or backward
-pass has begun; so a step can be left in its middle, and a checkpoint written of the last one.
+Between two updates the weights, the optimizer and the schedule are those of the last step, whatever a forward or
+backward pass has begun; so a step can be left in its middle, and a checkpoint written of the last one.
 """
 
 from __future__ import annotations

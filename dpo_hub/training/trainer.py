@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -23,7 +23,7 @@ from ..run import Run, home
 from .checkpoints import newest_good, step_of, written_whole
 from .checkpoints import why_not as checkpoint_is_bad
 from .memory import ROOM, activation_bytes, free_bytes, is_out_of_memory, keep_freed_memory
-from .metrics import StepMetrics, evaluation, step_metrics
+from .metrics import evaluation, step_metrics
 from .policy import device, dtype, load_base, telling_refused_messages
 from .reference import TOKEN_PARTS, Figures, Tokens, fingerprint, reference_log_probs
 from .shared_prefix import length_sets_angles, shared_prefix
@@ -39,8 +39,8 @@ with needing_extra("train"):
     from trl import DPOConfig, DPOTrainer
 
 log = logging.getLogger(__name__)
-OnStep = Callable[[StepMetrics, int], None]
-"""Called after each step with what it measured and how many steps there are in all."""
+OnStep = Callable[[Mapping[str, float], int], None]
+"""Called after each step with what it measured, as `StepMetrics` has it, and how many steps there are in all."""
 COMPUTING = ("dpo_hub", "trl", "transformers", "peft", "torch")
 """The packages whose versions may show in a log-probability."""
 
@@ -152,11 +152,11 @@ class _Trainer(DPOTrainer):
 
     def save_checkpoint(self) -> None:
         """Write a checkpoint of the last step, unless there is one."""
-        if not (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}").is_dir():
+        if not (Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}").is_dir():
             self._save_checkpoint(self.model_wrapped, None)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        folder = Path(self.args.output_dir)
+        folder = Path(str(self.args.output_dir))
         with written_whole(folder / f"checkpoint-{self.state.global_step}", self.why_not) as aside:
             self.args.output_dir = str(aside)
             try:
@@ -166,7 +166,7 @@ class _Trainer(DPOTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Write the adapter, and neither the tokenizer, a card, nor a pickle of the arguments."""
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(str(output_dir or self.args.output_dir))
         cast(PeftModel, self.model).save_pretrained(str(folder), state_dict=state_dict, save_embedding_layers=False)
         (folder / "README.md").unlink()
 
@@ -226,7 +226,8 @@ def _spare_memory(trainer: DPOTrainer, recipe: Recipe) -> None:
         tokens = 2 * recipe.batch_size * max(len(row) for pair in pairs for row in pair)
     policy = cast(PeftModel, trainer.model)
     needed, free = activation_bytes(policy.config, tokens, dtype()), free_bytes(device())
-    if recipe.activation_checkpointing or needed > ROOM * free and policy.get_base_model().supports_gradient_checkpointing:
+    wanted = recipe.activation_checkpointing or needed > ROOM * free
+    if wanted and policy.get_base_model().supports_gradient_checkpointing:
         log.info("activations may take %.1f GB of %.1f GB: they will be computed twice", needed / 1e9, free / 1e9)
         trainer.args.activation_checkpointing = True
         policy.enable_input_require_grads()
@@ -388,4 +389,4 @@ class _Recorder(TrainerCallback):
         if metrics:
             self.run.append_metrics(asdict(metrics))
             if self.on_step:
-                self.on_step(metrics, state.max_steps)
+                self.on_step(asdict(metrics), state.max_steps)

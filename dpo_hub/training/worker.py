@@ -29,7 +29,7 @@ from ..turns import turn
 from .policy import quiet
 from .trainer import OnStep, train
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("dpo_hub.training.worker")  # not __main__, as which it runs
 
 SAMPLES = 4
 LOCK_TIMEOUT = 10.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -20,48 +21,66 @@ import psutil
 
 from .heartbeat import heartbeat
 from .run import Run
-from .state import State, Worker
+from .state import Process, State
 from .turns import wait_for_turn
 
 log = logging.getLogger("dpo_hub.keeper")  # not __main__, as which it runs
 
-SETTLED = (0, 2, 75, 130)
-"""Exit codes of a worker that had its reason: finished, a `DPOHubError`, another has the run, stopped."""
 BY_A_FAULT = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
 
 
 def keep(run: Run, keep_going: int = 0) -> None:
     """See to *run* until it has ended, and take it up again up to *keep_going* times where its worker died."""
-    own = Worker.of()
+    own = Process.of()
     for left in range(keep_going, -1, -1):
-        run.set_state(State("queued", worker=own))
+        run.set_state(State("queued", keeper=own))
         wait_for_turn(run)
-        run.set_state(State("running", worker=own))
+        run.set_state(State("running", keeper=own))
         killed_before = out_of_memory_kills()
-        worker = subprocess.Popen(command(run), stdin=subprocess.DEVNULL)
-        name = Worker.of(worker.pid)
-        code = worker.wait()
-        if code in SETTLED or run.written_state.worker not in (own, name, None):
-            return
-        _tell_end(run, code, for_memory=out_of_memory_kills() > killed_before)
-        if run.written_state.status == "stopped":
+        code = subprocess.run(command(run), stdin=subprocess.DEVNULL, check=False).returncode
+        state = run.written_state
+        if state.keeper not in (own, None):
+            return  # somebody else has taken it up
+        if not state.ended:
+            _tell_death(run, code, for_memory=out_of_memory_kills() > killed_before)
+        if run.written_state.expected:
             return
         if left:
             log.warning("taking the run up again; %d more times at most", left - 1)
 
 
 def command(run: Run) -> list[str]:
-    """What starts the worker."""
-    return [sys.executable, "-m", "dpo_hub.training.worker", str(run.path)]
+    """What starts the worker: several, by `accelerate launch`, where there are several devices or settings for it."""
+    worker = ["-m", "dpo_hub.training.worker", str(run.path)]
+    devices, settings = visible_devices(), run.path / "accelerate.yaml"
+    if settings.is_file():
+        how = ["--config_file", str(settings)]
+    elif devices > 1:
+        how = ["--multi_gpu", f"--num_processes={devices}", "--num_machines=1", "--mixed_precision=no"]
+        how += ["--dynamo_backend=no"]
+    else:
+        return [sys.executable, *worker]
+    return [sys.executable, "-m", "accelerate.commands.launch", *how, *worker]
 
 
-def _tell_end(run: Run, code: int, *, for_memory: bool) -> None:
-    """Write how the worker died, unless the state says already how the run ended."""
-    if run.written_state.ended:
+def visible_devices() -> int:
+    """How many CUDA devices a process sees, found out without torch."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return len([device for device in chosen.split(",") if device.strip() not in ("", "-1")])
+    try:
+        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return 0
+    return len(listed.splitlines())
+
+
+def _tell_death(run: Run, code: int, *, for_memory: bool) -> None:
+    if code == -signal.SIGTERM:  # it was told to stop before it could listen
+        run.set_state(State("stopped"))
         return
-    status = "stopped" if code == -signal.SIGTERM else "failed"
     reason = how_it_died(code, for_memory=for_memory, last=run.log_tail(1))
-    run.set_state(State(status, reason))
+    run.set_state(State("failed", reason, expected=False))
     log.error("%s", reason)
 
 
@@ -78,8 +97,6 @@ def how_it_died(code: int, *, for_memory: bool, last: str) -> str:
         )
     if number == signal.SIGKILL:
         return "The worker was killed (SIGKILL), by somebody or by a limit on memory or time."
-    if number == signal.SIGTERM:
-        return "The worker was told to stop (SIGTERM) before its first step."
     blame = "a fault in a library" if number in BY_A_FAULT else "a signal"
     return f"The worker was ended by {blame} ({number.name}).{said}"
 
@@ -98,9 +115,11 @@ def main() -> None:
     """Keep the run whose folder is given. A SIGTERM stops it, the worker too if there is one by then."""
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        for child in psutil.Process().children():
+        children = psutil.Process().children()
+        for child in children:
             child.terminate()
-        raise KeyboardInterrupt
+        if not children:
+            raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
     parser = argparse.ArgumentParser(description=__doc__)
@@ -115,7 +134,7 @@ def main() -> None:
         with heartbeat(run):
             keep(run, given.keep_going)
     except KeyboardInterrupt:
-        if run.written_state.worker == Worker.of():
+        if not run.written_state.ended:
             run.set_state(State("stopped"))
         sys.exit(130)
 

@@ -17,7 +17,7 @@ from filelock import Timeout
 
 from .errors import RunError
 from .run import Run
-from .state import State, Worker
+from .state import Process, State
 
 STOP_TIMEOUT = 4.0
 """Seconds that a worker gets to leave a checkpoint, before it is ended by force."""
@@ -51,7 +51,7 @@ def start(run: Run, *, keep_going: int = 0) -> None:
                     stderr=log,
                     start_new_session=True,
                 )
-            run.set_state(State("queued", worker=Worker.of(keeper.pid)))
+            run.set_state(State("queued", keeper=Process.of(keeper.pid)))
     except Timeout:
         raise RunError(f"The run {run.id} is at work already. See how it goes: dpo-hub status {run.id}") from None
     # Somebody has to collect its exit status as long as this process lives, or it stays behind as a zombie.
@@ -62,7 +62,7 @@ def _require_idle(run: Run) -> None:
     state = run.state
     if state.status == "finished":
         raise RunError(f"The run {run.id} has finished; there is nothing left to do. Make a new one: dpo-hub train.")
-    if state.worker:
+    if state.worker or state.keeper:
         raise RunError(f"The run {run.id} is {state.status} already. See how it goes: dpo-hub status {run.id}")
 
 
@@ -77,23 +77,24 @@ def stop(run: Run) -> None:
     state = run.state
     if state.ended:
         return
-    if state.worker and state.worker.host != Worker.of().host:
-        raise RunError(f"The run {run.id} is at work on {state.worker.host}. Stop it there.")
-    if state.worker and not _ends(state.worker, psutil.Process.terminate, STOP_TIMEOUT):
+    process = state.worker or state.keeper
+    if process and process.host != Process.of().host:
+        raise RunError(f"The run {run.id} is at work on {process.host}. Stop it there.")
+    if process and not _ends(process, psutil.Process.terminate, STOP_TIMEOUT):
         run.set_state(State("stopped", "It did not answer in time and was ended by force."))
-        _ends(state.worker, psutil.Process.kill, STOP_TIMEOUT)
+        _ends(process, psutil.Process.kill, STOP_TIMEOUT)
     if not run.written_state.ended:
         run.set_state(State("stopped"))
 
 
-def _ends(worker: Worker, how: Callable[[psutil.Process], None], patience: float) -> bool:
+def _ends(process: Process, how: Callable[[psutil.Process], None], patience: float) -> bool:
     """Tell the process to end, and wait: whether it is gone."""
     with suppress(psutil.NoSuchProcess):
-        how(psutil.Process(worker.pid))
+        how(psutil.Process(process.pid))
     until = time.monotonic() + patience
-    while worker.alive() and time.monotonic() < until:
+    while process.alive() and time.monotonic() < until:
         time.sleep(POLL)
-    return not worker.alive()
+    return not process.alive()
 
 
 def remove(run: Run) -> None:
@@ -103,6 +104,6 @@ def remove(run: Run) -> None:
         RunError: it is waiting or at work.
     """
     state = run.state
-    if state.worker:
+    if state.worker or state.keeper:
         raise RunError(f"The run {run.id} is {state.status}. Stop it first: dpo-hub stop {run.id}")
     run.remove()

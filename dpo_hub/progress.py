@@ -69,7 +69,7 @@ def _at_work(run: Run, state: State, step: int, pace: float | None) -> str:
 
 
 def _place(run: Run, state: State) -> str:
-    if state.worker is None:
+    if not state.keeper and not state.worker:
         return "Queued, and not started yet."
     waiting = line()
     ahead = waiting.index(run) if run in waiting else 0

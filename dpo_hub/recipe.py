@@ -69,6 +69,21 @@ class Recipe:
         start = DEMO_RECIPE if model == DEMO_MODEL else cls(model=model)
         return replace(start, **{name: value for name, value in settings.items() if value is not None})
 
+    def shared_by(self, processes: int) -> Recipe:
+        """What each of several processes does of it, so that all of them together see the same pairs to an update.
+
+        Raises:
+            RecipeError: they cannot share evenly.
+        """
+        if self.batch_size % processes == 0:
+            return replace(self, batch_size=self.batch_size // processes)
+        if self.accumulation % processes == 0:
+            return replace(self, accumulation=self.accumulation // processes)
+        raise RecipeError(
+            f"{processes} devices cannot share batches of {self.batch_size} pairs, {self.accumulation} to an update, "
+            f"evenly. Make batch_size a multiple of {processes}."
+        )
+
     def needing_less_memory(self) -> Recipe | None:
         """The same recipe with less in memory at a time and the same pairs to an update, or None at the end of it."""
         if self.batch_size > 1:

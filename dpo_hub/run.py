@@ -25,7 +25,7 @@ from .preferences import PreferencePair, Preferences, split_pairs
 from .preferences.pairfile import Draft, PairFile, write_pairs
 from .preferences.pairs import digest
 from .recipe import DEMO_MODEL, Recipe
-from .state import State, Worker
+from .state import Process, State
 
 LONGEST_LINE = 4096
 """Bytes that no line of metrics exceeds."""
@@ -139,12 +139,12 @@ class Run:
 
     @property
     def state(self) -> State:
-        """The state, except that a run whose worker is gone has failed, whatever the file still says."""
+        """The state, except that a run whose processes are gone has failed, whatever the file still says."""
         state = self.written_state
-        if state.worker is None or state.worker.alive(self.silence):
+        if not (state.worker or state.keeper) or state.in_hand(self.silence):
             return state
-        again = self.written_state  # the worker may have ended, and said so, between the two looks
-        return again if again != state else replace(state, status="failed", reason=self._last_words(), worker=None)
+        again = self.written_state  # they may have ended, and said so, between the two looks
+        return again if again != state else State("failed", self._last_words(), state.steps, state.done)
 
     def _last_words(self) -> str:
         last = self.log_tail(1)
@@ -156,7 +156,8 @@ class Run:
 
     def claim(self, *, steps: int = 0, done: int = 0) -> None:
         """Say that this process has the run at work, and how many steps there will be and were done before."""
-        self.set_state(State("running", steps=steps, done=done, worker=Worker.of()))
+        process = Process.of()
+        self.set_state(replace(self.written_state, status="running", steps=steps, done=done, worker=process))
 
     @property
     def lock(self) -> FileLock:

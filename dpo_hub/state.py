@@ -15,7 +15,7 @@ SILENCE = 60.0
 
 
 @dataclass(frozen=True)
-class Worker:
+class Process:
     """A process, named for good: a later one may get the same number, but not the same start.
 
     `started` is in seconds since the machine's boot, which setting the clock does not change.
@@ -26,7 +26,7 @@ class Worker:
     started: float
 
     @classmethod
-    def of(cls, pid: int | None = None) -> Worker:
+    def of(cls, pid: int | None = None) -> Process:
         """Name the process *pid*, by default this one."""
         process = psutil.Process(pid)
         return cls(platform.node(), process.pid, _started(process))
@@ -51,21 +51,29 @@ class State:
     """Where a run stands: `queued`, `running`, `finished`, `failed` or `stopped`, with the reason.
 
     `steps` is how many there will be in all, 0 until that is known, and `done` how many of them were done when the
-    worker took the run up. `worker` has the run in hand; a run that was never started, or has ended, has none.
+    worker took the run up. An end is not `expected` where nobody meant it, so that taking the run up again may well go
+    better. `worker` works on the run or waits to, and `keeper` started it and will tell how it ended; either may be
+    missing, and both are where the run was never started or has ended.
     """
 
     status: str
     reason: str = ""
     steps: int = 0
     done: int = 0
-    worker: Worker | None = None
+    worker: Process | None = None
+    keeper: Process | None = None
+    expected: bool = True
     updated: float = 0.0
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> State:
         """The state that was written as *found*."""
-        worker = found.get("worker")
-        return cls(**{**found, "worker": Worker(**worker) if worker else None})
+        processes = {part: Process(**named) for part in ("worker", "keeper") if (named := found.get(part))}
+        return cls(**{**found, **processes})
+
+    def in_hand(self, silence: float = 0.0) -> bool:
+        """Whether a process that sees to the run still runs."""
+        return any(process.alive(silence) for process in (self.keeper, self.worker) if process)
 
     @property
     def ended(self) -> bool:

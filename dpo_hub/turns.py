@@ -74,7 +74,7 @@ def _tickets() -> Iterator[tuple[Path, Run]]:
     for ticket in sorted((home() / "queue").glob("[!.]*")):
         try:
             run = Run(Path(ticket.read_text(encoding="utf-8")))
-            waits = run.state.worker is not None
+            waits = run.state.in_hand()
         except FileNotFoundError:  # the ticket was given back just now, or its run was removed
             waits = False
         if waits:

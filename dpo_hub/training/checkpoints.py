@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 ADAPTER, OPTIMIZER, SCHEDULER, STATE = "adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json"
 RANDOM = "rng_state"
+ASIDE = ".aside"
 KEPT = 2
 """Checkpoints that stay: the newest, and one to fall back on."""
 Complaint = Callable[[Path], str | None]
@@ -55,18 +56,22 @@ def newest_good(folder: Path, why_not: Complaint) -> Path | None:
 
 
 @contextmanager
-def written_whole(target: Path, why_not: Complaint) -> Iterator[Path]:
+def written_whole(target: Path, why_not: Complaint, wait: Callable[[], None]) -> Iterator[Path]:
     """Give a folder to write the checkpoint *target* into; once it is whole, it gets its name and older ones go.
+
+    Several processes may write into it: they are in `written_beside`, and *wait* for each other.
 
     Raises:
         RunError: what was written cannot be read back.
     """
-    aside = target.parent / ".aside"
+    aside = target.parent / ASIDE
     shutil.rmtree(aside, ignore_errors=True)
     written = aside / target.name
     written.mkdir(parents=True)
     try:
+        wait()
         yield aside
+        wait()
         for path in written.iterdir():
             _flush(path)
         if reason := why_not(written):
@@ -79,22 +84,37 @@ def written_whole(target: Path, why_not: Complaint) -> Iterator[Path]:
         shutil.rmtree(old)
 
 
+@contextmanager
+def written_beside(target: Path, wait: Callable[[], None]) -> Iterator[Path]:
+    """Give the folder that `written_whole` gives, to the other processes."""
+    wait()
+    yield target.parent / ASIDE
+    wait()
+
+
 def _flush(path: Path) -> None:
     """Have the system put the file on the disk, so that a power cut after the renaming cannot empty it."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
-def why_not(folder: Path, model: PeftModel, processes: int = 1) -> str | None:
-    """Say what is missing, unreadable or of the wrong shape in the checkpoint *folder* of *model*, or None."""
+def why_not(folder: Path, model: PeftModel, processes: int = 1, *, sharded: bool = False) -> str | None:
+    """Say what is missing, unreadable or of the wrong shape in the checkpoint *folder* of *model*, or None.
+
+    Where weights and optimizer are *sharded* over processes, FSDP or DeepSpeed write them in ways of their own, and
+    only the rest is looked at.
+    """
     randoms = [f"{RANDOM}.pth"] if processes == 1 else [f"{RANDOM}_{rank}.pth" for rank in range(processes)]
     checks: list[tuple[str, Callable[[Path], str | None]]] = [
         (STATE, _state_is_wrong),
-        (ADAPTER, lambda path: _adapter_is_wrong(path, model)),
-        (OPTIMIZER, lambda path: _optimizer_is_wrong(path, model)),
         (SCHEDULER, _schedule_is_wrong),
         *((name, _random_is_wrong) for name in randoms),
     ]
+    if not sharded:
+        checks += [
+            (ADAPTER, lambda path: _adapter_is_wrong(path, model)),
+            (OPTIMIZER, lambda path: _optimizer_is_wrong(path, model)),
+        ]
     for name, is_wrong in checks:
         path = folder / name
         if not path.is_file():

@@ -17,14 +17,17 @@ from ..errors import DiskFullError, ModelError, needing_extra, telling_disk_full
 from ..recipe import DEMO_MODEL
 
 with needing_extra("train"):
-    # TRL refuses torch's DataParallel, which transformers takes up where several devices are visible.
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+    if "LOCAL_RANK" not in os.environ:
+        # TRL refuses torch's DataParallel, which transformers takes up where one process sees several devices.
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     import torch
     from datasets.utils import disable_progress_bars
     from huggingface_hub.constants import HF_HOME
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
     from transformers.utils import logging as transformers_logging
+
+    from .processes import LOCAL_RANK
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +62,7 @@ def telling_refused_messages() -> Iterator[None]:
 
 def device() -> torch.device:
     """The device to train and to chat on: CUDA where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device("cuda", LOCAL_RANK) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def dtype() -> torch.dtype:

@@ -22,6 +22,8 @@ import xxhash
 from datasets import Dataset
 from transformers import PreTrainedModel
 
+from .processes import COUNT, FIRST, RANK, any_of_all, sum_of_all
+
 log = logging.getLogger(__name__)
 
 Tokens = Mapping[str, Sequence[int]]
@@ -70,16 +72,19 @@ def reference_log_probs(
         of_all.update(hashlib.sha256(b"".join(name)).digest())
     file = folder / f"{of_all.hexdigest()}.npy"
     known = _kept(file, len(ordered))
-    if known is None:
+    (missing,) = any_of_all(known is None)
+    if known is None or missing:
         log.info("measuring what the base model says of %d pairs", len(ordered))
-        measured, said = [], time.monotonic()
-        for start in range(0, len(ordered), batch_size):
+        measured, said = torch.zeros(len(ordered), 2), time.monotonic()
+        for start in range(RANK * batch_size, len(ordered), COUNT * batch_size):
             if time.monotonic() - said > SILENCE:
                 log.info("%d of %d pairs measured", start, len(ordered))
                 said = time.monotonic()
-            measured.append(measure([pairs[first[name]] for name in ordered[start : start + batch_size]]))
-        known = torch.cat(measured).float().cpu().numpy()
-        _keep(known, file)
+            batch = [pairs[first[name]] for name in ordered[start : start + batch_size]]
+            measured[start : start + batch_size] = measure(batch).float().cpu()
+        known = sum_of_all(measured).numpy()
+        if FIRST:
+            _keep(known, file)
     else:
         log.info("what the base model says of these pairs is known from an earlier run")
     place = {name: row for row, name in enumerate(ordered)}

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
+from .processes import COUNT
+
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -36,12 +38,14 @@ def set_random_state(state: dict[str, Any]) -> None:
 class Stops(TrainerCallback):
     """Turns SIGINT and SIGTERM into a `KeyboardInterrupt` that never tears a step.
 
-    `at_rest` says that weights, optimizer and schedule belong to the same step, whose random state is `random`.
+    `at_rest` says that weights, optimizer and schedule belong to the same step, whose random state is `random`. Several
+    processes cannot leave a step one by one: there, `asked` is for them to agree on, and nothing is raised until they
+    have `agreed`.
     """
 
     def __init__(self) -> None:
-        self.asked = False
-        self.at_rest = True
+        self.asked = self.agreed = False
+        self.at_rest = COUNT == 1
         self.random: dict[str, Any] | None = None
 
     @contextmanager
@@ -64,7 +68,7 @@ class Stops(TrainerCallback):
         try:
             yield
         finally:
-            self.at_rest = True
+            self.at_rest = COUNT == 1
 
     def _on_signal(self, _number: int, _frame: Any) -> None:
         self.asked = True
@@ -72,8 +76,8 @@ class Stops(TrainerCallback):
             raise KeyboardInterrupt
 
     def _rest(self) -> None:
-        self.at_rest = True
-        if self.asked:
+        self.at_rest = COUNT == 1
+        if self.asked and self.at_rest:
             raise KeyboardInterrupt
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -20,11 +20,12 @@ from ..preferences import PreferencePair
 from ..preferences.pairfile import PARTS
 from ..recipe import SHARED_PREFIX, TRL, Recipe
 from ..run import Run, home
-from .checkpoints import newest_good, step_of, written_whole
+from .checkpoints import newest_good, step_of, written_beside, written_whole
 from .checkpoints import why_not as checkpoint_is_bad
 from .memory import ROOM, activation_bytes, free_bytes, is_out_of_memory, keep_freed_memory
 from .metrics import evaluation, step_metrics
 from .policy import device, dtype, load_base, telling_refused_messages
+from .processes import COUNT, FIRST, any_of_all
 from .reference import TOKEN_PARTS, Figures, Tokens, fingerprint, reference_log_probs
 from .shared_prefix import length_sets_angles, shared_prefix
 from .shared_prefix.limits import disagreement, why_not
@@ -75,6 +76,11 @@ def train(run: Run, on_step: OnStep | None = None) -> Trained:
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
+            if COUNT > 1:
+                raise ModelError(
+                    "A device's memory is full. Lower --batch-size and raise --accumulation as much, lower "
+                    "--max-length, or give --activation-checkpointing; then resume."
+                ) from error
         _need_less(run)
         gc.collect()  # the failed attempt's tensors went with its error
         torch.cuda.empty_cache()
@@ -103,37 +109,45 @@ def _attempt(run: Run, on_step: OnStep | None) -> Trained:
     model, tokenizer = load_base(recipe.model)
     trainer = _Trainer(
         model=model,
-        args=_arguments(recipe, run.path / "checkpoints"),
+        args=_arguments(recipe.shared_by(COUNT), run.path / "checkpoints"),
         train_dataset=_dataset(run.pairs("train")),
         eval_dataset=_dataset(run.pairs("held_out")),
         processing_class=tokenizer,
         peft_config=_lora(recipe),
-        callbacks=[stops, _Checkpointing(recipe), _Recorder(run, on_step)],
+        callbacks=[stops, _Checkpointing(recipe, stops), *([_Recorder(run, on_step)] if FIRST else [])],
     )
     trainer.remove_callback(PrinterCallback)
     report = run.report | _lengths(trainer, run, recipe)
     recipe, report["engine"] = _engine(trainer, recipe)
-    run.write("report.json", json.dumps(report, indent=2, ensure_ascii=False))
-    run.write("recipe.json", recipe.to_json())
+    if FIRST:
+        run.write("report.json", json.dumps(report, indent=2, ensure_ascii=False))
+        run.write("recipe.json", recipe.to_json())
+    recipe = recipe.shared_by(COUNT)
     policy = cast(PeftModel, trainer.model)
     with stops.heeded(), shared_prefix(policy) if recipe.engine == SHARED_PREFIX else nullcontext():
         _spare_memory(trainer, recipe)
         if recipe.epochs >= 1 and not length_sets_angles(policy.config):
             _measure_reference(trainer, recipe)
         _train_from_newest(trainer, stops, run)
-        _save_adapter(policy, tokenizer, recipe, run.adapter)
-        return Trained(policy, tokenizer, _evaluate(trainer, recipe.batch_size))
+        _save_adapter(trainer, tokenizer, recipe, run.adapter)
+        measured = _evaluate(trainer, recipe.batch_size)
+        trainer.accelerator.wait_for_everyone()
+        return Trained(policy, tokenizer, measured)
 
 
 def _train_from_newest(trainer: _Trainer, stops: Stops, run: Run) -> None:
     """Train from the newest good checkpoint, if any; what ends it early leaves the last step as one."""
-    newest = newest_good(run.path / "checkpoints", trainer.why_not)
+    with trainer.args.main_process_first(local=False):  # the first clears away what is torn
+        newest = newest_good(run.path / "checkpoints", trainer.why_not)
     done = step_of(newest) if newest else 0
-    run.rewind_metrics(done)
+    if FIRST:
+        run.rewind_metrics(done)
     if newest:
         log.info("going on from step %d", done)
     try:
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+        if stops.agreed:
+            raise KeyboardInterrupt
     except (KeyboardInterrupt, RuntimeError, MemoryError) as error:
         interrupted = isinstance(error, KeyboardInterrupt) or is_out_of_memory(error)
         if interrupted and stops.at_rest and stops.random and trainer.state.global_step > done:
@@ -148,7 +162,8 @@ class _Trainer(DPOTrainer):
 
     def why_not(self, folder: Path) -> str | None:
         """Say what is wrong with the checkpoint *folder*, or None."""
-        return checkpoint_is_bad(folder, cast(PeftModel, self.model), self.args.world_size)
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        return checkpoint_is_bad(folder, cast(PeftModel, self.model), COUNT, sharded=sharded)
 
     def save_checkpoint(self) -> None:
         """Write a checkpoint of the last step, unless there is one."""
@@ -157,7 +172,9 @@ class _Trainer(DPOTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(str(self.args.output_dir))
-        with written_whole(folder / f"checkpoint-{self.state.global_step}", self.why_not) as aside:
+        target = folder / f"checkpoint-{self.state.global_step}"
+        wait = self.accelerator.wait_for_everyone
+        with written_whole(target, self.why_not, wait) if FIRST else written_beside(target, wait) as aside:
             self.args.output_dir = str(aside)
             try:
                 super(DPOTrainer, self)._save_checkpoint(model, trial)  # TRL's own writes a card beside it
@@ -166,9 +183,10 @@ class _Trainer(DPOTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Write the adapter, and neither the tokenizer, a card, nor a pickle of the arguments."""
-        folder = Path(str(output_dir or self.args.output_dir))
-        cast(PeftModel, self.model).save_pretrained(str(folder), state_dict=state_dict, save_embedding_layers=False)
-        (folder / "README.md").unlink()
+        folder, policy = Path(str(output_dir or self.args.output_dir)), cast(PeftModel, self.model)
+        policy.save_pretrained(str(folder), save_embedding_layers=False, is_main_process=FIRST, state_dict=state_dict)
+        if FIRST:
+            (folder / "README.md").unlink()
 
 
 def _splits(trainer: DPOTrainer) -> tuple[Dataset, Dataset]:
@@ -324,6 +342,7 @@ def _arguments(recipe: Recipe, folder: Path) -> DPOConfig:
         use_cpu=not cuda,
         activation_checkpointing=False,
         save_strategy="no",
+        ddp_find_unused_parameters=False,
         logging_steps=1,
         report_to="none",
         disable_tqdm=True,
@@ -347,30 +366,35 @@ def _turns(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     return chain.from_iterable(row[part] for part in PARTS)
 
 
-def _save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, folder: Path) -> None:
+def _save_adapter(trainer: _Trainer, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, folder: Path) -> None:
     """Save adapter and tokenizer to *folder*: all or nothing, the same bytes each time, no local path in them."""
-    config = cast(LoraConfig, model.peft_config["default"])
+    config = cast(LoraConfig, cast(PeftModel, trainer.model).peft_config["default"])
     config.base_model_name_or_path = recipe.model
     config.target_modules = sorted(config.target_modules or ())
-    aside = folder.with_name(".adapter")
-    shutil.rmtree(aside, ignore_errors=True)
-    model.save_pretrained(str(aside), save_embedding_layers=False)
-    tokenizer.save_pretrained(aside)
-    (aside / "README.md").unlink()
-    aside.rename(folder)
+    if trainer.is_fsdp_enabled:
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+    aside = folder.with_name(".adapter.aside")
+    trainer.save_model(str(aside), _internal_call=True)  # by all processes: each may have a part of it
+    if FIRST:
+        tokenizer.save_pretrained(aside)
+        shutil.rmtree(folder, ignore_errors=True)  # an earlier worker may have come this far
+        aside.rename(folder)
 
 
 class _Checkpointing(TrainerCallback):
     """Says when a checkpoint is due: by time, by steps, and at the end, so that what follows training can fail."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe, self.last = recipe, time.monotonic()
+    def __init__(self, recipe: Recipe, stops: Stops) -> None:
+        self.recipe, self.stops, self.last = recipe, stops, time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         every, minutes = self.recipe.checkpoint_steps, self.recipe.checkpoint_minutes
-        by_steps = every and state.global_step % every == 0
+        by_steps = bool(every) and state.global_step % every == 0
         by_time = time.monotonic() - self.last >= 60 * minutes
-        if by_steps or by_time or state.global_step >= state.max_steps:
+        due, stop = any_of_all(by_steps or by_time or state.global_step >= state.max_steps, self.stops.asked)
+        if stop and COUNT > 1:
+            self.stops.agreed = control.should_training_stop = True
+        if due or self.stops.agreed:
             control.should_save = True
             self.last = time.monotonic()
 

@@ -24,9 +24,10 @@ from ..heartbeat import heartbeat
 from ..hub.card import render_card
 from ..preferences import text_of
 from ..run import Run
-from ..state import State, Worker
+from ..state import Process, State
 from ..turns import turn
 from .policy import quiet
+from .processes import FIRST
 from .trainer import OnStep, train
 
 log = logging.getLogger("dpo_hub.training.worker")  # not __main__, as which it runs
@@ -44,8 +45,11 @@ def work(run: Run, on_step: OnStep | None = None) -> Run:
     Raises:
         DPOHubError: with the reason, which the run's state then has too.
     """
+    if not FIRST:  # one of several processes, and another writes to the folder
+        train(run)
+        return run
     with _alone(run), _logging_to(run.log), _telling_state(run), heartbeat(run):
-        run.set_state(replace(run.written_state, worker=Worker.of()))
+        run.set_state(replace(run.written_state, worker=Process.of()))
         with turn(run):
             run.claim()
             _finish(run, on_step)
@@ -104,14 +108,14 @@ def _telling_state(run: Run) -> Iterator[None]:
         raise
     except BaseException as error:
         log.exception("the worker failed")
-        _try_failing(run, f"{type(error).__name__}: {error}")
+        _try_failing(run, f"{type(error).__name__}: {error}", expected=False)
         raise
 
 
-def _try_failing(run: Run, reason: str) -> None:
+def _try_failing(run: Run, reason: str, *, expected: bool = True) -> None:
     """Write that the run failed. On a full disk that fails too; a run whose worker is gone reads as failed anyway."""
     try:
-        run.set_state(State("failed", reason))
+        run.set_state(State("failed", reason, expected=expected))
     except OSError:
         log.error("the state could not be written")
 

@@ -58,6 +58,8 @@ class PublishError(DPOHubError, RuntimeError):
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SAID_OF_IT = (*(f"os error {code})" for code in _NO_ROOM), "enforce fail at inline_container.cc")
+"""How safetensors and torch's writer, which loses the number, tell it."""
 
 
 @contextmanager
@@ -67,10 +69,10 @@ def telling_disk_full(where: object) -> Iterator[None]:
         yield
     except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
-        if number in _NO_ROOM or any(f"os error {code})" in str(error) for code in _NO_ROOM):
+        if number in _NO_ROOM or any(said in str(error) for said in _SAID_OF_IT):
             raise DiskFullError(
                 f"No room to write under {where}. Free some space, or keep runs (DPO_HUB_HOME) or downloaded models "
-                "(HF_HOME) on another disk, and start again."
+                "(HF_HOME) on another disk, and start again; dpo-hub resume goes on with a run that was begun."
             ) from error
         raise
 

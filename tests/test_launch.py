@@ -1,9 +1,12 @@
-"""A real worker process: detached, told of at once, and gone when it is stopped."""
+"""Real processes: detached, told of at once, and gone when they are stopped."""
 
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -11,59 +14,158 @@ import pytest
 
 from dpo_hub import Recipe, Run, read_preferences
 from dpo_hub.errors import RunError
-from dpo_hub.launch import start, stop
+from dpo_hub.launch import STOP_TIMEOUT, remove, start, stop
+from dpo_hub.run import all_runs
+from dpo_hub.state import Process, State
+from dpo_hub.turns import line
 
 PATIENCE = 120.0
 """Seconds to wait for a worker. A few are enough, unless the machine is busy with other things."""
 
 
 @pytest.fixture
-def queued(few_pairs: Path, tmp_path: Path) -> Run:
+def hopeless(few_pairs: Path, tmp_path: Path) -> Run:
     """A queued run whose base model cannot be loaded, so that its worker ends soon and by itself."""
     nowhere = tmp_path / "no-model"
     nowhere.mkdir()
     return Run.create(read_preferences(few_pairs), Recipe.for_model(str(nowhere)))
 
 
-def _wait_for_end_of(run: Run) -> None:
-    with suppress(psutil.NoSuchProcess):
-        psutil.Process(run.state.pid).wait(PATIENCE)
+@pytest.fixture
+def long(few_pairs: Path) -> Run:
+    """A queued run of many steps."""
+    return Run.create(read_preferences(few_pairs), Recipe.for_model(epochs=50, batch_size=4))
 
 
-def test_a_started_run_is_running_and_ends_with_its_reason(queued: Run) -> None:
-    """The run is running as soon as it is started, and the worker leaves the reason when it fails."""
-    start(queued)
-    started = queued.state
-    assert started.status == "running"
-    assert psutil.Process(started.pid).create_time() == started.pid_created
-    _wait_for_end_of(queued)
-    assert queued.state.status == "failed"
-    assert "holds no model" in queued.state.reason
+def until(happens: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not happens():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
 
 
-def test_a_worker_that_dies_at_once_reads_as_failed(queued: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker that cannot even be imported leaves no run queued for ever, and its last words are the reason."""
+def test_a_started_run_ends_with_its_reason(hopeless: Run) -> None:
+    """The run is in a process's hands as soon as it is started, and the worker leaves the reason when it fails."""
+    start(hopeless)
+    assert hopeless.state.status == "queued"
+    assert hopeless.state.keeper is not None
+    until(lambda: hopeless.state.ended)
+    assert hopeless.state.status == "failed"
+    assert "holds no model" in hopeless.state.reason
+
+
+def test_a_process_that_dies_at_once_reads_as_failed(hopeless: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that cannot even begin leaves no run queued for ever."""
     monkeypatch.setattr("sys.executable", "/bin/false")
-    start(queued)
-    _wait_for_end_of(queued)
-    assert queued.state.status == "failed"
-    assert "ended early" in queued.state.reason
+    start(hopeless)
+    until(lambda: hopeless.state.ended)
+    assert hopeless.state.status == "failed"
+    assert "nobody saw why" in hopeless.state.reason
 
 
-def test_a_stopped_worker_is_gone_and_the_run_says_so(queued: Run) -> None:
-    """Stopping waits for the worker's end, also of one that was still loading; stopping again changes nothing."""
-    start(queued)
-    pid = queued.state.pid
-    stop(queued)
-    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    assert queued.state.status == "stopped"
-    stop(queued)
-    assert json.loads((queued.path / "state.json").read_text())["status"] == "stopped"
+def test_a_run_outlives_who_started_it(long: Run) -> None:
+    """The process that started it, and its whole session, may go: the run goes on."""
+    code = "import sys; from dpo_hub.run import Run; from dpo_hub.launch import start; start(Run.open(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", code, str(long.path)], check=True, start_new_session=True)
+    until(lambda: long.last_metrics.get("step", 0) >= 2)
+    stop(long)
 
 
-def test_a_run_starts_only_once(queued: Run) -> None:
-    """A run that is at work or has ended is refused."""
-    start(queued)
-    with pytest.raises(RunError, match="only a queued run"):
-        start(queued)
-    stop(queued)
+def test_a_stopped_run_is_gone_within_seconds_and_can_be_taken_up(long: Run) -> None:
+    """Stopping takes at most five seconds, leaves a checkpoint of the last step, and stopping again changes nothing."""
+    start(long)
+    until(lambda: long.last_metrics.get("step", 0) >= 3)
+    worker = long.state.worker
+    assert worker is not None
+    began = time.monotonic()
+    stop(long)
+    assert time.monotonic() - began < STOP_TIMEOUT + 1
+    assert not worker.alive()
+    assert long.state.status == "stopped"
+    step = int(long.last_metrics["step"])
+    assert (long.path / "checkpoints" / f"checkpoint-{step}").is_dir()
+    stop(long)
+    assert json.loads((long.path / "state.json").read_text())["status"] == "stopped"
+
+    start(long)
+    until(lambda: long.last_metrics.get("step", 0) > step)
+    assert long.state.done == step
+    assert [line["step"] for line in long.metrics] == list(range(1, len(long.metrics) + 1))
+    stop(long)
+
+
+def test_a_worker_that_does_not_listen_is_ended_by_force(few_pairs: Path) -> None:
+    """The run is stopped all the same, and says how."""
+    run = Run.create(read_preferences(few_pairs), Recipe.for_model())
+    code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); signal.pause()"
+    deaf = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert deaf.stdout is not None
+    deaf.stdout.readline()
+    run.set_state(State("running", worker=Process.of(deaf.pid)))
+    stop(run)
+    assert deaf.wait(PATIENCE) == -9
+    assert (run.state.status, run.state.reason) == ("stopped", "It did not answer in time and was ended by force.")
+    deaf.stdout.close()
+
+
+def test_a_run_that_waits_can_be_stopped(few_pairs: Path, long: Run) -> None:
+    """A second run waits for the first, and is gone from the line when it is stopped."""
+    second = Run.create(read_preferences(few_pairs), Recipe.for_model())
+    start(long)
+    until(lambda: long.state.worker is not None)
+    start(second)
+    keeper = second.state.keeper
+    assert keeper is not None
+    until(lambda: line() == [second])
+    stop(second)
+    assert second.state == State("stopped", updated=second.state.updated)
+    assert not keeper.alive()
+    stop(long)
+
+
+def test_a_run_is_started_by_one_only(long: Run) -> None:
+    """A run that waits or is at work is refused, and so is one that has finished."""
+    start(long)
+    with pytest.raises(RunError, match="queued already"):
+        start(long)
+    with pytest.raises(RunError, match="Stop it first"):
+        remove(long)
+    stop(long)
+    long.set_state(State("finished"))
+    with pytest.raises(RunError, match="has finished"):
+        start(long)
+
+
+def test_a_killed_worker_is_told_with_the_signal(long: Run) -> None:
+    """Whoever looks next reads what killed it."""
+    start(long)
+    until(lambda: long.state.worker is not None)
+    worker = long.state.worker
+    assert worker is not None
+    psutil.Process(worker.pid).kill()
+    until(lambda: long.state.ended)
+    assert long.state.status == "failed"
+    assert "SIGKILL" in long.state.reason
+    assert "SIGKILL" in long.log.read_text()
+
+
+def test_a_run_may_be_taken_up_by_itself(long: Run) -> None:
+    """With `keep_going` a killed worker is followed by another, from the last checkpoint, so many times."""
+    start(long, keep_going=1)
+    workers = set()
+    for _ in range(2):
+        until(lambda: (worker := long.state.worker) is not None and worker not in workers)
+        worker = long.state.worker
+        assert worker is not None
+        workers.add(worker)
+        psutil.Process(worker.pid).kill()
+    until(lambda: long.state.ended)
+    assert long.state.status == "failed"
+    assert "taking the run up again" in long.log.read_text()
+
+
+def test_a_removed_run_is_gone(hopeless: Run) -> None:
+    """The folder goes, and nothing of it is listed."""
+    remove(hopeless)
+    assert not hopeless.path.exists()
+    assert all_runs() == []

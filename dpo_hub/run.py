@@ -7,6 +7,7 @@ reader never sees half of it.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import secrets
@@ -143,7 +144,17 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, float]]:
-        return self._json_lines("metrics.jsonl")
+        """A line a step, in the words of `training.metrics.StepMetrics`."""
+        return [_numbers(line) for line in self._json_lines("metrics.jsonl")]
+
+    @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """What was measured and sampled while the run trained, one entry a point, in the order of their steps.
+
+        A resumed run may come by a point again; the later entry counts.
+        """
+        by_step = {line["step"]: _numbers(line) for line in self._json_lines("evaluations.jsonl")}
+        return [by_step[step] for step in sorted(by_step)]
 
     @property
     def samples(self) -> list[dict[str, str]]:
@@ -191,8 +202,16 @@ class Run:
         aside.replace(self.path / name)
 
     def append_metrics(self, values: Mapping[str, float]) -> None:
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        self._append("metrics.jsonl", values)
+
+    def append_evaluation(self, values: Mapping[str, Any]) -> None:
+        self._append("evaluations.jsonl", values)
+
+    def _append(self, name: str, values: Mapping[str, Any]) -> None:
+        """Add a line. What is not a finite number goes as null, as JSON has no other word for it."""
+        finite = {key: None if _not_finite(value) else value for key, value in values.items()}
+        with (self.path / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(finite, ensure_ascii=False, allow_nan=False) + "\n")
 
     def log_tail(self, lines: int) -> str:
         if not self.log.is_file():
@@ -211,6 +230,15 @@ class Run:
             json.loads(line)
             for line in path.read_text(encoding="utf-8").split("\n")[:-1]  # the last is empty, or half written
         ]
+
+
+def _not_finite(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _numbers(line: Mapping[str, Any]) -> dict[str, Any]:
+    """The *line* with each null as the number that is none."""
+    return {key: math.nan if value is None else value for key, value in line.items()}
 
 
 def _alive(state: State) -> bool:

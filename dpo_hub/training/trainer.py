@@ -21,10 +21,12 @@ from ..run import Run, home
 from .memory import ROOM, activation_bytes, free_bytes, keep_freed_memory
 from .metrics import StepMetrics, evaluation, step_metrics
 from .policy import device, dtype, load_base, telling_model_limits
+from .probe import PROMPTS, Probe
 from .reference import TOKEN_PARTS, Figures, Tokens, fingerprint, reference_log_probs
 from .shared_prefix import length_sets_angles, shared_prefix
 from .shared_prefix.limits import disagreement, why_not
 from .shared_prefix.plan import IGNORED, packed_length
+from .watch import PAIRS, Watch
 
 with needing_extra("train"):
     import torch
@@ -81,7 +83,10 @@ def train(run: Run, on_step: OnStep | None = None) -> Trained:
             _spare_memory(trainer, recipe)
             if recipe.epochs >= 1 and not length_sets_angles(policy.config):
                 _measure_reference(trainer, recipe)
+            watch = _watch(trainer, run, recipe)
+            trainer.add_callback(watch)
             trainer.train()
+            watch.settle(trainer.state.global_step)
             _save_adapter(policy, tokenizer, recipe, run.adapter)
             return Trained(policy, tokenizer, _evaluate(trainer, recipe.batch_size))
 
@@ -177,16 +182,28 @@ def _with_reference(pairs: Dataset, measured: Figures) -> Dataset:
     return pairs.add_column("ref_chosen_logps", chosen).add_column("ref_rejected_logps", rejected)
 
 
-def _evaluate(trainer: DPOTrainer, batch_size: int) -> dict[str, float]:
-    """Measure the held-out pairs, each of the same weight.
+def _watch(trainer: DPOTrainer, run: Run, recipe: Recipe) -> Watch:
+    """What looks at the run while it trains."""
+    tokenizer = cast(PreTrainedTokenizerBase, trainer.processing_class)
+    prompts = list(_splits(trainer)[1].select(range(min(PROMPTS, len(_splits(trainer)[1])))))
+    policy, autocast = cast(PeftModel, trainer.model), trainer.accelerator.autocast
+    probe = Probe(policy, tokenizer, prompts, seed=recipe.seed, autocast=autocast)
+    main = trainer.is_world_process_zero()
+    return Watch(run, recipe, probe, lambda: _evaluate(trainer, recipe.batch_size, most=PAIRS), main=main)
+
+
+def _evaluate(trainer: DPOTrainer, batch_size: int, *, most: int | None = None) -> dict[str, float]:
+    """Measure the held-out pairs, or the first *most* of them, each of the same weight.
 
     TRL averages over batches. Full batches and the remainder are therefore measured apart and weighed by their pairs.
     """
-    _, held_out = _splits(trainer)
+    _, every = _splits(trainer)
+    held_out = every.select(range(min(most or len(every), len(every))))
     full = len(held_out) - len(held_out) % batch_size
     parts = {str(part): held_out.select(part) for part in (range(full), range(full, len(held_out))) if part}
     trainer.eval_dataset = parts
     logs = [(len(part), trainer.evaluate(name)) for name, part in parts.items()]
+    trainer.eval_dataset = every
     keys = logs[0][1].keys() & logs[-1][1].keys()
     return evaluation({key: sum(n * log[key] for n, log in logs) / len(held_out) for key in keys}, len(held_out))
 
@@ -239,6 +256,7 @@ def _arguments(recipe: Recipe, folder: Path) -> DPOConfig:
         activation_checkpointing=False,
         save_strategy="no",
         logging_steps=1,
+        logging_nan_inf_filter=False,
         report_to="none",
         disable_tqdm=True,
     )

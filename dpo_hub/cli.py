@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .preferences import PreferencePair, Preferences
     from .preferences.doctor.findings import Finding
     from .preferences.repair import Repair
+    from .training.health import Finding as Symptom
     from .training.trainer import OnStep
 
 cli = typer.Typer(
@@ -151,7 +152,8 @@ def _tell_preferences(preferences: Preferences) -> None:
     Console().print(table)
 
 
-def _tell_findings(findings: Sequence[Finding]) -> None:
+def _tell_findings(findings: Sequence[Finding | Symptom]) -> None:
+    """Show what the doctor says of pairs, with their rows, or health of a run."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -160,8 +162,9 @@ def _tell_findings(findings: Sequence[Finding]) -> None:
 
     grid = Table.grid(padding=(0, 2, 1, 0))
     for finding in findings:
-        rows = f" ({rows_named(finding.rows)})" if finding.rows else ""
-        told = Text.assemble(finding.message, "\n", (f"{finding.advice}{rows}", "dim"))
+        rows = getattr(finding, "rows", ())
+        shown = f" ({rows_named(rows)})" if rows else ""
+        told = Text.assemble(finding.message, "\n", (f"{finding.advice}{shown}", "dim"))
         grid.add_row(Text(finding.severity, SHADES[finding.severity]), told)
     Console().print(grid)
 
@@ -193,6 +196,9 @@ def train(file: Source, *, mapping: Mapping = None, settings: dict[str, Any]) ->
     print(f"{run.report['train']} pairs to train on, {run.report['held_out']} held out.")
     with _progress(recipe.model) as on_step:
         work(run, on_step)
+    from .training.health import diagnose
+
+    _tell_findings([finding for finding in diagnose(run) if finding.severity != "low"])
     measured = run.evaluation
     print(
         f"Held-out reward accuracy {measured['reward_accuracy']:.1%} over {measured['pairs']} pairs, "

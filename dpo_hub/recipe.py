@@ -62,6 +62,9 @@ class Recipe:
             if (choices := setting.metadata["choices"]) and value not in choices:
                 raise RecipeError(f"{setting.name} is {value!r}; it must be one of {', '.join(choices)}.")
 
+        if self.auto_stop and not self.evaluations:
+            raise RecipeError("auto_stop decides by interim evaluations, and evaluations is 0. Give it 1 or more.")
+
     @classmethod
     def for_model(cls, model: str = DEMO_MODEL, **settings: Any) -> Recipe:
         """The safe recipe for *model*, with *settings* on top; those that are None are left as they were."""

@@ -1,7 +1,7 @@
 """Record how runs go, good and bad, for the tests of `dpo_hub.training.health`: tests/training/series/*.json.
 
-Each is a real training of the demo's model. Good ones are the five applications with the demo's recipe; in the others one
-thing is wrong. Figures are rounded to six significant digits, and the texts of sampled replies are left out.
+Each is a real training of the demo's model. Good ones are the five applications with the demo's recipe; in the others
+one thing is wrong. Figures are rounded to six significant digits, and the texts of sampled replies are left out.
 
     python scripts/record_health_series.py            all of them, some ten minutes on two CPU cores
     python scripts/record_health_series.py swapped    those that are named
@@ -64,7 +64,9 @@ def _swapped(file: Path, recipe: Recipe, folder: str) -> Path:
         header, *rows = csv.reader(source)
         at = [header.index(part) for part in ("prompt", "chosen", "rejected")]
         ordered = [[row[place] for place in at] for row in rows]
-        turned = [[p, r, c] if split == "train" else [p, c, r] for (p, c, r), split in zip(ordered, splits, strict=True)]
+        turned = [
+            [p, r, c] if split == "train" else [p, c, r] for (p, c, r), split in zip(ordered, splits, strict=True)
+        ]
         csv.writer(target).writerows([["prompt", "chosen", "rejected"], *turned])
     return path
 

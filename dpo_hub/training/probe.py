@@ -128,7 +128,7 @@ class Probe:
 
     @torch.no_grad()
     def _log_probs(self, replies: list[list[int]]) -> torch.Tensor:
-        """log π of each token of *replies*, of the model as it is: [rows, tokens − 1], zero where none was written."""
+        """Of each token of *replies*, log π of the model as it is: [rows, tokens − 1], zero where none was written."""
         rows = [list(pair["prompt_ids"]) + reply for pair, reply in zip(self.pairs, replies, strict=True)]
         width = max(map(len, rows))
         labels = ([IGNORED] * len(pair["prompt_ids"]) + reply for pair, reply in zip(self.pairs, replies, strict=True))
@@ -149,7 +149,7 @@ class Probe:
 
 def _end_tokens(policy: PeftModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """The tokens that end a reply, as `generate` takes them."""
-    ends: Any = policy.generation_config.eos_token_id  # type: ignore[union-attr]
+    ends: Any = policy.generation_config.eos_token_id
     return {tokenizer.eos_token_id} if ends is None else {ends} if isinstance(ends, int) else set(ends)
 
 

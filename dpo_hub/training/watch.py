@@ -80,8 +80,12 @@ class Watch(TrainerCallback):
         self.evaluations.append(measured)
         if self.main:
             self.run.append_evaluation(measured)
-            if self.recipe.auto_stop:
-                keep_best(self.best, self.probe.policy, measured)
+        if self.main and self.recipe.auto_stop and not (self._grave() and best_of(self.best)):
+            keep_best(self.best, self.probe.policy, measured)
+
+    def _grave(self) -> list[Finding]:
+        """What makes this point worse than one before it, however low its held-out loss is."""
+        return [finding for finding in self._findings() if finding.ends_training]
 
     def _findings(self) -> list[Finding]:
         return examine(self.steps, self.evaluations, self.recipe, self.total)
@@ -94,7 +98,7 @@ class Watch(TrainerCallback):
             self.known.add(finding.kind)
 
     def _stop_if_asked(self, control: Any) -> None:
-        grave = [finding for finding in self._findings() if finding.ends_training]
+        grave = self._grave()
         if self.recipe.auto_stop and grave and best_of(self.best):
             self.why, control.should_training_stop = grave[0].message, True
 

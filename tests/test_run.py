@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -95,6 +96,24 @@ def test_half_a_line_of_metrics_is_not_read(run: Run) -> None:
     with (run.path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2')
     assert run.metrics == [{"step": 1}]
+
+
+def test_what_is_no_number_is_written_as_null(run: Run) -> None:
+    """The lines are JSON for any reader, and come back here as they were."""
+    run.append_metrics({"step": 1, "loss": math.nan, "margin": math.inf})
+    run.append_evaluation({"step": 1, "loss": math.nan, "replies": [{"prompt": "é", "reply": ""}]})
+    assert json.loads((run.path / "metrics.jsonl").read_text()) == {"step": 1, "loss": None, "margin": None}
+    [line], [point] = run.metrics, run.evaluations
+    assert math.isnan(line["loss"])
+    assert math.isnan(point["loss"])
+    assert point["replies"] == [{"prompt": "é", "reply": ""}]
+
+
+def test_a_point_measured_again_counts_once(run: Run) -> None:
+    """After a resume the later entry stands, in the order of steps."""
+    for step, loss in ((5, 0.9), (10, 0.8), (5, 0.7)):
+        run.append_evaluation({"step": step, "loss": loss})
+    assert run.evaluations == [{"step": 5, "loss": 0.7}, {"step": 10, "loss": 0.8}]
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("I/O error: (os error 28)")])

@@ -12,8 +12,8 @@ from .chance import RARE, clearly_above_half, clearly_below_half, fall_in_errors
 from .course import Course, Finding, Severity
 
 FALLEN = 0.5
-"""Share of their log-likelihood by which chosen replies may fall: each token is then half as surprising again. A tenth or
-two is usual without a likelihood term, as chosen and rejected replies have much in common."""
+"""Share of their log-likelihood by which chosen replies may fall: each token is then half as surprising again. A tenth
+or two is usual without a likelihood term, as chosen and rejected replies have much in common."""
 COLLAPSED = 1.0
 """Share from which nothing is left of it: each token is twice as surprising, its perplexity squared."""
 FALLEN_NATS = 3.0
@@ -24,8 +24,8 @@ FALL_ERRORS = 3.0
 """Standard errors by which held-out accuracy has to fall from its best: the best of a few points is flattered by one or
 two."""
 WORSE_ERRORS = 3.0
-"""Standard errors by which the held-out loss must be above the untrained model's. Over pairs a loss spreads about as far
-as its mean, which makes the error of a mean its size divided by the root of their number."""
+"""Standard errors by which the held-out loss must be above the untrained model's. Over pairs a loss spreads about as
+far as its mean, which makes the error of a mean its size divided by the root of their number."""
 REPEATS = 0.2
 """Share of n-grams that come again in a reply, beyond the reference's share. Prose has a few in a hundred."""
 FAR = 1.0
@@ -33,8 +33,8 @@ FAR = 1.0
 which useful preference training moves a tenth or so: a whole one is not another choice but another language."""
 LONGER = 1.3
 """Times the length of the chosen replies, or of the reference's if those are longer, before it is worth a word."""
-LONGER_ERRORS = 3.0
-"""Standard errors, over the prompts, by which replies must be longer than both: p = 0.01 with eight prompts, twice."""
+LONGER_ERRORS = 4.0
+"""Standard errors, over the prompts, by which replies must be longer than both: p = 0.003 for each with eight."""
 
 
 def labels_disagree(course: Course) -> Finding | None:
@@ -50,8 +50,8 @@ def labels_disagree(course: Course) -> Finding | None:
         return None
     message = (
         f"Training pairs and held-out pairs contradict each other: {trained:.0%} of the last {seen} trained on come "
-        f"out as labelled, but only {share:.0%} of {count} held out, which chance does less than once in {1 / RARE:,.0f} "
-        "times."
+        f"out as labelled, but only {share:.0%} of {count} held out, which chance does less than once in "
+        f"{1 / RARE:,.0f} times."
     )
     advice = "Look for a part of the file in which chosen and rejected are the wrong way round: dpo-hub check FILE."
     return course.finding("labels-disagree", "high", message, advice, ends=True)

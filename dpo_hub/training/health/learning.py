@@ -8,20 +8,21 @@ from .chance import clearly_above_half, mean_and_error
 from .course import WINDOW_STEPS, Course, Finding
 
 EXPLODED = 2.0
-"""Times the loss of the untrained model, as the median of recent steps. Training lowers it where it works, batches differ
-by less, two wild ones do not move the median, and every loss of the family begins at a fixed, positive value."""
+"""Times the loss of the untrained model, as the median of recent steps. Training lowers it where it works, batches
+differ by less, two wild ones do not move the median, and every loss of the family begins at a fixed, positive value."""
 SETTLED = 0.25
 """Share of a run after which one that learns shows it: warm-up takes the first tenth, and by then the learning rate has
 done a good third of all it will do."""
 SAME = 0.02
-"""Nats between policy and reference, for a whole reply, that count as none: such a run would end at three times as much,
-and then a reply is not a tenth likelier or unlikelier than it was."""
+"""Nats between policy and reference, for a whole reply, that count as none: such a run would end at three times as
+much, and then a reply is not a tenth likelier or unlikelier than it was."""
 HALFWAY = 0.5
 """Share of a run after which a margin that cannot be told from zero will not come any more."""
-TOLD = 2.0
-"""Standard errors above zero from which a margin counts as there; silence is the safe side here."""
-FEW_STEPS = 20
-"""Fewer steps than this have no half whose spread could be estimated."""
+TOLD = 1.0
+"""Standard errors above zero below which a margin is not there. One without a cause is below in five of six runs, and a
+weak one that would be significant at last, some three errors above zero, in few."""
+FEW_STEPS = 10
+"""Steps after that share whose spread is worth estimating."""
 FEW_PAIRS = 4
 """Below this, a step's reward accuracy has a standard error above a quarter: it could be anything between 0 and 1."""
 GOOD_PAIRS = 8
@@ -70,8 +71,8 @@ def _still_reference(course: Course) -> Finding | None:
 
 
 def _no_margin(course: Course) -> Finding | None:
-    later = course.steps[len(course.steps) // 2 :]
-    if course.step < HALFWAY * course.total or len(course.steps) < FEW_STEPS:
+    later = course.steps[round(SETTLED * course.total) :]
+    if course.step < HALFWAY * course.total or len(later) < FEW_STEPS:
         return None
     margin, error = mean_and_error([step["margin"] for step in later])
     held_out, pairs = course.latest.get("reward_accuracy", 0.0), course.latest.get("pairs", 0)

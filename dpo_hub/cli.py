@@ -199,6 +199,8 @@ def train(file: Source, *, mapping: Mapping = None, settings: dict[str, Any]) ->
     from .training.health import diagnose
 
     _tell_findings([finding for finding in diagnose(run) if finding.severity != "low"])
+    if told := run.report.get("auto_stop"):
+        print(f"Ended at step {told['ended']} of {told['steps']}; the adapter is that of step {told['kept']}.")
     measured = run.evaluation
     print(
         f"Held-out reward accuracy {measured['reward_accuracy']:.1%} over {measured['pairs']} pairs, "

@@ -38,6 +38,13 @@ def points(steps: int, count: int) -> frozenset[int]:
     return frozenset(max(1, round(steps * part / count)) for part in range(1, count + 1))
 
 
+def asked(pairs: Iterable[Mapping[str, Any]], max_length: int) -> list[Mapping[str, Any]]:
+    """The first *pairs* whose prompts leave as much room for a reply as they take, or else the one that leaves most."""
+    every = list(pairs)
+    roomy = [pair for pair in every if 2 * len(pair["prompt_ids"]) <= max_length]
+    return roomy[:PROMPTS] or [min(every, key=lambda pair: len(pair["prompt_ids"]))]
+
+
 @contextmanager
 def undisturbed(model: torch.nn.Module) -> Iterator[None]:
     """Put back all random states, and whether *model* is training, at the end."""
@@ -54,11 +61,12 @@ def undisturbed(model: torch.nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Probe:
-    """Held-out prompts and the policy to answer them. *pairs* are tokenised ones, with their messages."""
+    """Held-out prompts and the policy to answer them, within *max_length*. *pairs* are tokenised, with their messages."""
 
     policy: PeftModel
     tokenizer: PreTrainedTokenizerBase
     pairs: Sequence[Mapping[str, Any]]
+    max_length: int
     seed: int = 0
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
@@ -84,7 +92,7 @@ class Probe:
             "reference_tokens": [len(reply) for reply in self._reference],
             "chosen_tokens": [min(len(pair["chosen_ids"]), self._limit) for pair in self.pairs],
             "replies": [
-                {"prompt": text_of(pair["prompt"]), "reply": self.tokenizer.decode(reply, skip_special_tokens=True)}
+                {"prompt": text_of(pair["prompt"]), "reply": self._text(reply)}
                 for pair, reply in zip(self.pairs, replies, strict=True)
             ],
         }
@@ -97,7 +105,13 @@ class Probe:
 
     @cached_property
     def _limit(self) -> int:
-        return min(NEW_TOKENS, round(ROOM * max(len(pair["chosen_ids"]) for pair in self.pairs)))
+        longest_prompt, longest_chosen = (
+            max(len(pair[part]) for pair in self.pairs) for part in ("prompt_ids", "chosen_ids")
+        )
+        return max(1, min(NEW_TOKENS, round(ROOM * longest_chosen), self.max_length - longest_prompt))
+
+    def _text(self, reply: list[int]) -> str:
+        return str(self.tokenizer.decode(reply, skip_special_tokens=True)).strip()
 
     @property
     def _pad(self) -> int:
@@ -121,6 +135,8 @@ class Probe:
                 top_k=0,
                 top_p=1.0,
                 max_new_tokens=self._limit,
+                use_cache=True,
+                remove_invalid_values=True,  # of a policy that is breaking down, which on CUDA would end the process
                 pad_token_id=self._pad,
             )
         ends = _end_tokens(self.policy, self.tokenizer)

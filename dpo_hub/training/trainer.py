@@ -21,12 +21,12 @@ from ..run import Run, home
 from .memory import ROOM, activation_bytes, free_bytes, keep_freed_memory
 from .metrics import StepMetrics, evaluation, step_metrics
 from .policy import device, dtype, load_base, telling_model_limits
-from .probe import PROMPTS, Probe
+from .probe import Probe, asked
 from .reference import TOKEN_PARTS, Figures, Tokens, fingerprint, reference_log_probs
 from .shared_prefix import length_sets_angles, shared_prefix
 from .shared_prefix.limits import disagreement, why_not
 from .shared_prefix.plan import IGNORED, packed_length
-from .watch import PAIRS, Watch
+from .watch import Watch
 
 with needing_extra("train"):
     import torch
@@ -185,11 +185,11 @@ def _with_reference(pairs: Dataset, measured: Figures) -> Dataset:
 def _watch(trainer: DPOTrainer, run: Run, recipe: Recipe) -> Watch:
     """What looks at the run while it trains."""
     tokenizer = cast(PreTrainedTokenizerBase, trainer.processing_class)
-    prompts = list(_splits(trainer)[1].select(range(min(PROMPTS, len(_splits(trainer)[1])))))
-    policy, autocast = cast(PeftModel, trainer.model), trainer.accelerator.autocast
-    probe = Probe(policy, tokenizer, prompts, seed=recipe.seed, autocast=autocast)
+    policy, autocast, length = cast(PeftModel, trainer.model), trainer.accelerator.autocast, recipe.max_length
+    prompts = asked(_splits(trainer)[1], length)
+    probe = Probe(policy, tokenizer, prompts, max_length=length, seed=recipe.seed, autocast=autocast)
     main = trainer.is_world_process_zero()
-    return Watch(run, recipe, probe, lambda: _evaluate(trainer, recipe.batch_size, most=PAIRS), main=main)
+    return Watch(run, recipe, probe, lambda most: _evaluate(trainer, recipe.batch_size, most=most), main=main)
 
 
 def _evaluate(trainer: DPOTrainer, batch_size: int, *, most: int | None = None) -> dict[str, float]:

@@ -22,9 +22,9 @@ from dpo_hub.run import Run
 from dpo_hub.training import trainer as training
 from dpo_hub.training.best import best_of, keep_best, restore_best
 from dpo_hub.training.metrics import STEP_KEYS, TRL_KEYS
-from dpo_hub.training.probe import NGRAM, PROMPTS, Probe, points, repeated, undisturbed
+from dpo_hub.training.probe import NGRAM, PROMPTS, Probe, asked, points, repeated, undisturbed
 from dpo_hub.training.trainer import train
-from dpo_hub.training.watch import Watch
+from dpo_hub.training.watch import PAIRS, Watch, pairs_at_a_point
 
 
 def make_run(file: Path, **settings: Any) -> Run:
@@ -41,6 +41,13 @@ def test_points_are_spread_evenly_and_end_with_the_run() -> None:
     assert sorted(points(7, 3)) == [2, 5, 7]
     assert sorted(points(3, 100)) == [1, 2, 3]
     assert points(50, 0) == frozenset()
+
+
+def test_short_runs_are_measured_on_fewer_pairs() -> None:
+    """Measuring never takes much of a run's time, and never more pairs than a figure needs."""
+    assert pairs_at_a_point(Recipe(), 1000) == PAIRS
+    assert pairs_at_a_point(Recipe.for_model(), 50) == 32
+    assert pairs_at_a_point(Recipe(evaluations=100), 100) == 16
 
 
 def test_looking_changes_nothing(few_pairs: Path) -> None:
@@ -122,6 +129,13 @@ def test_the_distance_is_that_of_plain_logits(few_pairs: Path, engine: str, monk
     monkeypatch.setattr(training, "Probe", Checked)
     train(make_run(few_pairs, engine=engine, evaluations=2))
     assert [kl for kl, _ in found] == pytest.approx([plain for _, plain in found], abs=1e-4)
+
+
+def test_prompts_leave_room_for_replies() -> None:
+    """The first short ones are asked, and the shortest where all are long."""
+    pairs = [{"prompt_ids": [0] * length} for length in (60, 10, 20, 50, *[5] * PROMPTS)]
+    assert [len(pair["prompt_ids"]) for pair in asked(pairs, 64)] == [10, 20, *[5] * (PROMPTS - 2)]
+    assert [len(pair["prompt_ids"]) for pair in asked(pairs[:1] + pairs[3:4], 64)] == [50]
 
 
 def test_repeats_are_counted() -> None:
@@ -228,14 +242,14 @@ def test_a_resumed_run_is_watched_as_if_it_had_not_stopped(few_pairs: Path, poli
     """Steps and points come back from the run's folder; what was said is not said again."""
     run = make_run(few_pairs, epochs=10, evaluations=2, auto_stop=True)
     log = dict.fromkeys([*TRL_KEYS.values(), *STEP_KEYS.values()], 0.5)
-    probe = Probe(policy, AutoTokenizer.from_pretrained(MODEL), [])
+    probe = Probe(policy, AutoTokenizer.from_pretrained(MODEL), [], max_length=64)
     point = {"pairs": 8, "loss": 0.5, "reward_accuracy": 1.0, "chosen_reward": 0.0, "chosen_logp": -3.0, "kl": 3.0}
     for step in range(1, 13):
         run.append_metrics(dict.fromkeys([*TRL_KEYS, *STEP_KEYS], 0.5) | {"step": step, "epoch": 1.0})
     for step in (10, 20):
         run.append_evaluation(point | {"step": step})
     keep_best(run.path / "best", policy, {"step": 10, "loss": 0.5})
-    watch, control = Watch(run, run.recipe, probe, dict), TrainerControl()
+    watch, control = Watch(run, run.recipe, probe, lambda _most: {}), TrainerControl()
     watch.on_train_begin(None, TrainerState(global_step=11, max_steps=20), control)
     assert [step["step"] for step in watch.steps] == list(range(1, 12))
     assert [point["step"] for point in watch.evaluations] == [10]

@@ -33,7 +33,7 @@ def diverging(course: Course) -> Finding | None:
     """Not a number, or a loss far above where it began: the steps are too large for the model."""
     last = course.steps[-1]
     lower = f"Lower --learning-rate, for example to {course.recipe.learning_rate / 10:g}."
-    if not (isfinite(last["loss"]) and isfinite(last.get("grad_norm", 0.0))):
+    if not all(map(isfinite, (last["loss"], last.get("grad_norm", 0.0), course.latest.get("loss", 0.0)))):
         message = f"At step {course.step} loss or gradient are no numbers any more: the weights are lost."
         return course.finding("diverging", "high", message, lower, ends=True)
     start, now = course.steps[0]["loss"], course.median("loss")

@@ -61,7 +61,7 @@ def undisturbed(model: torch.nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Probe:
-    """Held-out prompts and the policy to answer them, within *max_length*. *pairs* are tokenised, with their messages."""
+    """Held-out prompts and the policy to answer them, within *max_length*; *pairs* are tokenised and have messages."""
 
     policy: PeftModel
     tokenizer: PreTrainedTokenizerBase

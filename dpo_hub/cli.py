@@ -10,14 +10,14 @@ import logging
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from .cli_runs import Detach, Json, KeepGoing, RunName, progress_bar, set_going
+from .cli_runs import Detach, Json, KeepGoing, RunName, progress_bar, set_going, tell_findings
 from .cli_runs import cli as runs_cli
 from .errors import DPOHubError, RecipeError
 
@@ -39,7 +39,6 @@ cli = typer.Typer(
 cli.add_typer(runs_cli)
 
 SHOWN_PAIRS = 2
-SHADES = {"high": "bold red", "medium": "yellow", "low": "dim"}
 
 Mapping = Annotated[
     list[str] | None,
@@ -105,7 +104,7 @@ def check(  # noqa: PLR0913  # an option each
         print(json.dumps(report, indent=2, default=str))
         return
     _tell_preferences(preferences)
-    _tell_findings(findings)
+    tell_findings(findings)
     if not findings:
         print("Nothing looks wrong with these pairs.")
     given = f" --map {shlex.quote(','.join(mapping))}" if mapping else ""
@@ -151,21 +150,6 @@ def _tell_preferences(preferences: Preferences) -> None:
     Console().print(table)
 
 
-def _tell_findings(findings: Sequence[Finding]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from .preferences.pairs import rows_named
-
-    grid = Table.grid(padding=(0, 2, 1, 0))
-    for finding in findings:
-        rows = f" ({rows_named(finding.rows)})" if finding.rows else ""
-        told = Text.assemble(finding.message, "\n", (f"{finding.advice}{rows}", "dim"))
-        grid.add_row(Text(finding.severity, SHADES[finding.severity]), told)
-    Console().print(grid)
-
-
 def _repaired(preferences: Preferences, out: Path) -> Repair:
     from .preferences.repair import repair
 
@@ -191,7 +175,7 @@ def train(
     preferences = read_preferences(file, mapping=_mapping(mapping))
     recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, **settings)
     print(preferences.sentence())
-    _tell_findings([finding for finding in examine(preferences) if finding.severity == "high"])
+    tell_findings([finding for finding in examine(preferences) if finding.severity == "high"])
     run = Run.create(preferences, recipe)
     print(f"{run.report['train']} pairs to train on, {run.report['held_out']} held out.")
     set_going(run, detach=detach, keep_going=keep_going)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -16,12 +16,15 @@ import typer
 from .errors import RunError
 
 if TYPE_CHECKING:
+    from .preferences.doctor.findings import Finding
     from .run import Run
+    from .training.health import Finding as Symptom
 
 cli = typer.Typer()
 
 Show = Callable[[Mapping[str, float], int], None]
 """Shows a step's metrics, and how many steps there are in all."""
+SHADES = {"high": "bold red", "medium": "yellow", "low": "dim"}
 POLL = 0.3
 """Seconds between two looks at a run's folder."""
 SOON = 2.0
@@ -75,20 +78,19 @@ def status(run: RunName = "last", *, as_json: Json = False) -> None:
     """Say how a run goes."""
     from .progress import progress
     from .run import Run
+    from .training.health import diagnose
 
     found = Run.open(run)
     goes = progress(found)
     if as_json:
-        print(
-            json.dumps({"run": found.id, "path": str(found.path), **asdict(goes), "last": found.last_metrics}, indent=2)
-        )
+        told = {"run": found.id, "path": str(found.path), **asdict(goes), "last": found.last_metrics}
+        print(json.dumps(told | {"findings": [asdict(finding) for finding in diagnose(found)]}, indent=2))
         return
     print(f"{found.id}: {goes.sentence}")
     if goes.steps:
         print(f"Step {goes.step} of {goes.steps}{_figures(found.last_metrics)}")
-    print(f"Run folder: {found.path}")
-    if what_next := _what_next(found, goes.status):
-        print(what_next)
+    tell_findings(diagnose(found))
+    print(f"Run folder: {found.path}\n{_what_next(found, goes.status)}")
 
 
 def _figures(last: dict[str, float]) -> str:
@@ -160,6 +162,23 @@ def remove(run: RunName, *, yes: Annotated[bool, typer.Option("--yes", help="Do 
     print(f"{found.id} is gone.")
 
 
+def tell_findings(findings: Sequence[Finding | Symptom]) -> None:
+    """Show what the doctor says of pairs, with their rows, or health of a run."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from .preferences.pairs import rows_named
+
+    grid = Table.grid(padding=(0, 2, 1, 0))
+    for finding in findings:
+        rows = getattr(finding, "rows", ())
+        shown = f" ({rows_named(rows)})" if rows else ""
+        told = Text.assemble(finding.message, "\n", (f"{finding.advice}{shown}", "dim"))
+        grid.add_row(Text(finding.severity, SHADES[finding.severity]), told)
+    Console().print(grid)
+
+
 def set_going(run: Run, *, detach: bool, keep_going: int) -> None:
     """Start *run* and, unless *detach*, follow it to its end. Ctrl-C stops it, and keeps a checkpoint.
 
@@ -188,6 +207,11 @@ def _tell_end(run: Run) -> None:
     if state.status == "failed":
         raise RunError(f"{state.reason}\nThe whole log: {run.log}. {_what_next(run, 'failed')}")
     if state.status == "finished":
+        from .training.health import diagnose
+
+        tell_findings([finding for finding in diagnose(run) if finding.severity != "low"])
+        if told := run.report.get("auto_stop"):
+            print(f"Ended at step {told['ended']} of {told['steps']}; the adapter is that of step {told['kept']}.")
         measured = run.evaluation
         print(
             f"Held-out reward accuracy {measured['reward_accuracy']:.1%} over {measured['pairs']} pairs, "

@@ -53,6 +53,8 @@ class Recipe:
     )
     checkpoint_minutes: float = _setting(5.0, "Minutes between two checkpoints.", low=0, high=1e6)
     checkpoint_steps: int = _setting(0, "Steps between two checkpoints, 0 to go by time alone.", low=0, high=10**9)
+    evaluations: int = _setting(5, "Times that held-out pairs are measured while it trains.", low=0, high=100)
+    auto_stop: bool = _setting(False, "Stop when training goes wrong, and keep the best held-out point.")
     seed: int = _setting(0, "Seed of everything random.", low=0, high=2**31 - 1)
 
     def __post_init__(self) -> None:
@@ -60,8 +62,13 @@ class Recipe:
             value, low, high = getattr(self, setting.name), setting.metadata["low"], setting.metadata["high"]
             if low is not None and not low <= value <= high:
                 raise RecipeError(f"{setting.name} is {value}; it must lie between {low:g} and {high:g}.")
+            if setting.type == "bool" and not isinstance(value, bool):
+                raise RecipeError(f"{setting.name} is {value!r}; it must be true or false.")
             if (choices := setting.metadata["choices"]) and value not in choices:
                 raise RecipeError(f"{setting.name} is {value!r}; it must be one of {', '.join(choices)}.")
+
+        if self.auto_stop and not self.evaluations:
+            raise RecipeError("auto_stop decides by interim evaluations, and evaluations is 0. Give it 1 or more.")
 
     @classmethod
     def for_model(cls, model: str = DEMO_MODEL, **settings: Any) -> Recipe:

@@ -7,6 +7,7 @@ reader never sees half of it.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import secrets
@@ -126,7 +127,13 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, float]]:
-        return self._json_lines("metrics.jsonl")
+        """A line a step, in the words of `training.metrics.StepMetrics`."""
+        return [_numbers(line) for line in self._json_lines("metrics.jsonl")]
+
+    @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """What was measured and sampled while the run trained, one entry a point."""
+        return [_numbers(line) for line in self._json_lines("evaluations.jsonl")]
 
     @property
     def samples(self) -> list[dict[str, str]]:
@@ -214,13 +221,23 @@ class Run:
             raise
 
     def append_metrics(self, values: Mapping[str, float]) -> None:
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        self._append("metrics.jsonl", values)
 
-    def rewind_metrics(self, step: int) -> None:
+    def append_evaluation(self, values: Mapping[str, Any]) -> None:
+        self._append("evaluations.jsonl", values)
+
+    def _append(self, name: str, values: Mapping[str, Any]) -> None:
+        """Add a line. What is not a finite number goes as null, as JSON has no other word for it."""
+        finite = {key: None if _not_finite(value) else value for key, value in values.items()}
+        with (self.path / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(finite, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def rewind(self, step: int) -> None:
         """Forget what was measured after *step*: a worker that resumes there measures it again."""
-        kept = [line for line in self.metrics if line["step"] <= step]
-        self.write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        for name in ("metrics.jsonl", "evaluations.jsonl"):
+            if (self.path / name).is_file():
+                kept = [line for line in self._json_lines(name) if line["step"] <= step]
+                self.write(name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
 
     @property
     def last_metrics(self) -> dict[str, float]:
@@ -231,8 +248,7 @@ class Run:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - LONGEST_LINE))
             lines = file.read().split(b"\n")[:-1]  # the last is empty, or half written
-        found: dict[str, float] = json.loads(lines[-1]) if lines else {}
-        return found
+        return _numbers(json.loads(lines[-1])) if lines else {}
 
     def log_tail(self, lines: int) -> str:
         if not self.log.is_file():
@@ -251,6 +267,15 @@ class Run:
             json.loads(line)
             for line in path.read_text(encoding="utf-8").split("\n")[:-1]  # the last is empty, or half written
         ]
+
+
+def _not_finite(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _numbers(line: Mapping[str, Any]) -> dict[str, Any]:
+    """The *line* with each null as the number that is none."""
+    return {key: math.nan if value is None else value for key, value in line.items()}
 
 
 def _folders() -> Iterator[Path]:

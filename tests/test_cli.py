@@ -124,7 +124,7 @@ def test_check_loads_no_torch(few_pairs: Path) -> None:
 def test_train_has_an_option_for_each_setting() -> None:
     """The recipe's fields are the options of `train`, with their help."""
     shown = dpo_hub("train", "--help").stdout
-    for option in ("--beta", "--epochs", "--lora-r", "--learning-rate", "--sft-weight", "--held-out"):
+    for option in ("--beta", "--epochs", "--lora-r", "--learning-rate", "--sft-weight", "--held-out", "--auto-stop"):
         assert option in shown
 
 
@@ -168,6 +168,18 @@ def test_a_full_disk(few_pairs: Path) -> None:
     assert run.state.status == "failed"
     assert not run.adapter.exists()
     assert_one_clear_line(dpo_hub("chat", "last", "hello"), "is failed, not finished")
+
+
+def test_a_run_that_goes_wrong_is_told_and_stopped(few_pairs: Path) -> None:
+    """What went wrong and what to change stands at the end, and which step's adapter it is."""
+    wrong = ("--beta", "0.1", "--sft-weight", "0", "--learning-rate", "0.02", "--batch-size", "4")
+    trained = dpo_hub("train", few_pairs, *wrong, "--epochs", "8", "--evaluations", "16", "--auto-stop")
+    assert trained.returncode == 0, trained.stderr
+    assert "high" in trained.stdout
+    assert "Chosen replies become unlikely" in trained.stdout
+    told = Run.open("last").report["auto_stop"]
+    assert f"Ended at step {told['ended']} of 64; the adapter is that of step {told['kept']}." in trained.stdout
+    assert "note: step " in trained.stderr
 
 
 def test_train_then_chat(few_pairs: Path) -> None:

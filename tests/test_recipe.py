@@ -28,6 +28,8 @@ def test_settings_that_are_none_keep_the_defaults() -> None:
         ({"beta": 0}, "beta is 0; it must lie between 0.0001 and 10"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"lora_r": -1}, "lora_r is -1"),
+        ({"auto_stop": "yes"}, "auto_stop is 'yes'; it must be true or false"),
+        ({"auto_stop": True, "evaluations": 0}, "auto_stop decides by interim evaluations, and evaluations is 0"),
         ({"loss": "nonsense"}, "loss is 'nonsense'; it must be one of sigmoid"),
     ],
 )

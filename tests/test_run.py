@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -108,7 +109,7 @@ def test_metrics_are_rewound_to_a_step(run: Run) -> None:
     """What a resumed worker measures again is forgotten first."""
     for step in (1, 2, 3):
         run.append_metrics({"step": step})
-    run.rewind_metrics(2)
+    run.rewind(2)
     assert run.metrics == [{"step": 1}, {"step": 2}]
 
 
@@ -123,6 +124,17 @@ def test_what_an_interrupted_write_left_is_tidied(run: Run) -> None:
         "report.json",
         "state.json",
     ]
+
+
+def test_what_is_no_number_is_written_as_null(run: Run) -> None:
+    """The lines are JSON for any reader, and come back here as they were."""
+    run.append_metrics({"step": 1, "loss": math.nan, "margin": math.inf})
+    run.append_evaluation({"step": 1, "loss": math.nan, "replies": [{"prompt": "é", "reply": ""}]})
+    assert json.loads((run.path / "metrics.jsonl").read_text()) == {"step": 1, "loss": None, "margin": None}
+    [line], [point] = run.metrics, run.evaluations
+    assert math.isnan(line["loss"])
+    assert math.isnan(point["loss"])
+    assert point["replies"] == [{"prompt": "é", "reply": ""}]
 
 
 @pytest.mark.parametrize(

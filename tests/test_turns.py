@@ -88,7 +88,6 @@ def test_a_free_device_is_had_at_once(few_pairs: Path) -> None:
     run = Run.create(read_preferences(few_pairs), Recipe.for_model())
     run.set_state(State("queued", worker=Process.of()))
     with pytest.raises(ZeroDivisionError), turn(run):
-        assert line() == []
-        _ = 1 / 0
+        _ = 1 / len(line())
     with turn(run):
-        pass
+        assert line() == []

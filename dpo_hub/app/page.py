@@ -153,6 +153,8 @@ def _box(setting: Field[Any], value: Any) -> Any:
         return gr.Dropdown(list(MODELS), value=value, allow_custom_value=True, **look)
     if choices := setting.metadata["choices"]:
         return gr.Dropdown(list(choices), value=value, **look)
+    if setting.type == "bool":
+        return gr.Checkbox(value, **look)
     return gr.Number(value, precision=0 if setting.type == "int" else None, **look)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
@@ -16,11 +17,16 @@ TRL_KEYS = {
 }
 
 
+STEP_KEYS = {"grad_norm": "grad_norm", "learning_rate": "learning_rate"}
+"""What only a training step has; transformers logs it without a prefix of its own."""
+
+
 @dataclass(frozen=True)
 class StepMetrics:
     """What one step measured, as means over its pairs.
 
-    Rewards and margin are in units of β·nats, log-probabilities in nats summed over the reply's tokens.
+    Rewards and margin are in units of β·nats, log-probabilities in nats summed over the reply's tokens. The gradient's
+    norm is the one before clipping. A figure is not a number where training has broken down.
     """
 
     step: int
@@ -32,13 +38,20 @@ class StepMetrics:
     rejected_reward: float
     chosen_logp: float
     rejected_logp: float
+    grad_norm: float
+    learning_rate: float
+
+    @property
+    def broken(self) -> bool:
+        """Whether the update that this step made leaves weights that are no numbers."""
+        return not (math.isfinite(self.loss) and math.isfinite(self.grad_norm))
 
 
 def step_metrics(step: int, epoch: float, log: Mapping[str, float]) -> StepMetrics | None:
     """Translate one of TRL's training logs, or return None where it is not a step's (the summary at the end)."""
     if "rewards/margins" not in log:
         return None
-    return StepMetrics(step, epoch, **{name: float(log[key]) for name, key in TRL_KEYS.items()})
+    return StepMetrics(step, epoch, **{name: float(log[key]) for name, key in (TRL_KEYS | STEP_KEYS).items()})
 
 
 def evaluation(log: Mapping[str, float], pairs: int) -> dict[str, float]:

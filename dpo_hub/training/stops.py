@@ -70,6 +70,15 @@ class Stops(TrainerCallback):
         finally:
             self.at_rest = COUNT == 1
 
+    @contextmanager
+    def let_in(self) -> Iterator[None]:
+        """Between an update and the next step, let a stop take effect here: nothing changes weights."""
+        self._rest()
+        try:
+            yield
+        finally:
+            self.at_rest = False
+
     def _on_signal(self, _number: int, _frame: Any) -> None:
         self.asked = True
         if self.at_rest:

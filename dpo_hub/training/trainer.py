@@ -25,12 +25,14 @@ from .checkpoints import why_not as checkpoint_is_bad
 from .memory import ROOM, activation_bytes, free_bytes, is_out_of_memory, keep_freed_memory
 from .metrics import evaluation, step_metrics
 from .policy import device, dtype, load_base, telling_refused_messages
+from .probe import Probe, asked
 from .processes import COUNT, FIRST, any_of_all
 from .reference import TOKEN_PARTS, Figures, Tokens, fingerprint, reference_log_probs
 from .shared_prefix import length_sets_angles, shared_prefix
 from .shared_prefix.limits import disagreement, why_not
 from .shared_prefix.plan import IGNORED, packed_length
 from .stops import Stops, set_random_state
+from .watch import Watch
 
 with needing_extra("train"):
     import torch
@@ -128,9 +130,12 @@ def _attempt(run: Run, on_step: OnStep | None) -> Trained:
         _spare_memory(trainer, recipe)
         if recipe.epochs >= 1 and not length_sets_angles(policy.config):
             _measure_reference(trainer, recipe)
+        watch = _watch(trainer, run, stops)
+        trainer.add_callback(watch)
         _train_from_newest(trainer, stops, run)
+        watch.settle(trainer.state.global_step)
         _save_adapter(trainer, tokenizer, recipe, run.adapter)
-        measured = _evaluate(trainer, recipe.batch_size)
+        measured = _evaluate(trainer)
         trainer.accelerator.wait_for_everyone()
         return Trained(policy, tokenizer, measured)
 
@@ -139,9 +144,9 @@ def _train_from_newest(trainer: _Trainer, stops: Stops, run: Run) -> None:
     """Train from the newest good checkpoint, if any; what ends it early leaves the last step as one."""
     with trainer.args.main_process_first(local=False):  # the first clears away what is torn
         newest = newest_good(run.path / "checkpoints", trainer.why_not)
-    done = step_of(newest) if newest else 0
-    if FIRST:
-        run.rewind_metrics(done)
+        done = step_of(newest) if newest else 0
+        if FIRST:
+            run.rewind(done)
     if newest:
         log.info("going on from step %d", done)
     try:
@@ -281,18 +286,46 @@ def _with_reference(pairs: Dataset, measured: Figures) -> Dataset:
     return pairs.add_column("ref_chosen_logps", chosen).add_column("ref_rejected_logps", rejected)
 
 
-def _evaluate(trainer: DPOTrainer, batch_size: int) -> dict[str, float]:
-    """Measure the held-out pairs, each of the same weight.
+def _watch(trainer: DPOTrainer, run: Run, stops: Stops) -> Watch:
+    """What looks at the run while it trains."""
+    tokenizer, recipe = cast(PreTrainedTokenizerBase, trainer.processing_class), run.recipe
+    policy, autocast, length = cast(PeftModel, trainer.model), trainer.accelerator.autocast, recipe.max_length
+    prompts = asked(_splits(trainer)[1], length)
+    probe = Probe(policy, tokenizer, prompts, max_length=length, seed=recipe.seed, autocast=autocast)
+    return Watch(run, recipe, probe, lambda most: _evaluate(trainer, most=most), stops.let_in)
 
-    TRL averages over batches. Full batches and the remainder are therefore measured apart and weighed by their pairs.
+
+def _evaluate(trainer: DPOTrainer, *, most: int | None = None) -> dict[str, float]:
+    """Measure the held-out pairs, or the first *most* of them, each of the same weight.
+
+    TRL averages over batches. Batches of different sizes are therefore measured apart and weighed by their pairs.
     """
-    _, held_out = _splits(trainer)
-    full = len(held_out) - len(held_out) % batch_size
-    parts = {str(part): held_out.select(part) for part in (range(full), range(full, len(held_out))) if part}
-    trainer.eval_dataset = parts
-    logs = [(len(part), trainer.evaluate(name)) for name, part in parts.items()]
+    _, every = _splits(trainer)
+    count, batch_size = min(most or len(every), len(every)), trainer.args.per_device_eval_batch_size
+    logs = []
+    for pairs, size, weight in even_parts(count, batch_size, COUNT):
+        trainer.eval_dataset, trainer.args.per_device_eval_batch_size = every.select(pairs), size
+        logs.append((weight, trainer.evaluate()))
+    trainer.eval_dataset, trainer.args.per_device_eval_batch_size = every, batch_size
     keys = logs[0][1].keys() & logs[-1][1].keys()
-    return evaluation({key: sum(n * log[key] for n, log in logs) / len(held_out) for key in keys}, len(held_out))
+    return evaluation({key: sum(weight * log[key] for weight, log in logs) / count for key in keys}, count)
+
+
+def even_parts(count: int, batch_size: int, processes: int) -> Iterator[tuple[list[int], int, int]]:
+    """Part *count* pairs so that in each part all batches of all processes are of one size.
+
+    Yields the pairs of a part, the size of its batches, and how many pairs it stands for: what is left at last is
+    measured by every process, one by one.
+    """
+    full = count - count % (batch_size * processes)
+    each = (count - full) // processes
+    shared = full + each * processes
+    if full:
+        yield [*range(full)], batch_size, full
+    if each:
+        yield [*range(full, shared)], each, shared - full
+    for pair in range(shared, count):
+        yield [pair] * processes, 1, 1
 
 
 def _lengths(trainer: DPOTrainer, run: Run, recipe: Recipe) -> dict[str, dict[str, int]]:
@@ -344,6 +377,7 @@ def _arguments(recipe: Recipe, folder: Path) -> DPOConfig:
         save_strategy="no",
         ddp_find_unused_parameters=False,
         logging_steps=1,
+        logging_nan_inf_filter=False,
         report_to="none",
         disable_tqdm=True,
     )

@@ -44,7 +44,7 @@ Moment = Callable[[Run], bool]
 """Whether now is the time to kill."""
 
 
-class Lost(AssertionError):
+class LostError(AssertionError):
     """What must not happen."""
 
 
@@ -106,7 +106,7 @@ def stream(use: str, kills: int, seed: int, home: Path) -> Tally:
             survived = _torture(run, min(KILLS_A_RUN, kills - tally.passed), dice)
             _require_the_same(run, peaceful)
             tally.passed += survived
-        except Lost as lost:
+        except LostError as lost:
             tally.failures += (f"{run.path}: {lost}\n{run.log_tail(20)}",)
     return tally
 
@@ -124,7 +124,7 @@ def _finished(run: Run) -> Run:
     start(run)
     _until(run, lambda run: run.state.ended)
     if run.state.status != "finished":
-        raise Lost(f"a run left in peace did not finish: {run.state}")
+        raise LostError(f"a run left in peace did not finish: {run.state}")
     return run
 
 
@@ -178,20 +178,20 @@ def _until(run: Run, happens: Moment) -> None:
     end = time.monotonic() + PATIENCE
     while not happens(run):
         if time.monotonic() > end:
-            raise Lost(f"stuck: {run.state}")
+            raise LostError(f"stuck: {run.state}")
         time.sleep(LOOK)
 
 
 def _require_the_same(run: Run, peaceful: Run) -> None:
     """Adapter, held-out figures and every step's metrics are those of the run that nobody disturbed."""
     if _digest(run.adapter) != _digest(peaceful.adapter):
-        raise Lost("its adapter is another")
+        raise LostError("its adapter is another")
     if run.evaluation != peaceful.evaluation:
-        raise Lost("its held-out figures are others")
+        raise LostError("its held-out figures are others")
     if run.metrics != peaceful.metrics:
-        raise Lost("its steps are others, or were logged twice or not at all")
+        raise LostError("its steps are others, or were logged twice or not at all")
     if left := [path.name for path in run.path.glob(".*.aside")]:
-        raise Lost(f"it left {left} behind")
+        raise LostError(f"it left {left} behind")
 
 
 def _digest(folder: Path) -> dict[str, str]:

@@ -101,9 +101,7 @@ def test_a_stopped_run_goes_on_where_it_was(again: Run, undisturbed: Run) -> Non
     assert digest(again) == digest(undisturbed)
 
 
-def test_a_step_can_be_left_in_its_middle(
-    file: Path, undisturbed: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_can_be_left_in_its_middle(file: Path, undisturbed: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stop in a forward pass takes effect there, and what is kept is the step before it."""
     run, passes = new_run(file, checkpoint_steps=0, evaluations=0), []
     original = trainer.DPOTrainer.compute_loss
@@ -257,9 +255,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     weights, wanted = (load_file(of.adapter / "adapter_model.safetensors") for of in (run, smaller))
     for name, weight in weights.items():
         assert torch.allclose(weight, wanted[name], rtol=1e-3, atol=1e-5), name
-    assert [line["loss"] for line in run.metrics] == pytest.approx(
-        [line["loss"] for line in smaller.metrics], abs=1e-4
-    )
+    assert [line["loss"] for line in run.metrics] == pytest.approx([line["loss"] for line in smaller.metrics], abs=1e-4)
 
 
 def test_with_no_smaller_batch_activations_go_and_then_the_run(
@@ -320,14 +316,14 @@ BOUNDARIES: dict[str, tuple[Any, str, Callable[..., None]]] = {
 }
 
 
-@pytest.mark.parametrize(("of", "name", "fails"), BOUNDARIES.values(), ids=BOUNDARIES.keys())
+@pytest.mark.parametrize("boundary", BOUNDARIES)
 def test_a_full_disk_stops_the_run_and_it_goes_on_when_there_is_room(
-    of: Any, name: str, fails: Callable[..., None], again: Run, undisturbed: Run, monkeypatch: pytest.MonkeyPatch
+    boundary: str, again: Run, undisturbed: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever the room runs out, the run has failed with the reason; resumed, it comes to the same."""
     again.set_state(State("queued"))
     with monkeypatch.context() as patch:
-        patch.setattr(of, name, fails)
+        patch.setattr(*BOUNDARIES[boundary])
         with pytest.raises(DiskFullError):
             work(again)
     assert again.state.status == "failed"

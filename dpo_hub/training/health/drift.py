@@ -1,0 +1,162 @@
+"""Whether training goes too far or the wrong way: what it does to held-out pairs and to replies of the policy's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import sqrt
+from statistics import fmean
+from typing import Any
+
+from ...recipe import Recipe
+from .chance import RARE, clearly_above_half, clearly_below_half, fall_in_errors, mean_and_error
+from .course import Course, Finding, Severity
+
+FALLEN = 0.5
+"""Share of their log-likelihood by which chosen replies may fall: each token is then half as surprising again. A tenth
+or two is usual without a likelihood term, as chosen and rejected replies have much in common."""
+COLLAPSED = 1.0
+"""Share from which nothing is left of it: each token is twice as surprising, its perplexity squared."""
+FALLEN_NATS = 3.0
+"""The least fall for a reply as a whole, to a twentieth: short replies have little likelihood to lose a share of."""
+SATURATED = 0.95
+"""Reward accuracy on training pairs from which there is nothing left to order, whatever the loss and its scale."""
+FALL_ERRORS = 3.0
+"""Standard errors by which held-out accuracy has to fall from its best: the best of a few points is flattered by one or
+two."""
+WORSE_ERRORS = 3.0
+"""Standard errors by which the held-out loss must be above the untrained model's. Over pairs a loss spreads about as
+far as its mean, which makes the error of a mean its size divided by the root of their number."""
+REPEATS = 0.2
+"""Share of n-grams that come again in a reply, beyond the reference's share. Prose has a few in a hundred."""
+FAR = 1.0
+"""Nats a token between policy and reference. A language model's choice at each token is worth about one or two nats, of
+which useful preference training moves a tenth or so: a whole one is not another choice but another language."""
+LONGER = 1.3
+"""Times the length of the chosen replies, or of the reference's if those are longer, before it is worth a word."""
+LONGER_ERRORS = 4.0
+"""Standard errors, over the prompts, by which replies must be longer than both: p = 0.003 for each with eight."""
+
+
+def labels_disagree(course: Course) -> Finding | None:
+    """Pairs trained on and held-out pairs point in opposite directions, which chance does not do.
+
+    A file that is the wrong way round as a whole cannot be seen here: training on it goes as smoothly as on the right
+    one, held-out pairs agree, and only a reader of the replies knows better.
+    """
+    share, count = course.latest.get("reward_accuracy", 0.5), int(course.latest.get("pairs", 0))
+    trained, seen = course.mean("reward_accuracy"), len(course.recent) * course.update_pairs
+    wrong = clearly_below_half(share, count) and course.latest["margin"] < 0
+    if not (wrong and clearly_above_half(trained, seen)):
+        return None
+    message = (
+        f"Training pairs and held-out pairs contradict each other: {trained:.0%} of the last {seen} trained on come "
+        f"out as labelled, but only {share:.0%} of {count} held out, which chance does less than once in "
+        f"{1 / RARE:,.0f} times."
+    )
+    advice = "Look for a part of the file in which chosen and rejected are the wrong way round: dpo-hub check FILE."
+    return course.finding("labels-disagree", "high", message, advice, ends=True)
+
+
+def displaced(course: Course) -> Finding | None:
+    """The likelihood of chosen replies collapses along with that of rejected ones (likelihood displacement)."""
+    recent = {name: course.mean(name) for name in ("chosen_reward", "chosen_logp")}
+    falls = [course.fall(figures) for figures in (recent, course.latest) if figures]
+    nats, share = min(nats for nats, _ in falls), min(share for _, share in falls)
+    if not (course.telling and course.mean("margin") > 0 and nats > FALLEN_NATS and share > FALLEN):
+        return None
+    logp, collapsed = recent["chosen_logp"], share > COLLAPSED
+    message = (
+        f"Chosen replies become unlikely, too: their log-probability fell from "
+        f"{logp - course.nats(recent['chosen_reward']):.1f} to {logp:.1f} a reply, although the margin grows."
+    )
+    severity: Severity = "high" if collapsed else "medium"
+    return course.finding("likelihood-displacement", severity, message, _hold_on(course.recipe), ends=collapsed)
+
+
+def _hold_on(recipe: Recipe) -> str:
+    usual = Recipe.for_model(recipe.model).sft_weight
+    if recipe.sft_weight < usual:
+        return f"Give --sft-weight {usual:g}, which keeps chosen replies likely."
+    return f"Raise --beta, for example to {recipe.beta * 3:g}."
+
+
+def over_optimised(course: Course) -> Finding | None:
+    """Training pairs are all ordered, and what goes on being learned harms everything else."""
+    if course.mean("reward_accuracy") < SATURATED or not course.latest or not course.telling:
+        return None
+    signs: tuple[Callable[[Course], str], ...] = (_accuracy_falls, _worse_than_untrained, _stutters)
+    seen = [told for sign in signs if (told := sign(course))]
+    if not seen:
+        return None
+    message = (
+        f"Over-optimised: training pairs are ordered right already ({course.mean('reward_accuracy'):.0%}, margin "
+        f"{course.mean('margin'):.2g}), and {', and '.join(seen)}."
+    )
+    fewer = course.recipe.epochs > 1 and not _stutters(course)
+    advice = "Train for fewer --epochs, or use --auto-stop." if fewer else _hold_on(course.recipe)
+    return course.finding("over-optimised", "high", message, advice, ends=True)
+
+
+def _accuracy_falls(course: Course) -> str:
+    now, count = course.latest["reward_accuracy"], course.latest["pairs"]
+    best = max(course.evaluations, key=lambda point: point["reward_accuracy"])
+    if not fall_in_errors(best["reward_accuracy"], now, count) > FALL_ERRORS:
+        return ""
+    return f"held-out accuracy fell from {best['reward_accuracy']:.0%} at step {best['step']} to {now:.0%}"
+
+
+def _worse_than_untrained(course: Course) -> str:
+    start, now = course.steps[0]["loss"], course.latest["loss"]
+    if not now - start > WORSE_ERRORS * now / sqrt(course.latest["pairs"]):
+        return ""
+    return f"the held-out loss, {now:.3g}, is above the untrained model's, {start:.3g}"
+
+
+def _stutters(course: Course) -> str:
+    repeated, reference = (course.latest.get(name, 0.0) for name in ("repeated", "reference_repeated"))
+    if not repeated - reference > REPEATS:
+        return ""
+    return f"sampled replies stutter: {repeated:.0%} of what they say repeats itself ({reference:.0%} before)"
+
+
+def far_from_reference(course: Course) -> Finding | None:
+    """What the policy writes is nothing that the reference would."""
+    kl = course.latest.get("kl", 0.0)
+    if not kl > FAR:
+        return None
+    message = f"The policy has left the base model: each token it writes is {kl:.2g} nats likelier than it was there."
+    return course.finding("far-from-reference", "high", message, _stay_close(course.recipe), ends=True)
+
+
+def _stay_close(recipe: Recipe) -> str:
+    usual = Recipe.for_model(recipe.model)
+    if recipe.learning_rate > usual.learning_rate:
+        return f"Lower --learning-rate, for example to {max(usual.learning_rate, recipe.learning_rate / 10):g}."
+    return f"Raise --beta, for example to {max(usual.beta, recipe.beta * 3):g}."
+
+
+def length_exploited(course: Course) -> Finding | None:
+    """Replies grow past those of the reference and past the chosen ones: length passes for quality."""
+    lengths = _lengths(course.latest)
+    if not lengths:
+        return None
+    now, before, wanted = (fmean(lengths[whose]) for whose in ("reply", "reference", "chosen"))
+    longer = all(_clearly_longer(lengths["reply"], lengths[whose]) for whose in ("reference", "chosen"))
+    if not longer or now < LONGER * max(before, wanted):
+        return None
+    message = (
+        f"Replies grow beyond what was asked for: {now:.0f} tokens on average, with {before:.0f} from the base model "
+        f"and {wanted:.0f} in the chosen replies to the same prompts."
+    )
+    advice = "Give --loss sigmoid_norm, which takes rewards by the token, so that length earns nothing."
+    return course.finding("length-exploitation", "medium", message, advice)
+
+
+def _lengths(point: Mapping[str, Any]) -> dict[str, list[int]]:
+    found = {whose: point.get(f"{whose}_tokens", []) for whose in ("reply", "reference", "chosen")}
+    return found if len(found["reply"]) > 1 else {}
+
+
+def _clearly_longer(one: list[int], other: list[int]) -> bool:
+    excess, error = mean_and_error([a - b for a, b in zip(one, other, strict=True)])
+    return excess > LONGER_ERRORS * error

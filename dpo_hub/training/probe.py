@@ -1,0 +1,185 @@
+"""A few held-out prompts, answered while the policy trains: how far it went from the reference, and how it writes.
+
+Training goes on afterwards as if nobody had looked. Knows nothing of TRL's classes or of runs.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+from typing import Any
+
+from ..errors import needing_extra
+from ..preferences import text_of
+from .shared_prefix.plan import IGNORED
+
+with needing_extra("train"):
+    import numpy as np
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
+
+PROMPTS = 8
+"""Few, since a look is to cost little; enough that their mean length has a standard error to speak of."""
+NEW_TOKENS = 128
+"""Where a reply is cut off at the latest: some hundred words of English tell its manner."""
+ROOM = 1.5
+"""Where it is cut off otherwise, in times of the longest chosen reply: far enough to see that replies grow past it."""
+NGRAM = 4
+"""Tokens whose second coming in a reply counts as a repeat; shorter ones come back in good prose too."""
+
+
+def points(steps: int, count: int) -> frozenset[int]:
+    """*count* evenly spaced steps of a run of *steps*, the last of them its end."""
+    return frozenset(max(1, round(steps * part / count)) for part in range(1, count + 1))
+
+
+def asked(pairs: Iterable[Mapping[str, Any]], max_length: int) -> list[Mapping[str, Any]]:
+    """The first *pairs* whose prompts leave as much room for a reply as they take, or else the one that leaves most."""
+    every = list(pairs)
+    roomy = [pair for pair in every if 2 * len(pair["prompt_ids"]) <= max_length]
+    return roomy[:PROMPTS] or [min(every, key=lambda pair: len(pair["prompt_ids"]))]
+
+
+@contextmanager
+def undisturbed(model: torch.nn.Module) -> Iterator[None]:
+    """Put back all random states, and whether *model* is training, at the end."""
+    training, plain, array = model.training, random.getstate(), np.random.get_state()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(plain)
+        np.random.set_state(array)
+        model.train(training)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Held-out prompts and the policy to answer them, within *max_length*; *pairs* are tokenised and have messages."""
+
+    policy: PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    pairs: Sequence[Mapping[str, Any]]
+    max_length: int
+    seed: int = 0
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+    def look(self) -> dict[str, Any]:
+        """Answer the prompts and measure the answers. Draws random numbers; call it `undisturbed`.
+
+        Returns:
+            `kl`: KL(π‖π_ref) in nats a token, estimated as the mean of log π − log π_ref over the tokens that π wrote.
+            `repeated`, `reference_repeated`: the share of 4-grams that the reply had before, of policy and reference.
+            `reply_tokens`, `reference_tokens`, `chosen_tokens`: lengths, one a prompt, none beyond the limit.
+            `replies`: prompt and reply as texts.
+        """
+        replies = self._answer()
+        policy = self._log_probs(replies)
+        with self.policy.disable_adapter():
+            reference = self._log_probs(replies)
+        written = sum(map(len, replies))
+        return {
+            "kl": (policy - reference).sum().item() / max(written, 1),
+            "repeated": _mean_repeated(replies),
+            "reference_repeated": _mean_repeated(self._reference),
+            "reply_tokens": [len(reply) for reply in replies],
+            "reference_tokens": [len(reply) for reply in self._reference],
+            "chosen_tokens": [min(len(pair["chosen_ids"]), self._limit) for pair in self.pairs],
+            "replies": [
+                {"prompt": text_of(pair["prompt"]), "reply": self._text(reply)}
+                for pair, reply in zip(self.pairs, replies, strict=True)
+            ],
+        }
+
+    @cached_property
+    def _reference(self) -> list[list[int]]:
+        """What the reference answers; it stays the same, so it is asked once."""
+        with self.policy.disable_adapter():
+            return self._answer()
+
+    @cached_property
+    def _limit(self) -> int:
+        longest_prompt, longest_chosen = (
+            max(len(pair[part]) for pair in self.pairs) for part in ("prompt_ids", "chosen_ids")
+        )
+        return max(1, min(NEW_TOKENS, round(ROOM * longest_chosen), self.max_length - longest_prompt))
+
+    def _text(self, reply: list[int]) -> str:
+        return str(self.tokenizer.decode(reply, skip_special_tokens=True)).strip()
+
+    @property
+    def _pad(self) -> int:
+        return int(self.tokenizer.pad_token_id)
+
+    @torch.no_grad()
+    def _answer(self) -> list[list[int]]:
+        """Sample a reply to each prompt from the model as it is, at temperature 1, with the same seed each time."""
+        prompts = [pair["prompt_ids"] for pair in self.pairs]
+        width = max(map(len, prompts))
+        ids = self._tensor([self._pad] * (width - len(prompt)) + list(prompt) for prompt in prompts)
+        mask = self._tensor([0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts)
+        torch.manual_seed(self.seed)
+        self.policy.eval()
+        with self.autocast():
+            written: Any = self.policy.generate(  # type: ignore[no-untyped-call]
+                input_ids=ids,
+                attention_mask=mask,
+                do_sample=True,
+                temperature=1.0,
+                top_k=0,
+                top_p=1.0,
+                max_new_tokens=self._limit,
+                use_cache=True,
+                remove_invalid_values=True,  # of a policy that is breaking down, which on CUDA would end the process
+                pad_token_id=self._pad,
+            )
+        ends = _end_tokens(self.policy, self.tokenizer)
+        return [_until(reply, ends) for reply in written[:, width:].tolist()]
+
+    @torch.no_grad()
+    def _log_probs(self, replies: list[list[int]]) -> torch.Tensor:
+        """Of each token of *replies*, log π of the model as it is: [rows, tokens − 1], zero where none was written."""
+        rows = [list(pair["prompt_ids"]) + reply for pair, reply in zip(self.pairs, replies, strict=True)]
+        width = max(map(len, rows))
+        labels = ([IGNORED] * len(pair["prompt_ids"]) + reply for pair, reply in zip(self.pairs, replies, strict=True))
+        with self.autocast():
+            scored: Any = self.policy(
+                input_ids=self._tensor(row + [self._pad] * (width - len(row)) for row in rows),
+                attention_mask=self._tensor([1] * len(row) + [0] * (width - len(row)) for row in rows),
+                labels=self._tensor(row + [IGNORED] * (width - len(row)) for row in labels),
+                use_cache=False,
+                fused_lm_head=True,
+            )
+        log_probs: torch.Tensor = scored.log_probs
+        return log_probs.double()
+
+    def _tensor(self, rows: Iterable[list[int]]) -> torch.Tensor:
+        return torch.tensor(list(rows), device=self.policy.device)
+
+
+def _end_tokens(policy: PeftModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The tokens that end a reply, as `generate` takes them."""
+    ends: Any = policy.generation_config.eos_token_id
+    return {tokenizer.eos_token_id} if ends is None else {ends} if isinstance(ends, int) else set(ends)
+
+
+def _until(reply: list[int], ends: set[int]) -> list[int]:
+    """*reply* with its end token, which the policy wrote too, and without the padding behind it."""
+    end = next((at for at, token in enumerate(reply) if token in ends), len(reply))
+    return reply[: end + 1]
+
+
+def repeated(reply: Sequence[int]) -> float:
+    """The share of *reply*'s n-grams that it had before."""
+    grams = [tuple(reply[at : at + NGRAM]) for at in range(len(reply) - NGRAM + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def _mean_repeated(replies: Sequence[Sequence[int]]) -> float:
+    return fmean(map(repeated, replies))

@@ -1,0 +1,153 @@
+"""Watches a run while it trains: measures it at a few points, says what goes wrong, and stops it where that was asked.
+
+What it knows is on disk, so that a resumed run is watched as if it had never stopped. Knows nothing of TRL's classes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelError, needing_extra
+from ..recipe import Recipe
+from ..run import Run
+from .best import best_of, keep_best, restore_best
+from .health import Finding, examine
+from .metrics import StepMetrics, step_metrics
+from .probe import Probe, points, undisturbed
+from .processes import FIRST, any_of_all
+
+with needing_extra("train"):
+    from transformers import TrainerCallback
+
+log = logging.getLogger(__name__)
+
+PAIRS = 64
+"""The most held-out pairs measured at a point: the standard error of their accuracy is six points at most."""
+FEWEST_PAIRS = 16
+"""The fewest, where there are as many: of less, no accuracy is far from one half."""
+SHARE = 0.2
+"""Pairs measured for each one trained on since the last point. Measuring one takes a third of the time that training on
+it takes, so this makes a short run a fifteenth longer."""
+
+
+def pairs_at_a_point(recipe: Recipe, steps: int) -> int:
+    """How many held-out pairs each point of a run of *steps* measures."""
+    trained = steps * recipe.batch_size * recipe.accumulation / max(recipe.evaluations, 1)
+    return max(FEWEST_PAIRS, min(PAIRS, round(SHARE * trained)))
+
+
+class Watch(TrainerCallback):
+    """Measures, tells and stops. *measure* gives the figures of at most so many held-out pairs.
+
+    A stop takes effect within *let_in*, also while it measures. Of several processes each measures, since they do so
+    together, and only the first one writes.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        recipe: Recipe,
+        probe: Probe,
+        measure: Callable[[int], dict[str, float]],
+        let_in: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self.run, self.recipe, self.probe, self.measure, self.let_in = run, recipe, probe, measure, let_in
+        self.steps: list[dict[str, float]] = []
+        self.evaluations: list[dict[str, Any]] = []
+        self.points: frozenset[int] = frozenset()
+        self.total = 0
+        self.known: set[str] = set()
+        self.why = ""
+
+    @property
+    def best(self) -> Path:
+        return self.run.path / "best"
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take up what an earlier process left of the steps that are not done again."""
+        done, self.total = state.global_step, state.max_steps
+        self.points = points(self.total, self.recipe.evaluations)
+        self.steps = [step for step in self.run.metrics if step["step"] <= done]
+        self.evaluations = [point for point in self.run.evaluations if point["step"] <= done]
+        self.known = {finding.kind for finding in self._findings()}
+        if done in self.points and all(point["step"] != done for point in self.evaluations):
+            self._measure(state)  # a stop came in the middle of it
+        self._stop_if_asked(control)
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take up a step; its point, if it is one, is measured after its metrics were logged."""
+        metrics = step_metrics(state.global_step, state.epoch, kwargs["logs"])
+        if metrics is None:
+            return
+        self.steps.append(asdict(metrics))
+        if metrics.broken:
+            self._give_up(metrics, control)
+        elif state.global_step in self.points:
+            self._measure(state)
+            self._stop_if_asked(control)
+        self._tell()
+
+    def _measure(self, state: Any) -> None:
+        logged, pairs = len(state.log_history), pairs_at_a_point(self.recipe, self.total)
+        with self.let_in(), undisturbed(self.probe.policy):
+            measured = {"step": state.global_step, **self.measure(pairs), **self.probe.look()}
+        del state.log_history[logged:]  # a checkpoint has what training logged, and no more
+        self.evaluations.append(measured)
+        if FIRST:
+            self.run.append_evaluation(measured)
+        if FIRST and self.recipe.auto_stop and not (self._grave() and best_of(self.best)):
+            keep_best(self.best, self.probe.policy, measured)
+
+    def _grave(self) -> list[Finding]:
+        """What makes this point worse than one before it, however low its held-out loss is."""
+        return [finding for finding in self._findings() if finding.ends_training]
+
+    def _findings(self) -> list[Finding]:
+        return examine(self.steps, self.evaluations, self.recipe, self.total)
+
+    def _tell(self) -> None:
+        """Log what is seen for the first time."""
+        for finding in self._findings():
+            if finding.kind not in self.known and FIRST:
+                log.warning("step %d: %s %s", finding.last_step, finding.message, finding.advice)
+            self.known.add(finding.kind)
+
+    def _stop_if_asked(self, control: Any) -> None:
+        if not self.recipe.auto_stop:
+            return
+        grave = self._grave()
+        (stop,) = any_of_all(bool(grave) and best_of(self.best) is not None)
+        if stop:
+            self.why, control.should_training_stop = grave[0].message, True
+
+    def _give_up(self, metrics: StepMetrics, control: Any) -> None:
+        """Fall back on the best point where there is one.
+
+        Raises:
+            ModelError: there is none.
+        """
+        told = (
+            f"At step {metrics.step} training broke down: loss {metrics.loss:g}, gradient norm {metrics.grad_norm:g}. "
+            "The weights are lost from there on."
+        )
+        if not (self.recipe.auto_stop and best_of(self.best)):
+            raise ModelError(f"{told} Lower --learning-rate, for example to {self.recipe.learning_rate / 10:g}.")
+        self.why, control.should_training_stop = told, True
+
+    def settle(self, step: int) -> None:
+        """Make the best point, where one was to be kept, the policy of a run that ended with *step*; report it."""
+        best = restore_best(self.best, self.probe.policy) if self.recipe.auto_stop else None
+        if best is None or (best.step == step and not self.why) or not FIRST:
+            return
+        why = self.why or f"The held-out loss was lowest there, {best.loss:.3f}."
+        log.info("ended with step %d of %d; the adapter is that of step %d. %s", step, self.total, best.step, why)
+        settled = {"ended": step, "steps": self.total, "kept": best.step, "why": why}
+        self.run.write(
+            "report.json", json.dumps(self.run.report | {"auto_stop": settled}, indent=2, ensure_ascii=False)
+        )

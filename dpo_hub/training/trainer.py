@@ -18,13 +18,16 @@ from ..preferences import PreferencePair
 from ..preferences.pairfile import PARTS
 from ..recipe import SHARED_PREFIX, TRL, Recipe
 from ..run import Run, home
-from .memory import ROOM, activation_bytes, free_bytes, keep_freed_memory
+from .forecast import Outlook, forecast
+from .memory import keep_freed_memory
 from .metrics import StepMetrics, evaluation, step_metrics
 from .policy import device, dtype, load_base, telling_model_limits
+from .preflight import require_room
 from .reference import TOKEN_PARTS, Figures, Tokens, fingerprint, reference_log_probs
 from .shared_prefix import length_sets_angles, shared_prefix
 from .shared_prefix.limits import disagreement, why_not
-from .shared_prefix.plan import IGNORED, packed_length
+from .shared_prefix.plan import IGNORED
+from .tokens import rows_of
 
 with needing_extra("train"):
     import torch
@@ -58,32 +61,43 @@ def train(run: Run, on_step: OnStep | None = None) -> Trained:
         DiskFullError: there is no room for what is written.
     """
     recipe = run.recipe
-    model, tokenizer = load_base(recipe.model)
-    if device().type == "cpu":
-        keep_freed_memory()
     with telling_disk_full(run.path), telling_model_limits():
-        trainer = DPOTrainer(
-            model=model,
-            args=_arguments(recipe, run.path / "checkpoints"),
-            train_dataset=_dataset(run.pairs("train")),
-            eval_dataset=_dataset(run.pairs("held_out")),
-            processing_class=tokenizer,
-            peft_config=_lora(recipe),
-            callbacks=[_Recorder(run, on_step)],
-        )
-        trainer.remove_callback(PrinterCallback)
+        trainer = prepare(recipe, run.pairs("train"), run.pairs("held_out"), run.path / "checkpoints")
+        trainer.add_callback(_Recorder(run, on_step))
         report = run.report | _lengths(trainer, run, recipe)
-        recipe, report["engine"] = _engine(trainer, recipe)
+        recipe, report["engine"] = settle_engine(trainer, recipe)
         run.write("report.json", json.dumps(report, indent=2, ensure_ascii=False))
         run.write("recipe.json", recipe.to_json())
         policy = cast(PeftModel, trainer.model)
         with shared_prefix(policy) if recipe.engine == SHARED_PREFIX else nullcontext():
-            _spare_memory(trainer, recipe)
+            require_room(settle_memory(trainer, recipe, run.path), run)
             if recipe.epochs >= 1 and not length_sets_angles(policy.config):
                 _measure_reference(trainer, recipe)
             trainer.train()
+            tokenizer = cast(PreTrainedTokenizerBase, trainer.processing_class)
             _save_adapter(policy, tokenizer, recipe, run.adapter)
             return Trained(policy, tokenizer, _evaluate(trainer, recipe.batch_size))
+
+
+def prepare(recipe: Recipe, train: list[PreferencePair], held_out: list[PreferencePair], folder: Path) -> DPOTrainer:
+    """Load the recipe's base model and make all ready to train an adapter on it; checkpoints go to *folder*.
+
+    Raises:
+        ModelError: the base model cannot be loaded.
+    """
+    model, tokenizer = load_base(recipe.model)
+    if device().type == "cpu":
+        keep_freed_memory()
+    trainer = DPOTrainer(
+        model=model,
+        args=_arguments(recipe, folder),
+        train_dataset=_dataset(train),
+        eval_dataset=_dataset(held_out),
+        processing_class=tokenizer,
+        peft_config=_lora(recipe),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def _splits(trainer: DPOTrainer) -> tuple[Dataset, Dataset]:
@@ -91,7 +105,7 @@ def _splits(trainer: DPOTrainer) -> tuple[Dataset, Dataset]:
     return cast(Dataset, trainer.train_dataset), cast(Dataset, trainer.eval_dataset)
 
 
-def _engine(trainer: DPOTrainer, recipe: Recipe) -> tuple[Recipe, str]:
+def settle_engine(trainer: DPOTrainer, recipe: Recipe) -> tuple[Recipe, str]:
     """Settle what computes the log-probabilities, and say why where it is not what was asked for."""
     if recipe.engine == TRL:
         return recipe, "trl, as asked"
@@ -112,7 +126,7 @@ def _engine(trainer: DPOTrainer, recipe: Recipe) -> tuple[Recipe, str]:
 def _telling_pairs(trainer: DPOTrainer) -> tuple[Any, Any, Any]:
     """The longest pair, where windows show, the first, and the shortest, whose gradient costs the least."""
     train, _ = _splits(trainer)
-    sizes = [sum(map(len, _rows(pair))) for pair in train]
+    sizes = [sum(map(len, rows_of(pair))) for pair in train]
     return train[sizes.index(max(sizes))], train[0], train[sizes.index(min(sizes))]
 
 
@@ -127,24 +141,24 @@ def _collated(trainer: DPOTrainer, pairs: list[Any]) -> dict[str, Any]:
     return {name: part.to(device()) for name, part in trainer.data_collator(pairs).items()}
 
 
-def _rows(pair: Tokens) -> list[list[int]]:
-    return [[*pair["prompt_ids"], *pair["chosen_ids"]], [*pair["prompt_ids"], *pair["rejected_ids"]]]
-
-
-def _spare_memory(trainer: DPOTrainer, recipe: Recipe) -> None:
-    """Have activations computed again in the backward pass where memory would not hold them."""
-    train, _ = _splits(trainer)
-    pairs = ([row[: recipe.max_length] for row in _rows(pair)] for pair in train)
-    if recipe.engine == SHARED_PREFIX:
-        tokens = sum(sorted(map(packed_length, pairs))[-recipe.batch_size :])
-    else:
-        tokens = 2 * recipe.batch_size * max(len(row) for pair in pairs for row in pair)
-    policy = cast(PeftModel, trainer.model)
-    needed, free = activation_bytes(policy.config, tokens, dtype()), free_bytes(device())
-    if needed > ROOM * free and policy.get_base_model().supports_gradient_checkpointing:
-        log.info("activations may take %.1f GB of %.1f GB: they will be computed twice", needed / 1e9, free / 1e9)
-        trainer.args.activation_checkpointing = True
-        policy.enable_input_require_grads()
+def settle_memory(trainer: DPOTrainer, recipe: Recipe, folder: Path) -> Outlook:
+    """Look ahead, and have activations computed again in the backward pass where memory would not hold them."""
+    outlook = forecast(trainer, recipe, folder)
+    policy, memory = cast(PeftModel, trainer.model), outlook.memory
+    base = cast(PreTrainedModel, policy.get_base_model())
+    if not memory.is_tight or not base.supports_gradient_checkpointing:
+        return outlook
+    log.info(
+        "activations would take %.1f GB of %.1f GB: they will be computed twice",
+        memory.activations / 1e9,
+        memory.free / 1e9,
+    )
+    trainer.args.activation_checkpointing = True
+    policy.enable_input_require_grads()
+    cast(
+        PreTrainedModel, policy.get_base_model()
+    ).activation_checkpointing_enable()  # as training does; here for the forecast
+    return forecast(trainer, recipe, folder)
 
 
 def _measure_reference(trainer: DPOTrainer, recipe: Recipe) -> None:
@@ -206,7 +220,7 @@ def _lengths(trainer: DPOTrainer, run: Run, recipe: Recipe) -> dict[str, dict[st
                 "prompts. Raise --max-length."
             )
         counts["dropped"][split] = asked - len(kept)
-        counts["cut"][split] = sum(max(map(len, _rows(pair))) > recipe.max_length for pair in kept)
+        counts["cut"][split] = sum(max(map(len, rows_of(pair))) > recipe.max_length for pair in kept)
     if any(sum(by_split.values()) for by_split in counts.values()):
         log.warning(
             "max_length %d drops %d pairs whose prompt alone fills it and cuts replies of %d; raise --max-length",

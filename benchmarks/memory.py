@@ -1,0 +1,134 @@
+"""What a run takes, as forecast before its first step, beside what it took.
+
+    python benchmarks/memory.py [--json] [--case NAME]…
+
+Each case trains through `dpo_hub.training.trainer.train` in a process of its own. *forecast* is what the run's
+preflight.json says; *measured* is the most that the process ever held: resident memory on a CPU (VmHWM), allocated
+memory on CUDA. Models have random weights, texts random words, and lengths are log-normal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+import training as steps
+
+steps.SHAPES["30m"] = steps.LLAMA | {
+    "vocab_size": 16384,
+    "hidden_size": 384,
+    "intermediate_size": 1024,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, an engine, and how many pairs of which lengths."""
+
+    name: str
+    shape: str
+    engine: str
+    lengths: str
+    batch_size: int
+    steps: int
+
+
+CASES = (
+    Case("demo", "demo", "shared-prefix", "demo", 16, 0),
+    Case("demo-trl", "demo", "trl", "demo", 16, 0),
+    Case("30m-hh", "30m", "shared-prefix", "hh", 4, 6),
+    Case("30m-ultrafeedback", "30m", "shared-prefix", "ultrafeedback", 4, 6),
+    Case("30m-trl", "30m", "trl", "hh", 2, 3),
+    Case("135m-hh", "135m", "shared-prefix", "hh", 4, 4),
+    Case("135m-summarise", "135m", "shared-prefix", "summarise", 2, 4),
+)
+
+
+def prepare(case: Case, home: Path) -> Path:
+    """Make base model, pairs and a queued run."""
+    from dpo_hub.demo import FILES
+    from dpo_hub.preferences import read_preferences
+    from dpo_hub.recipe import Recipe
+    from dpo_hub.run import Run
+
+    os.environ["DPO_HUB_HOME"] = str(home)
+    model, file = "demo", FILES / "tone.csv"
+    if case.shape != "demo":
+        model, file = str(steps.make_model(steps.SHAPES[case.shape], home / "model")), home / "pairs.csv"
+        of = steps.Case(case.name, "", case.shape, case.lengths, case.batch_size, 0)
+        steps.write_pairs(file, of, case.steps, 0.8)
+    settings: dict[str, Any] = {"batch_size": case.batch_size, "engine": case.engine, "epochs": 1.0, "held_out": 0.1}
+    return Run.create(read_preferences(str(file)), Recipe.for_model(model, **settings)).path
+
+
+def child(folder: Path) -> None:
+    """Train, and say how much memory that took at most."""
+    from dpo_hub.run import Run
+    from dpo_hub.training.memory import peak_bytes
+    from dpo_hub.training.policy import device, quiet
+    from dpo_hub.training.trainer import train
+
+    quiet()
+    train(Run.open(folder))
+    print(f"@{peak_bytes(device())}")
+
+
+def measure(case: Case) -> dict[str, Any]:
+    """Train in a process of its own; return forecast and measured peak."""
+    with tempfile.TemporaryDirectory() as folder:
+        making = [sys.executable, __file__, "--prepare", case.name, folder]
+        run = subprocess.run(making, capture_output=True, text=True, check=True).stdout.split()[-1]
+        working = [sys.executable, __file__, "--child", run]
+        environment = os.environ | {"DPO_HUB_HOME": folder, "HF_HUB_OFFLINE": "1"}
+        done = subprocess.run(working, capture_output=True, text=True, check=False, env=environment)
+        if done.returncode:
+            raise SystemExit(f"{case.name} ended early:\n{done.stderr[-2000:]}")
+        measured = int(done.stdout.split("@")[-1])
+        memory = json.loads((Path(run) / "preflight.json").read_text())["memory"]
+    return asdict(case) | {
+        "forecast": memory["peak"],
+        "measured": measured,
+        "ratio": round(memory["peak"] / measured, 3),
+        "parts": memory,
+    }
+
+
+def main() -> None:
+    """Measure all cases, or those named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", action="append", choices=[case.name for case in CASES], help="only this one")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("--prepare", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.prepare:
+        name, home = args.prepare
+        return print(prepare(next(case for case in CASES if case.name == name), Path(home)))
+    if args.child:
+        return child(args.child)
+    cases = []
+    for case in CASES:
+        if not args.case or case.name in args.case:
+            cases.append(measure(case))
+            if not args.json:
+                told = cases[-1]
+                mb = {name: f"{told[name] / 1e6:,.0f} MB" for name in ("forecast", "measured")}
+                print(f"{case.name:20} forecast {mb['forecast']:>9}  measured {mb['measured']:>9}  {told['ratio']:.2f}")
+    if args.json:
+        print(json.dumps({"cases": cases}, indent=2))
+    return None
+
+
+if __name__ == "__main__":
+    main()

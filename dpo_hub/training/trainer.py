@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import chain
@@ -64,14 +64,14 @@ def train(run: Run, on_step: OnStep | None = None) -> Trained:
     with telling_disk_full(run.path), telling_model_limits():
         trainer = prepare(recipe, run.pairs("train"), run.pairs("held_out"), run.path / "checkpoints")
         trainer.add_callback(_Recorder(run, on_step))
-        report = run.report | _lengths(trainer, run, recipe)
+        report = run.report | count_lengths(trainer, run.report, recipe)
         recipe, report["engine"] = settle_engine(trainer, recipe)
         run.write("report.json", json.dumps(report, indent=2, ensure_ascii=False))
         run.write("recipe.json", recipe.to_json())
         policy = cast(PeftModel, trainer.model)
-        with shared_prefix(policy) if recipe.engine == SHARED_PREFIX else nullcontext():
+        with computing(trainer, recipe):
             require_room(settle_memory(trainer, recipe, run.path), run)
-            if recipe.epochs >= 1 and not length_sets_angles(policy.config):
+            if measures_reference(trainer, recipe):
                 _measure_reference(trainer, recipe)
             trainer.train()
             tokenizer = cast(PreTrainedTokenizerBase, trainer.processing_class)
@@ -141,6 +141,16 @@ def _collated(trainer: DPOTrainer, pairs: list[Any]) -> dict[str, Any]:
     return {name: part.to(device()) for name, part in trainer.data_collator(pairs).items()}
 
 
+def computing(trainer: DPOTrainer, recipe: Recipe) -> AbstractContextManager[None]:
+    """Compute log-probabilities as `settle_engine` decided, for as long as the context lasts."""
+    return shared_prefix(cast(PeftModel, trainer.model)) if recipe.engine == SHARED_PREFIX else nullcontext()
+
+
+def measures_reference(trainer: DPOTrainer, recipe: Recipe) -> bool:
+    """Whether the reference is measured once, ahead of the steps."""
+    return recipe.epochs >= 1 and not length_sets_angles(cast(PeftModel, trainer.model).config)
+
+
 def settle_memory(trainer: DPOTrainer, recipe: Recipe, folder: Path) -> Outlook:
     """Look ahead, and have activations computed again in the backward pass where memory would not hold them."""
     outlook = forecast(trainer, recipe, folder)
@@ -205,15 +215,17 @@ def _evaluate(trainer: DPOTrainer, batch_size: int) -> dict[str, float]:
     return evaluation({key: sum(n * log[key] for n, log in logs) / len(held_out) for key in keys}, len(held_out))
 
 
-def _lengths(trainer: DPOTrainer, run: Run, recipe: Recipe) -> dict[str, dict[str, int]]:
+def count_lengths(trainer: DPOTrainer, pairs: Mapping[str, Any], recipe: Recipe) -> dict[str, dict[str, int]]:
     """Count the pairs that `max_length` takes: whole ones that TRL dropped, and those whose replies it will cut.
+
+    *pairs* says how many there were of `train` and `held_out`.
 
     Raises:
         ModelError: it leaves nothing to train on or nothing to measure with.
     """
     counts: dict[str, dict[str, int]] = {"dropped": {}, "cut": {}}
     for split, kept in zip(("train", "held_out"), _splits(trainer), strict=True):
-        asked = run.report[split]
+        asked = pairs[split]
         if not len(kept):
             raise ModelError(
                 f"max_length, {recipe.max_length} tokens, is too short for all {asked} {split.replace('_', '-')} "

@@ -22,14 +22,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 import training as steps
 
-steps.SHAPES["30m"] = steps.LLAMA | {
-    "vocab_size": 16384,
-    "hidden_size": 384,
-    "intermediate_size": 1024,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-}
+GROUPED = steps.LLAMA | {"num_attention_heads": 6, "num_key_value_heads": 2}
+steps.SHAPES["10m"] = GROUPED | {"vocab_size": 8192, "hidden_size": 192, "intermediate_size": 512}
+steps.SHAPES["10m"] |= {"num_hidden_layers": 8}
+steps.SHAPES["30m"] = GROUPED | {"vocab_size": 16384, "hidden_size": 384, "intermediate_size": 1024}
+steps.SHAPES["30m"] |= {"num_hidden_layers": 12}
 
 
 @dataclass(frozen=True)
@@ -45,8 +42,9 @@ class Case:
 
 
 CASES = (
-    Case("demo", "demo", "shared-prefix", "demo", 16, 0),
-    Case("demo-trl", "demo", "trl", "demo", 16, 0),
+    Case("demo", "demo", "shared-prefix", "demo", 16, 10),
+    Case("demo-trl", "demo", "trl", "demo", 16, 10),
+    Case("10m", "10m", "shared-prefix", "hh", 2, 8),
     Case("30m-hh", "30m", "shared-prefix", "hh", 4, 6),
     Case("30m-ultrafeedback", "30m", "shared-prefix", "ultrafeedback", 4, 6),
     Case("30m-trl", "30m", "trl", "hh", 2, 3),
@@ -64,7 +62,11 @@ def prepare(case: Case, home: Path) -> Path:
 
     os.environ["DPO_HUB_HOME"] = str(home)
     model, file = "demo", FILES / "tone.csv"
-    if case.shape != "demo":
+    if case.shape == "demo":
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        file = home / "tone.csv"
+        file.write_text("".join(lines[: 2 + case.batch_size * case.steps * 10 // 9]), encoding="utf-8")
+    else:
         model, file = str(steps.make_model(steps.SHAPES[case.shape], home / "model")), home / "pairs.csv"
         of = steps.Case(case.name, "", case.shape, case.lengths, case.batch_size, 0)
         steps.write_pairs(file, of, case.steps, 0.8)

@@ -18,7 +18,7 @@ LAYERS = (
     ("run",),
     ("training", "training.policy", "training.metrics", "hub"),
     ("training.trainer", "comparison"),
-    ("training.worker",),
+    ("training.worker", "training.ahead"),
     ("launch", "demo.showcase"),
     ("cli", "app", "__main__"),
 )
@@ -58,7 +58,16 @@ def test_imports_point_one_way(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["dpo_hub", "dpo_hub.cli", "dpo_hub.hub.publish", "dpo_hub.hub.card", "dpo_hub.launch"]
+    "module",
+    [
+        "dpo_hub",
+        "dpo_hub.cli",
+        "dpo_hub.hub.publish",
+        "dpo_hub.hub.card",
+        "dpo_hub.hub.account",
+        "dpo_hub.launch",
+        "dpo_hub.training.machine",
+    ],
 )
 def test_light_modules_load_nothing_heavy(module: str) -> None:
     """The core starts without torch, transformers, peft, trl, datasets and gradio."""

@@ -98,7 +98,7 @@ def test_prices_are_by_the_hour(api: HfApi) -> None:
     found = price("a10g-small", api=api)
     assert found.hourly == pytest.approx(1.0, abs=0.01)
     assert found.accelerator == "1 × Nvidia A10G, 24 GB"
-    with pytest.raises(RecipeError, match="no machine 'h900'. Name one of a10g-small, cpu-basic"):
+    with pytest.raises(RecipeError, match=r"no machine 'h900'\. Name one of a10g-small, cpu-basic"):
         price("h900", api=api)
 
 
@@ -128,19 +128,18 @@ def test_the_card_is_checked_by_the_hub_before_there_is_one(hub: Hub, python: Py
 
 
 def test_preflight_tells_price_and_refusal(hub: Hub, python: Python, few_pairs: Path) -> None:
-    """The command says what a machine costs, and ends with 2 and one line where publishing is sure to be refused."""
-    asked = ("-m", "dpo_hub", "preflight", few_pairs, "--flavor", "a10g-small", "--publish-to")
-    done = python(*asked, "ada/tone", "--json", token=ADA)
+    """The command says what a machine costs, and ends with 2 and one line where publishing is sure to be refused, unless forced."""
+    asked = ("-m", "dpo_hub", "preflight", few_pairs, "--flavor", "a10g-small", "--publish-to", "bob/tone")
+    done = python(*asked, "--force", "--json", token=ADA)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["price"]["flavor"] == "a10g-small"
     assert told["cost"] == pytest.approx(told["price"]["hourly"] * told["run_seconds"] / 3600)
-    assert told["findings"] == []
+    assert [(finding["kind"], finding["severity"]) for finding in told["findings"]] == [("publishing", "high")]
     assert len(hub.cards) == 1
-    refused = python(*asked, "bob/tone", token=ADA)
+    refused = python(*asked, token=ADA)
     assert refused.returncode == 2
     assert "if it ran at this machine's speed" in " ".join(refused.stdout.split())
     (line,) = refused.stderr.splitlines()
     assert line.startswith("dpo-hub: ada is neither bob nor a member of it")
     assert ADA not in done.stdout + done.stderr + refused.stdout + refused.stderr
-    assert python(*asked, "bob/tone", "--force", token=ADA).returncode == 0

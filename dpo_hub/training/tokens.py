@@ -43,7 +43,7 @@ class Batches:
 
 def batches_of(trainer: Any, recipe: Recipe) -> Batches:
     """Look ahead at the batches of the whole run; *trainer* is left as it was."""
-    order = _order(trainer, recipe.epochs)
+    order, steps = _order(trainer, recipe)
     lengths = [sorted(map(len, rows_of(pair))) for pair in trainer.train_dataset]
     alone = [count_tokens([pair], recipe) for pair in trainer.train_dataset]
 
@@ -62,7 +62,7 @@ def batches_of(trainer: Any, recipe: Recipe) -> Batches:
         shortest=alone.index(min(alone)),
         pair_tokens=alone,
         count=len(order),
-        steps=math.ceil(len(order) / recipe.accumulation),
+        steps=steps,
         most_tokens=most,
         tokens=round(mean * len(order)),
         cut=sum(longest > recipe.max_length for _, longest in lengths),
@@ -74,17 +74,20 @@ def _rough(batch: Sequence[int], alone: Sequence[int], recipe: Recipe) -> int:
     return sum(sizes) if recipe.engine == SHARED_PREFIX else len(sizes) * max(sizes)
 
 
-def _order(trainer: Any, epochs: float) -> list[list[int]]:
-    """The pairs of each batch, as the trainer's own sampler will draw them."""
+def _order(trainer: Any, recipe: Recipe) -> tuple[list[list[int]], int]:
+    """The pairs of each batch, as the trainer's own sampler will draw them, and the steps that these make."""
+    order: list[list[int]] = []
     with leaving_no_trace(trainer):
         known = len(trainer.accelerator._dataloaders)
         loader = trainer.get_train_dataloader()
         del trainer.accelerator._dataloaders[known:]
-        order: list[list[int]] = []
-        for epoch in range(math.ceil(epochs)):
+        an_epoch = math.ceil(len(loader) / recipe.accumulation)
+        steps = math.ceil(recipe.epochs * an_epoch)
+        for epoch in range(math.ceil(steps / an_epoch)):
             loader.set_epoch(epoch)
             order += [list(batch) for batch in loader.batch_sampler]
-    return order[: math.ceil(epochs * len(order) / math.ceil(epochs))]
+    whole, rest = divmod(steps, an_epoch)
+    return order[: whole * len(loader) + rest * recipe.accumulation], steps
 
 
 def pairs_at(dataset: Any, places: Sequence[int]) -> list[Tokens]:

@@ -128,7 +128,7 @@ def test_the_card_is_checked_by_the_hub_before_there_is_one(hub: Hub, python: Py
 
 
 def test_preflight_tells_price_and_refusal(hub: Hub, python: Python, few_pairs: Path) -> None:
-    """The command says what a machine costs, and ends with 2 and one line where publishing is sure to be refused, unless forced."""
+    """What a machine costs is told; where publishing will be refused, it ends with 2 and one line, unless forced."""
     asked = ("-m", "dpo_hub", "preflight", few_pairs, "--flavor", "a10g-small", "--publish-to", "bob/tone")
     done = python(*asked, "--force", "--json", token=ADA)
     assert done.returncode == 0, done.stderr

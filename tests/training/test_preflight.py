@@ -54,7 +54,7 @@ def what_may_change(trainer: Any) -> list[Any]:
         random.getstate(),
         np.random.get_state()[1].tolist(),
         torch.get_rng_state().tolist(),
-        [float(weight.double().sum()) for weight in parameters],
+        [float(weight.detach().double().sum()) for weight in parameters],
         [float(buffer.double().sum()) for buffer in trainer.model.buffers()],
         [weight.grad for weight in parameters],
         [module.training for module in trainer.model.modules()],
@@ -106,10 +106,15 @@ def test_batches_are_foreseen_in_their_order(few_pairs: Path, epochs: float) -> 
     foreseen, collate, came = batches_of(trainer, recipe), trainer.data_collator, []
 
     def collator(pairs: list[Any]) -> Any:
-        came.append(count_tokens(pairs, recipe))
-        return collate(pairs)
+        return collate(pairs) | {"tokens": count_tokens(pairs, recipe)}
 
-    trainer.data_collator = collator
+    usual = trainer.compute_loss
+
+    def compute_loss(model: Any, inputs: dict[str, Any], **others: Any) -> Any:
+        came.append(inputs.pop("tokens"))
+        return usual(model, inputs, **others)
+
+    trainer.data_collator, trainer.compute_loss = collator, compute_loss
     with computing(trainer, recipe):
         trainer.train()
     assert foreseen.count == len(came)

@@ -20,9 +20,13 @@ from .tokens import Batches, batches_of, count_scored, count_tokens, pairs_at
 PROBE_SHARE = 0.25
 """A longer pair is measured only where it will take no more than this share of the free memory."""
 HOLES = 0.9
-"""On a CPU freed memory is kept for later tensors, but glibc fits no aligned block where one of the same size was. So what comes and goes between activations leaves as much again: 0.7 times theirs on models of 30 and 135 million parameters, 1.4 to 1.8 times on the demo's (benchmarks/memory.py)."""
+"""On a CPU freed memory is kept for later tensors, but glibc fits no aligned block where one of the same size was, so
+what comes and goes between activations adds to them: 0.7 times theirs on models of 30 and 135 million parameters, 1.4 to
+1.8 times on the demo's (benchmarks/memory.py)."""
 ROOM = 0.8
 """The share of the free memory that a run should take at most. Nobody else should run out, and forecasts err."""
+PLENTY = 0.5
+"""Where a run takes less than this share of the free memory, there is no need to rehearse its largest batch."""
 TRL_TILE = 4096
 """TRL's own head has the logits of so many scored tokens in memory at a time."""
 CHECKPOINTS = 3
@@ -70,6 +74,11 @@ class Memory:
     def is_tight(self) -> bool:
         """Whether the run will take more than it should."""
         return self.to_come + self.holes > ROOM * self.free
+
+    @property
+    def needs_rehearsal(self) -> bool:
+        """Whether the forecast alone should not be relied on."""
+        return self.to_come + self.holes > PLENTY * self.free
 
 
 @dataclass(frozen=True)

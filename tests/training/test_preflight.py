@@ -187,6 +187,8 @@ def test_certain_failure_stops_a_run_unless_forced(
 
 def test_what_deserves_a_look_does_not_stop_a_run(run: Run) -> None:
     """Memory that a smaller batch would spare, memory that is tight, and pairs that are cut are told."""
+    assert not outlook().memory.needs_rehearsal
+    assert outlook(free=3 * GB).memory.needs_rehearsal
     for ahead, told in (
         (outlook(free=GB, fitting=4), "4 at a time would fit"),
         (outlook(free=3 * GB), "The run may take 3.0 GB of the 3.0 GB that are free"),

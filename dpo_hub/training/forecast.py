@@ -19,10 +19,10 @@ from .tokens import Batches, batches_of, count_scored, count_tokens, pairs_at
 
 PROBE_SHARE = 0.25
 """A longer pair is measured only where it will take no more than this share of the free memory."""
-HOLES = 0.9
+HOLES = 0.8
 """On a CPU freed memory is kept for later tensors, but glibc fits no aligned block where one of the same size was, so
-what comes and goes between activations adds to them: 0.7 times theirs on models of 30 and 135 million parameters, 1.4 to
-1.8 times on the demo's (benchmarks/memory.py)."""
+what comes and goes between activations adds to them: 0.7 times theirs on models of 30 and 135 million parameters, more
+on the demo's (benchmarks/memory.py)."""
 ROOM = 0.8
 """The share of the free memory that a run should take at most. Nobody else should run out, and forecasts err."""
 PLENTY = 0.5
@@ -60,10 +60,15 @@ class Memory:
     """What it may take beside that."""
 
     @property
-    def peak(self) -> int:
-        """What the process will take at most."""
+    def training(self) -> int:
+        """What the process will take at most from here on."""
         parts = (self.weights, self.adapter, self.gradients, self.optimizer, self.activations, self.working)
-        return max(sum(parts) + self.holes + self.process, self.earlier)
+        return sum(parts) + self.holes + self.process
+
+    @property
+    def peak(self) -> int:
+        """What the process will take at most in its life."""
+        return max(self.training, self.earlier)
 
     @property
     def to_come(self) -> int:
@@ -108,7 +113,7 @@ class Outlook:
         batches = self.batches
         told = ("count", "steps", "most_tokens", "tokens", "cut")
         return asdict(self) | {
-            "memory": asdict(self.memory) | {"peak": self.memory.peak},
+            "memory": asdict(self.memory) | {"training": self.memory.training, "peak": self.memory.peak},
             "batches": {name: getattr(batches, name) for name in told},
         }
 

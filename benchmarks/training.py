@@ -8,7 +8,7 @@ measuring the reference beforehand. Ratios are of medians over turns; the slowes
 
     default   TRL as it comes: activations computed twice, the reference asked at each step
     tuned     TRL without either
-    ours      `dpo_hub.training.trainer.train`
+    ours      `dpo_hub.training.train.train`
 
 Models have random weights, as speed does not depend on them; only the embedded model is a real one.
 """
@@ -205,7 +205,7 @@ def child(variant: str, folder: Path, steps: int) -> None:
         return
     try:
         if variant == "ours":
-            from dpo_hub.training.trainer import train
+            from dpo_hub.training.train import train
 
             train(run, lambda metrics, _steps: clock(metrics.loss))
         else:

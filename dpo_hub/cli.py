@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .preferences import PreferencePair, Preferences
     from .preferences.doctor.findings import Finding
     from .preferences.repair import Repair
+    from .training.ahead import Preflight
 
 cli = typer.Typer(
     help="A spreadsheet of preferences in, a better model on the Hub out, and a difference that anyone can see.",
@@ -179,6 +180,54 @@ def train(
     run = Run.create(preferences, recipe)
     print(f"{run.report['train']} pairs to train on, {run.report['held_out']} held out.")
     set_going(run, detach=detach, keep_going=keep_going)
+
+
+@cli.command()
+@with_recipe_options
+def preflight(  # noqa: PLR0913  # an option each
+    file: Source,
+    *,
+    mapping: Mapping = None,
+    flavor: Annotated[str | None, typer.Option(help="A machine on the Hub, as a10g-small: say what it costs.")] = None,
+    publish_to: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Say whether it may be published there.")
+    ] = None,
+    as_json: Json = False,
+    settings: dict[str, Any],
+) -> None:
+    """Say what a training run will take, and whether it will certainly fail, before it starts."""
+    from .preferences import read_preferences
+    from .recipe import DEMO_MODEL, Recipe
+
+    preferences = read_preferences(file, mapping=_mapping(mapping))
+    recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, **settings)
+    from .training.ahead import look_ahead
+    from .training.policy import quiet
+    from .training.preflight import stop_where_certain
+
+    quiet()
+    ahead = look_ahead(preferences, recipe, flavor=flavor, publish_to=publish_to)
+    if as_json:
+        print(json.dumps(ahead.as_dict(), indent=2))
+    else:
+        _tell_preflight(ahead)
+    if not recipe.force:
+        stop_where_certain(ahead.findings)
+
+
+def _tell_preflight(ahead: Preflight) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from .training.ahead import told
+
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for name, figure in told(ahead):
+        grid.add_row(name, figure)
+    Console(highlight=False).print(grid)
+    tell_findings(ahead.findings)
+    if not ahead.findings:
+        print("Nothing stands against this run.")
 
 
 @cli.command()

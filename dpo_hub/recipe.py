@@ -51,6 +51,8 @@ class Recipe:
     activation_checkpointing: bool = _setting(
         False, "Compute activations twice instead of keeping them: slower, with less memory."
     )
+    load_in_4bit: bool = _setting(False, "Keep the base model in 4 bits (QLoRA); needs CUDA and bitsandbytes.")
+    force: bool = _setting(False, "Go on even where preflight says that the run will certainly fail.")
     checkpoint_minutes: float = _setting(5.0, "Minutes between two checkpoints.", low=0, high=1e6)
     checkpoint_steps: int = _setting(0, "Steps between two checkpoints, 0 to go by time alone.", low=0, high=10**9)
     evaluations: int = _setting(5, "Times that held-out pairs are measured while it trains.", low=0, high=100)

@@ -73,7 +73,7 @@ def _swapped(file: Path, recipe: Recipe, folder: str) -> Path:
 
 def _trained(run: Run) -> dict[str, Any]:
     """Train, and return what there is to see of it, a list for each figure."""
-    from dpo_hub.training.trainer import train
+    from dpo_hub.training.train import train
 
     steps = []
     try:

@@ -128,6 +128,25 @@ def test_train_has_an_option_for_each_setting() -> None:
         assert option in shown
 
 
+def test_preflight_tells_what_a_run_takes(few_pairs: Path, home: Path) -> None:
+    """Parameters, pairs, memory, disk and time are a line each; nothing is left behind."""
+    result = dpo_hub("preflight", few_pairs, "--epochs", "2", "--max-length", "60", "--flavor", "cpu-basic")
+    assert result.returncode == 0, result.stderr
+    told = " ".join(result.stdout.split())
+    for part in (
+        "trained 350,208 of 3,203,520 parameters (10.9%), on cpu",
+        "pairs 32 to train on, 8 held out, 32 cut by it",
+        "steps 4, with",
+        "the process itself",
+        "at most for checkpoints and adapter",
+        "on this machine",
+        "max_length cuts off the end",
+        "So it is not known what the machine costs.",
+    ):
+        assert part in told
+    assert not home.exists()
+
+
 @pytest.mark.parametrize(
     ("rows", "told"),
     [

@@ -15,12 +15,31 @@ PACKAGE = Path(dpo_hub.__file__).parent
 LAYERS = (
     ("errors",),
     ("preferences", "recipe", "demo", "demo.shop"),
+    ("state",),
     ("run",),
+    ("turns", "heartbeat"),
+    ("progress",),
     ("training", "training.policy", "training.metrics", "hub"),
     ("training.trainer", "comparison"),
+    ("training.train", "training.ahead"),
     ("training.worker",),
-    ("launch", "demo.showcase"),
-    ("cli", "app", "__main__"),
+    ("keeper", "demo.showcase"),
+    ("launch",),
+    ("cli_runs", "app"),
+    ("cli",),
+    ("__main__",),
+)
+LIGHT = (
+    "dpo_hub",
+    "dpo_hub.cli",
+    "dpo_hub.hub.account",
+    "dpo_hub.keeper",
+    "dpo_hub.cli_runs",
+    "dpo_hub.training.health",
+    "dpo_hub.hub.card",
+    "dpo_hub.hub.publish",
+    "dpo_hub.launch",
+    "dpo_hub.training.machine",
 )
 HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "gradio"}
 
@@ -57,9 +76,7 @@ def test_imports_point_one_way(path: Path) -> None:
     assert not upward, f"{module} imports {upward}, which stand above it"
 
 
-@pytest.mark.parametrize(
-    "module", ["dpo_hub", "dpo_hub.cli", "dpo_hub.hub.publish", "dpo_hub.hub.card", "dpo_hub.launch"]
-)
+@pytest.mark.parametrize("module", LIGHT)
 def test_light_modules_load_nothing_heavy(module: str) -> None:
     """The core starts without torch, transformers, peft, trl, datasets and gradio."""
     code = f"import sys, {module}; print(*sorted({HEAVY!r} & set(sys.modules)))"

@@ -42,7 +42,8 @@ class Duet:
             RunError: the run has not finished.
             ModelError: its base model cannot be loaded.
         """
-        base, tokenizer = load_base(run.require_finished().recipe.model)
+        recipe = run.require_finished().recipe
+        base, tokenizer = load_base(recipe.model, load_in_4bit=recipe.load_in_4bit)
         return cls(PeftModel.from_pretrained(base, run.adapter), tokenizer)
 
     def replies(

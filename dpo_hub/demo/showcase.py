@@ -17,7 +17,7 @@ from . import FILES
 from .shop import Use, answers, is_unsafe, is_well_formed, refuses, words
 
 if TYPE_CHECKING:
-    from ..training.trainer import OnStep
+    from ..training.callbacks import OnStep
 
 TEMPERATURE = 0.7
 MAX_NEW_TOKENS = 160

@@ -50,7 +50,12 @@ def render_card(run: Run) -> str:
             versions=list(_versions()),
         )
     )
-    return f"---\n{_metadata(recipe).to_yaml()}\n---\n\n{body}"
+    return f"{front_matter(recipe)}\n{body}"
+
+
+def front_matter(recipe: Recipe) -> str:
+    """The metadata that the card of a run of *recipe* begins with."""
+    return f"---\n{_metadata(recipe).to_yaml()}\n---\n"
 
 
 def public_base(model: str) -> str:

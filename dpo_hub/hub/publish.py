@@ -8,21 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import httpx2
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # exported lazily, which mypy does not see
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from ..errors import PublishError
 from ..run import Run
+from .account import Token, require_name, sound
 from .card import ADAPTER_LINE, public_base
 
 log = logging.getLogger(__name__)
-
-Token = str | Literal[False] | None
-"""A user access token; None for the user's own login, False for nobody's."""
 
 PUBLISHED = (".safetensors", ".json", ".jinja", ".model", ".txt")
 """What of the adapter's folder goes out: weights, settings and the tokenizer, and never a pickle."""
@@ -39,8 +35,8 @@ def publish(run: Run, repo_id: str, *, token: Token = None, private: bool = True
             was asked for, the token is not good enough, or the Hub cannot be reached.
     """
     run.require_finished()
-    _require_name(repo_id)
-    token, api, files = _sound(get_token() if token is None else token), api or HfApi(), list(_files(run, repo_id))
+    require_name(repo_id)
+    token, api, files = sound(get_token() if token is None else token), api or HfApi(), list(_files(run, repo_id))
     with _telling(repo_id, api.endpoint):
         url = api.create_repo(repo_id, private=private, exist_ok=True, token=token)
         there = api.model_info(repo_id, token=token)
@@ -84,28 +80,6 @@ def _files(run: Run, repo_id: str) -> Iterator[CommitOperationAdd]:
 
 def _adapter_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in PUBLISHED)
-
-
-def _require_name(repo_id: str) -> None:
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise PublishError(f"{repo_id!r} cannot be the name of a repository. {error}") from error
-    if "/" not in repo_id or not repo_id.isascii() or repo_id != repo_id.strip():
-        raise PublishError(f"{repo_id!r} does not say whose repository it is. Give it as owner/name.")
-
-
-def _sound(token: Token) -> Token:
-    """Trim the token. One that cannot be sent is refused here, because the HTTP client's own error would show it."""
-    if not isinstance(token, str):
-        return token
-    token = token.strip()
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise PublishError(
-            "The token is empty or has characters in it that no token has. Copy it again from "
-            "https://huggingface.co/settings/tokens."
-        )
-    return token
 
 
 @contextmanager

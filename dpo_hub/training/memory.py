@@ -1,43 +1,49 @@
-"""How much memory a step takes and the device has, and keeping what was freed. Knows nothing of TRL or of runs."""
+"""How much memory this process holds, took at most, and may still take, on either device. Knows nothing of TRL."""
 
 from __future__ import annotations
 
 import ctypes
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from ..errors import needing_extra
+from .machine import free_memory
 
 with needing_extra("train"):
     import torch
-    from transformers import PreTrainedConfig
 
-ROOM = 0.8
-"""The share of the free memory that activations may take; the rest is for logits, gradients and optimizer."""
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 """Parameters of glibc's mallopt, from malloc.h."""
 
 
-def activation_bytes(config: PreTrainedConfig, tokens: int, dtype: torch.dtype) -> int:
-    """Forecast what a forward pass over *tokens* keeps for the backward pass, without activation checkpointing.
-
-    A decoder layer with adapters keeps some 14 vectors of the hidden size a token (around norms, queries, keys, values,
-    attention and residuals) and 5 of the intermediate size of each expert that it meets (around the gate).
-    """
-    settings: Any = config.get_text_config()
-    hidden, layers = settings.hidden_size, settings.num_hidden_layers
-    between = getattr(settings, "intermediate_size", None) or 4 * hidden
-    between *= getattr(settings, "num_experts_per_tok", None) or 1
-    return int(tokens * layers * (14 * hidden + 5 * between) * dtype.itemsize)
-
-
 def free_bytes(device: torch.device) -> int:
-    """What the device can still give."""
+    """What the device can still give to this process."""
     if device.type == "cuda":
         held_back = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + held_back
-    return psutil.virtual_memory().available
+    return free_memory()
+
+
+def held_bytes(device: torch.device) -> int:
+    """What this process holds: tensors on CUDA; on a CPU all of the process, after giving back what it only keeps."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    if library := _glibc():
+        library.malloc_trim(0)
+    return psutil.Process().memory_info().rss
+
+
+def peak_bytes(device: torch.device) -> int:
+    """What this process held at most: on CUDA since the statistics were reset, on a CPU in its life."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    lines = status.read_text(encoding="ascii").splitlines() if status.is_file() else []
+    most = next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")), 0)
+    return max(most, psutil.Process().memory_info().rss)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -51,9 +57,16 @@ def keep_freed_memory() -> bool:
     On a CPU each step's tensors are of other sizes than the last one's; giving their pages back and getting them zeroed
     again takes a good part of a small model's step. Returns whether it worked; it takes glibc.
     """
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return False
+    library = _glibc()
     settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**26}
-    return all(mallopt(name, value) for name, value in settings.items())
+    return library is not None and all(library.mallopt(name, value) for name, value in settings.items())
+
+
+@cache
+def _glibc() -> Any:
+    """The C library, where it is glibc."""
+    try:
+        library = ctypes.CDLL("libc.so.6")
+        return library if library.mallopt and library.malloc_trim else None
+    except (OSError, AttributeError):
+        return None

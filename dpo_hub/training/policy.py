@@ -24,7 +24,13 @@ with needing_extra("train"):
     from datasets.utils import disable_progress_bars
     from huggingface_hub.constants import HF_HOME
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        BitsAndBytesConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
     from transformers.utils import logging as transformers_logging
 
     from .processes import LOCAL_RANK
@@ -108,24 +114,42 @@ def _telling_why_not(name: str) -> Iterator[None]:
         raise ModelError(_why_not(name, error)) from error
 
 
-def load_base(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_base(name: str, *, load_in_4bit: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load the base model *name* (`demo`, a folder, or a Hub id) onto the device, and its tokenizer.
+
+    With *load_in_4bit* its weights are kept as 4-bit NormalFloats, themselves quantised twice (Dettmers et al. 2023).
 
     Code that a model repository brings along is never run.
 
     Raises:
-        ModelError: it is not there, cannot be reached, or is no text-generation model.
+        ModelError: it is not there, cannot be reached, or is no text-generation model; or 4 bits need another device.
+        MissingExtraError: 4 bits need bitsandbytes.
     """
+    quantised = _four_bits() if load_in_4bit else {}
     tokenizer = load_base_tokenizer(name)
     with _telling_why_not(name):
         load: Any = AutoModelForCausalLM.from_pretrained  # its type leaves out what the last option returns
-        model, told = load(_source(name), dtype=dtype(), trust_remote_code=False, output_loading_info=True)
+        model, told = load(_source(name), dtype=dtype(), trust_remote_code=False, output_loading_info=True, **quantised)
     if missing := sorted(told["missing_keys"]):
         raise ModelError(
             f"The base model {name} has no weights for {missing[0]} and {len(missing) - 1} more: it was not made to "
             "write text. Take one for text generation."
         )
-    return model.to(device()), tokenizer
+    return model if quantised else model.to(device()), tokenizer
+
+
+def _four_bits() -> dict[str, Any]:
+    if device().type != "cuda":
+        raise ModelError("A base model in 4 bits needs a CUDA device, and there is none. Leave out --load-in-4bit.")
+    with needing_extra("4bit"):
+        import bitsandbytes  # noqa: F401  # transformers would fail without it, and say less
+    config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype(),
+    )
+    return {"quantization_config": config, "device_map": {"": device()}}
 
 
 def _why_not(name: str, error: Exception) -> str:

@@ -5,7 +5,6 @@ Training goes on afterwards as if nobody had looked. Knows nothing of TRL's clas
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -18,10 +17,11 @@ from ..preferences import text_of
 from .shared_prefix.plan import IGNORED
 
 with needing_extra("train"):
-    import numpy as np
     import torch
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
+
+    from .randomness import same_random_state
 
 PROMPTS = 8
 """Few, since a look is to cost little; enough that their mean length has a standard error to speak of."""
@@ -48,14 +48,11 @@ def asked(pairs: Iterable[Mapping[str, Any]], max_length: int) -> list[Mapping[s
 @contextmanager
 def undisturbed(model: torch.nn.Module) -> Iterator[None]:
     """Put back all random states, and whether *model* is training, at the end."""
-    training, plain, array = model.training, random.getstate(), np.random.get_state()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    training = model.training
     try:
-        with torch.random.fork_rng(devices=devices):
+        with same_random_state():
             yield
     finally:
-        random.setstate(plain)
-        np.random.set_state(array)
         model.train(training)
 
 

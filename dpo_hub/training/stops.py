@@ -6,33 +6,18 @@ backward pass has begun; so a step can be left in its middle, and a checkpoint w
 
 from __future__ import annotations
 
-import random
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-import torch
 from transformers import TrainerCallback
 
 from .processes import COUNT
+from .randomness import random_state
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
-
-
-def random_state() -> dict[str, Any]:
-    """All that random numbers of this process come from."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"python": random.getstate(), "numpy": np.random.get_state(), "cpu": torch.get_rng_state(), "cuda": cuda}
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    random.setstate(state["python"])
-    np.random.set_state(state["numpy"])
-    torch.set_rng_state(state["cpu"])
-    torch.cuda.set_rng_state_all(state["cuda"])
 
 
 class Stops(TrainerCallback):

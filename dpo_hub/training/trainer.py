@@ -1,168 +1,48 @@
-"""DPO with LoRA on TRL's `DPOTrainer`. The only module that imports TRL."""
+"""TRL's `DPOTrainer`, made ready for a recipe and its pairs. The only module that imports TRL."""
 
 from __future__ import annotations
 
-import gc
-import json
 import logging
-import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
-from ..errors import ModelError, needing_extra, telling_disk_full
+from ..errors import ModelError, needing_extra
 from ..preferences import PreferencePair
 from ..preferences.pairfile import PARTS
 from ..recipe import SHARED_PREFIX, TRL, Recipe
-from ..run import Run, home
-from .checkpoints import newest_good, step_of, written_beside, written_whole
+from ..run import home
 from .checkpoints import why_not as checkpoint_is_bad
-from .memory import ROOM, activation_bytes, free_bytes, is_out_of_memory, keep_freed_memory
-from .metrics import evaluation, step_metrics
-from .policy import device, dtype, load_base, telling_refused_messages
-from .probe import Probe, asked
-from .processes import COUNT, FIRST, any_of_all
+from .checkpoints import written_beside, written_whole
+from .forecast import Outlook, forecast
+from .memory import is_out_of_memory, keep_freed_memory
+from .metrics import evaluation
+from .policy import device, dtype, load_base
+from .processes import COUNT, FIRST
 from .reference import TOKEN_PARTS, Figures, Tokens, fingerprint, reference_log_probs
+from .rehearsal import rehearse
 from .shared_prefix import length_sets_angles, shared_prefix
 from .shared_prefix.limits import disagreement, why_not
-from .shared_prefix.plan import IGNORED, packed_length
-from .stops import Stops, set_random_state
-from .watch import Watch
+from .shared_prefix.plan import IGNORED
+from .tokens import pairs_at, rows_of
 
 with needing_extra("train"):
     import torch
     from datasets import Dataset, Features, Json, List, concatenate_datasets
     from peft import LoraConfig, PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
+    from transformers import PreTrainedModel, PrinterCallback
     from trl import DPOConfig, DPOTrainer
 
 log = logging.getLogger(__name__)
-OnStep = Callable[[Mapping[str, float], int], None]
-"""Called after each step with what it measured, as `StepMetrics` has it, and how many steps there are in all."""
 COMPUTING = ("dpo_hub", "trl", "transformers", "peft", "torch")
 """The packages whose versions may show in a log-probability."""
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What training leaves in memory: the policy (adapter on), its tokenizer, and what held-out pairs say of it."""
-
-    model: PeftModel
-    tokenizer: PreTrainedTokenizerBase
-    evaluation: dict[str, float]
-
-
-def train(run: Run, on_step: OnStep | None = None) -> Trained:
-    """Train the run's recipe on its pairs, log each step to the run, save the adapter, and measure held-out pairs.
-
-    A run that has checkpoints goes on from the newest good one. Where memory runs out, it goes on from the last step
-    with what needs less: smaller batches, more of them to an update, then activation checkpointing.
-
-    Raises:
-        ModelError: the base model cannot be loaded, does not fit into memory however little it is given at a time,
-            refuses the messages, or no prompt fits into `max_length`.
-        DiskFullError: there is no room for what is written.
-        KeyboardInterrupt: it was told to stop; the last step is kept as a checkpoint.
-    """
-    if device().type == "cpu":
-        keep_freed_memory()
-    while True:
-        try:
-            with telling_disk_full(run.path), telling_refused_messages():
-                return _attempt(run, on_step)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if COUNT > 1:
-                raise ModelError(
-                    "A device's memory is full. Lower --batch-size and raise --accumulation as much, lower "
-                    "--max-length, or give --activation-checkpointing; then resume."
-                ) from error
-        _need_less(run)
-        gc.collect()  # the failed attempt's tensors went with its error
-        torch.cuda.empty_cache()
-
-
-def _need_less(run: Run) -> None:
-    """Have the run's next attempt take less memory, to the same effective batch."""
-    recipe = run.recipe
-    less = recipe.needing_less_memory()
-    if less is None:
-        raise ModelError(
-            "The device's memory is full with one pair at a time and activation checkpointing. Lower --max-length or "
-            "--lora-r, or take a smaller base model."
-        )
-    log.warning(
-        "memory ran out: going on with batches of %d, %d to an update%s",
-        less.batch_size,
-        less.accumulation,
-        ", and activation checkpointing" if less.activation_checkpointing else "",
-    )
-    run.write("recipe.json", less.to_json())
-
-
-def _attempt(run: Run, on_step: OnStep | None) -> Trained:
-    recipe, stops = run.recipe, Stops()
-    model, tokenizer = load_base(recipe.model)
-    trainer = _Trainer(
-        model=model,
-        args=_arguments(recipe.shared_by(COUNT), run.path / "checkpoints"),
-        train_dataset=_dataset(run.pairs("train")),
-        eval_dataset=_dataset(run.pairs("held_out")),
-        processing_class=tokenizer,
-        peft_config=_lora(recipe),
-        callbacks=[stops, _Checkpointing(recipe, stops), *([_Recorder(run, on_step)] if FIRST else [])],
-    )
-    trainer.remove_callback(PrinterCallback)
-    report = run.report | _lengths(trainer, run, recipe)
-    recipe, report["engine"] = _engine(trainer, recipe)
-    if FIRST:
-        run.write("report.json", json.dumps(report, indent=2, ensure_ascii=False))
-        run.write("recipe.json", recipe.to_json())
-    recipe = recipe.shared_by(COUNT)
-    policy = cast(PeftModel, trainer.model)
-    with stops.heeded(), shared_prefix(policy) if recipe.engine == SHARED_PREFIX else nullcontext():
-        _spare_memory(trainer, recipe)
-        if recipe.epochs >= 1 and not length_sets_angles(policy.config):
-            _measure_reference(trainer, recipe)
-        watch = _watch(trainer, run, stops)
-        trainer.add_callback(watch)
-        _train_from_newest(trainer, stops, run)
-        watch.settle(trainer.state.global_step)
-        _save_adapter(trainer, tokenizer, recipe, run.adapter)
-        measured = _evaluate(trainer)
-        trainer.accelerator.wait_for_everyone()
-        return Trained(policy, tokenizer, measured)
-
-
-def _train_from_newest(trainer: _Trainer, stops: Stops, run: Run) -> None:
-    """Train from the newest good checkpoint, if any; what ends it early leaves the last step as one."""
-    with trainer.args.main_process_first(local=False):  # the first clears away what is torn
-        newest = newest_good(run.path / "checkpoints", trainer.why_not)
-        done = step_of(newest) if newest else 0
-        if FIRST:
-            run.rewind(done)
-    if newest:
-        log.info("going on from step %d", done)
-    try:
-        trainer.train(resume_from_checkpoint=str(newest) if newest else None)
-        if stops.agreed:
-            raise KeyboardInterrupt
-    except (KeyboardInterrupt, RuntimeError, MemoryError) as error:
-        interrupted = isinstance(error, KeyboardInterrupt) or is_out_of_memory(error)
-        if interrupted and stops.at_rest and stops.random and trainer.state.global_step > done:
-            with stops.held_back():
-                set_random_state(stops.random)
-                trainer.save_checkpoint()
-        raise
-
-
-class _Trainer(DPOTrainer):
+class PreferenceTrainer(DPOTrainer):
     """TRL's trainer, except that a checkpoint is there whole or not at all."""
 
     def why_not(self, folder: Path) -> str | None:
@@ -194,12 +74,43 @@ class _Trainer(DPOTrainer):
             (folder / "README.md").unlink()
 
 
-def _splits(trainer: DPOTrainer) -> tuple[Dataset, Dataset]:
+def prepare(
+    recipe: Recipe, train: list[PreferencePair], held_out: list[PreferencePair], folder: Path
+) -> PreferenceTrainer:
+    """Load the recipe's base model and make all ready to train an adapter on it; checkpoints go to *folder*.
+
+    Raises:
+        ModelError: the base model cannot be loaded, or is too large.
+        RecipeError: the processes cannot share its batches evenly.
+    """
+    if device().type == "cpu":
+        keep_freed_memory()
+    try:
+        model, tokenizer = load_base(recipe.model, load_in_4bit=recipe.load_in_4bit)
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelError(
+            "The base model alone is too large for the device's memory. Take a smaller one, or --load-in-4bit."
+        ) from error
+    trainer = PreferenceTrainer(
+        model=model,
+        args=_arguments(recipe.shared_by(COUNT), folder),
+        train_dataset=_dataset(train),
+        eval_dataset=_dataset(held_out),
+        processing_class=tokenizer,
+        peft_config=_lora(recipe),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def splits(trainer: PreferenceTrainer) -> tuple[Dataset, Dataset]:
     """The tokenised pairs to train on and the held-out ones."""
     return cast(Dataset, trainer.train_dataset), cast(Dataset, trainer.eval_dataset)
 
 
-def _engine(trainer: DPOTrainer, recipe: Recipe) -> tuple[Recipe, str]:
+def settle_engine(trainer: PreferenceTrainer, recipe: Recipe) -> tuple[Recipe, str]:
     """Settle what computes the log-probabilities, and say why where it is not what was asked for."""
     if recipe.engine == TRL:
         return recipe, "trl, as asked"
@@ -217,48 +128,71 @@ def _engine(trainer: DPOTrainer, recipe: Recipe) -> tuple[Recipe, str]:
     return replace(recipe, engine=TRL), f"trl: {reason}"
 
 
-def _telling_pairs(trainer: DPOTrainer) -> tuple[Any, Any, Any]:
+def _telling_pairs(trainer: PreferenceTrainer) -> tuple[Any, Any, Any]:
     """The longest pair, where windows show, the first, and the shortest, whose gradient costs the least."""
-    train, _ = _splits(trainer)
-    sizes = [sum(map(len, _rows(pair))) for pair in train]
+    train, _ = splits(trainer)
+    sizes = [sum(map(len, rows_of(pair))) for pair in train]
     return train[sizes.index(max(sizes))], train[0], train[sizes.index(min(sizes))]
 
 
-def _asked(trainer: DPOTrainer, pairs: list[Any]) -> dict[str, Any]:
+def _asked(trainer: PreferenceTrainer, pairs: list[Any]) -> dict[str, Any]:
     """What TRL would ask the model of these pairs."""
     batch = _collated(trainer, pairs)
     labels = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, IGNORED)
     return batch | {"labels": labels} | ({"output_router_logits": True} if trainer.aux_loss_enabled else {})
 
 
-def _collated(trainer: DPOTrainer, pairs: list[Any]) -> dict[str, Any]:
+def _collated(trainer: PreferenceTrainer, pairs: list[Any]) -> dict[str, Any]:
     return {name: part.to(device()) for name, part in trainer.data_collator(pairs).items()}
 
 
-def _rows(pair: Tokens) -> list[list[int]]:
-    return [[*pair["prompt_ids"], *pair["chosen_ids"]], [*pair["prompt_ids"], *pair["rejected_ids"]]]
+def computing(trainer: PreferenceTrainer, recipe: Recipe) -> AbstractContextManager[None]:
+    """Compute log-probabilities as `settle_engine` decided, for as long as the context lasts."""
+    return shared_prefix(cast(PeftModel, trainer.model)) if recipe.engine == SHARED_PREFIX else nullcontext()
 
 
-def _spare_memory(trainer: DPOTrainer, recipe: Recipe) -> None:
-    """Have activations computed again in the backward pass where memory would not hold them."""
-    train, _ = _splits(trainer)
-    pairs = ([row[: recipe.max_length] for row in _rows(pair)] for pair in train)
-    if recipe.engine == SHARED_PREFIX:
-        tokens = sum(sorted(map(packed_length, pairs))[-recipe.batch_size :])
-    else:
-        tokens = 2 * recipe.batch_size * max(len(row) for pair in pairs for row in pair)
+def measures_reference(trainer: PreferenceTrainer, recipe: Recipe) -> bool:
+    """Whether the reference is measured once, ahead of the steps."""
+    return recipe.epochs >= 1 and not length_sets_angles(cast(PeftModel, trainer.model).config)
+
+
+def settle_memory(trainer: PreferenceTrainer, recipe: Recipe, folder: Path) -> Outlook:
+    """Look ahead, and have activations computed again in the backward pass where memory would not hold them."""
+    outlook = forecast(trainer, recipe, folder)
+    if not outlook.memory.is_tight or not spare_activations(trainer):
+        return outlook
+    sizes = outlook.memory.activations / 1e9, outlook.memory.free / 1e9
+    log.info("activations would take %.1f GB of %.1f GB: they will be computed twice", *sizes)
+    return forecast(trainer, recipe, folder)
+
+
+def spare_activations(trainer: PreferenceTrainer) -> bool:
+    """Have activations computed again in the backward pass, where the model can; returns whether it can."""
     policy = cast(PeftModel, trainer.model)
-    needed, free = activation_bytes(policy.config, tokens, dtype()), free_bytes(device())
-    wanted = recipe.activation_checkpointing or needed > ROOM * free
-    if wanted and policy.get_base_model().supports_gradient_checkpointing:
-        log.info("activations may take %.1f GB of %.1f GB: they will be computed twice", needed / 1e9, free / 1e9)
-        trainer.args.activation_checkpointing = True
-        policy.enable_input_require_grads()
+    base = cast(PreTrainedModel, policy.get_base_model())
+    if not base.supports_gradient_checkpointing:
+        return False
+    trainer.args.activation_checkpointing = True
+    policy.enable_input_require_grads()
+    base.activation_checkpointing_enable()  # as training does; here for what comes before it
+    return True
 
 
-def _measure_reference(trainer: DPOTrainer, recipe: Recipe) -> None:
+def rehearse_largest(trainer: PreferenceTrainer, recipe: Recipe, outlook: Outlook) -> None:
+    """Take two steps over the longest rows, where the forecast alone should not be relied on.
+
+    Raises:
+        torch.OutOfMemoryError: the device's memory does not hold them.
+    """
+    if trainer.accelerator.device.type == "cuda" or outlook.memory.needs_rehearsal:
+        largest = pairs_at(splits(trainer)[0], outlook.batches.largest)
+        took = rehearse(trainer, [largest] * 2, reference_known=measures_reference(trainer, recipe))
+        log.info("two steps over the longest rows: %.1f GB at most, %.2g s each", took.peak / 1e9, took.seconds)
+
+
+def measure_reference(trainer: PreferenceTrainer, recipe: Recipe) -> None:
     """Give each pair what the reference says of it, so that no step has to ask."""
-    train, held_out = _splits(trainer)
+    train, held_out = splits(trainer)
     policy = cast(PeftModel, trainer.model).eval()  # as TRL does where it measures ahead; training puts it back
 
     def measure(pairs: list[Tokens]) -> torch.Tensor:
@@ -286,21 +220,12 @@ def _with_reference(pairs: Dataset, measured: Figures) -> Dataset:
     return pairs.add_column("ref_chosen_logps", chosen).add_column("ref_rejected_logps", rejected)
 
 
-def _watch(trainer: DPOTrainer, run: Run, stops: Stops) -> Watch:
-    """What looks at the run while it trains."""
-    tokenizer, recipe = cast(PreTrainedTokenizerBase, trainer.processing_class), run.recipe
-    policy, autocast, length = cast(PeftModel, trainer.model), trainer.accelerator.autocast, recipe.max_length
-    prompts = asked(_splits(trainer)[1], length)
-    probe = Probe(policy, tokenizer, prompts, max_length=length, seed=recipe.seed, autocast=autocast)
-    return Watch(run, recipe, probe, lambda most: _evaluate(trainer, most=most), stops.let_in)
-
-
-def _evaluate(trainer: DPOTrainer, *, most: int | None = None) -> dict[str, float]:
+def evaluate(trainer: PreferenceTrainer, *, most: int | None = None) -> dict[str, float]:
     """Measure the held-out pairs, or the first *most* of them, each of the same weight.
 
     TRL averages over batches. Batches of different sizes are therefore measured apart and weighed by their pairs.
     """
-    _, every = _splits(trainer)
+    _, every = splits(trainer)
     count, batch_size = min(most or len(every), len(every)), trainer.args.per_device_eval_batch_size
     logs = []
     for pairs, size, weight in even_parts(count, batch_size, COUNT):
@@ -328,22 +253,24 @@ def even_parts(count: int, batch_size: int, processes: int) -> Iterator[tuple[li
         yield [pair] * processes, 1, 1
 
 
-def _lengths(trainer: DPOTrainer, run: Run, recipe: Recipe) -> dict[str, dict[str, int]]:
+def count_lengths(trainer: PreferenceTrainer, pairs: Mapping[str, Any], recipe: Recipe) -> dict[str, dict[str, int]]:
     """Count the pairs that `max_length` takes: whole ones that TRL dropped, and those whose replies it will cut.
+
+    *pairs* says how many there were of `train` and `held_out`.
 
     Raises:
         ModelError: it leaves nothing to train on or nothing to measure with.
     """
     counts: dict[str, dict[str, int]] = {"dropped": {}, "cut": {}}
-    for split, kept in zip(("train", "held_out"), _splits(trainer), strict=True):
-        asked = run.report[split]
+    for split, kept in zip(("train", "held_out"), splits(trainer), strict=True):
+        asked = pairs[split]
         if not len(kept):
             raise ModelError(
                 f"max_length, {recipe.max_length} tokens, is too short for all {asked} {split.replace('_', '-')} "
                 "prompts. Raise --max-length."
             )
         counts["dropped"][split] = asked - len(kept)
-        counts["cut"][split] = sum(max(map(len, _rows(pair))) > recipe.max_length for pair in kept)
+        counts["cut"][split] = sum(max(map(len, rows_of(pair))) > recipe.max_length for pair in kept)
     if any(sum(by_split.values()) for by_split in counts.values()):
         log.warning(
             "max_length %d drops %d pairs whose prompt alone fills it and cuts replies of %d; raise --max-length",
@@ -398,53 +325,3 @@ def _dataset(pairs: list[PreferencePair]) -> Dataset:
 
 def _turns(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     return chain.from_iterable(row[part] for part in PARTS)
-
-
-def _save_adapter(trainer: _Trainer, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, folder: Path) -> None:
-    """Save adapter and tokenizer to *folder*: all or nothing, the same bytes each time, no local path in them."""
-    config = cast(LoraConfig, cast(PeftModel, trainer.model).peft_config["default"])
-    config.base_model_name_or_path = recipe.model
-    config.target_modules = sorted(config.target_modules or ())
-    if trainer.is_fsdp_enabled:
-        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-    aside = folder.with_name(".adapter.aside")
-    trainer.save_model(str(aside), _internal_call=True)  # by all processes: each may have a part of it
-    if FIRST:
-        tokenizer.save_pretrained(aside)
-        shutil.rmtree(folder, ignore_errors=True)  # an earlier worker may have come this far
-        aside.rename(folder)
-
-
-class _Checkpointing(TrainerCallback):
-    """Says when a checkpoint is due: by time, by steps, and at the end, so that what follows training can fail."""
-
-    def __init__(self, recipe: Recipe, stops: Stops) -> None:
-        self.recipe, self.stops, self.last = recipe, stops, time.monotonic()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        every, minutes = self.recipe.checkpoint_steps, self.recipe.checkpoint_minutes
-        by_steps = bool(every) and state.global_step % every == 0
-        by_time = time.monotonic() - self.last >= 60 * minutes
-        due, stop = any_of_all(by_steps or by_time or state.global_step >= state.max_steps, self.stops.asked)
-        if stop and COUNT > 1:
-            self.stops.agreed = control.should_training_stop = True
-        if due or self.stops.agreed:
-            control.should_save = True
-            self.last = time.monotonic()
-
-
-class _Recorder(TrainerCallback):
-    """Writes each step to the run and tells whoever watches."""
-
-    def __init__(self, run: Run, on_step: OnStep | None) -> None:
-        self.run, self.on_step = run, on_step
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.run.claim(steps=state.max_steps, done=state.global_step)
-
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        metrics = step_metrics(state.global_step, state.epoch, kwargs["logs"])
-        if metrics:
-            self.run.append_metrics(asdict(metrics))
-            if self.on_step:
-                self.on_step(asdict(metrics), state.max_steps)

@@ -26,9 +26,10 @@ from ..preferences import text_of
 from ..run import Run
 from ..state import Process, State
 from ..turns import turn
+from .callbacks import OnStep
 from .policy import quiet
 from .processes import FIRST
-from .trainer import OnStep, train
+from .train import train
 
 log = logging.getLogger("dpo_hub.training.worker")  # not __main__, as which it runs
 

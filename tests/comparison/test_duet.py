@@ -10,7 +10,7 @@ from dpo_hub.preferences import read_preferences
 from dpo_hub.recipe import Recipe
 from dpo_hub.run import Run
 from dpo_hub.state import State
-from dpo_hub.training.trainer import train
+from dpo_hub.training.train import train
 
 
 @pytest.fixture

@@ -25,6 +25,15 @@ from fastapi.responses import JSONResponse
 
 FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 
+MACHINES: list[dict[str, Any]] = [
+    {"name": "cpu-basic", "prettyName": "CPU Basic", "cpu": "2 vCPU", "ram": "16 GB", "accelerator": None}
+    | {"unitCostMicroUSD": 167, "unitCostUSD": 0.000167, "unitLabel": "minute"},
+    {"name": "a10g-small", "prettyName": "Nvidia A10G - small", "cpu": "4 vCPU", "ram": "15 GB"}
+    | {"accelerator": {"type": "gpu", "model": "A10G", "quantity": "1", "vram": "24 GB", "manufacturer": "Nvidia"}}
+    | {"unitCostMicroUSD": 16667, "unitCostUSD": 0.016667, "unitLabel": "minute"},
+]
+"""Machines for jobs and Spaces, as the Hub describes them."""
+
 
 @dataclass(frozen=True)
 class Commit:
@@ -60,6 +69,7 @@ class Repo:
 class Hub:
     """What the Hub knows. *users* maps tokens to names; a token in *read_only* may not write.
 
+    *said* is what whoami says of a token beside its user's name: organisations, and what the token may do.
     `sent` lists the files whose content was asked for, and reading one in `broken` is answered 500.
     """
 
@@ -67,6 +77,7 @@ class Hub:
     read_only: frozenset[str] = frozenset()
     repos: dict[str, Repo] = field(default_factory=dict)
     datasets: dict[str, Repo] = field(default_factory=dict)
+    said: dict[str, dict[str, Any]] = field(default_factory=dict)
     sent: list[str] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -176,7 +187,25 @@ def _account(app: FastAPI, hub: Hub) -> None:
         user = _user(hub, request)
         if user is None:
             raise Refusal(401, "Invalid username or password.")
-        return {"type": "user", "name": user, "orgs": [], "auth": {"type": "access_token"}}
+        role = "read" if _token(request) in hub.read_only else "write"
+        auth = {"type": "access_token", "accessToken": {"displayName": "laptop", "role": role}}
+        return {"type": "user", "name": user, "orgs": [], "auth": auth} | hub.said.get(_token(request), {})
+
+    @app.get("/api/models/{owner}/{name}/auth-check")
+    def may_read(owner: str, name: str, request: Request) -> None:
+        _readable(hub, request, f"{owner}/{name}")
+
+    @app.get("/api/models/{owner}/{name}/auth-check/write")
+    def may_write(owner: str, name: str, request: Request) -> None:
+        _writable(hub, request, f"{owner}/{name}")
+
+    @app.get("/api/jobs/hardware")
+    def jobs_hardware() -> list[dict[str, Any]]:
+        return MACHINES
+
+    @app.get("/api/spaces/hardware")
+    def spaces_hardware() -> list[dict[str, Any]]:
+        return MACHINES[:1]
 
     @app.post("/api/repos/create")
     async def create(request: Request) -> Response:

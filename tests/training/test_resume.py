@@ -22,7 +22,7 @@ from dpo_hub.errors import DiskFullError, ModelError
 from dpo_hub.state import State
 from dpo_hub.training import trainer
 from dpo_hub.training.memory import is_out_of_memory
-from dpo_hub.training.trainer import train
+from dpo_hub.training.train import train
 from dpo_hub.training.worker import work
 
 STEPS = 8

@@ -20,7 +20,7 @@ from dpo_hub.preferences.pairs import Messages
 from dpo_hub.recipe import ENGINES, Recipe
 from dpo_hub.run import Run
 from dpo_hub.training.metrics import StepMetrics
-from dpo_hub.training.trainer import Trained, train
+from dpo_hub.training.train import Trained, train
 
 
 def make_run(file: Path, **settings: Any) -> Run:
@@ -267,7 +267,7 @@ def test_where_memory_is_short_activations_are_computed_twice(
 ) -> None:
     """The run says so and comes to the same."""
     _, plenty = curves(few_pairs, "shared-prefix", epochs=1)
-    monkeypatch.setattr("dpo_hub.training.trainer.free_bytes", lambda _device: 1_000_000)
+    monkeypatch.setattr("dpo_hub.training.forecast.free_bytes", lambda _device: 100_000_000)
     with caplog.at_level("INFO", "dpo_hub"):
         run = make_run(few_pairs, epochs=1)
         policy: Any = train(run).model

@@ -23,7 +23,7 @@ from dpo_hub.training import trainer as training
 from dpo_hub.training.best import best_of, keep_best, restore_best
 from dpo_hub.training.metrics import STEP_KEYS, TRL_KEYS
 from dpo_hub.training.probe import NGRAM, PROMPTS, Probe, asked, points, repeated, undisturbed
-from dpo_hub.training.trainer import train
+from dpo_hub.training.train import train
 from dpo_hub.training.watch import PAIRS, Watch, pairs_at_a_point
 
 

@@ -19,7 +19,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AttentionInterface, PreTrainedTokenizerFast
+from transformers import AttentionInterface, PreTrainedTokenizerFast, Trainer
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput
 
@@ -211,6 +211,12 @@ def test_what_the_trainer_is_asked_for_is_there(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path)
     assert trainer.precompute_ref_logps is False, "training/trainer.py sets DPOTrainer.precompute_ref_logps"
     assert list(inspect.signature(trainer.compute_ref_log_probs).parameters) == ["model", "inputs"]
+    assert {"_metrics", "_total_train_tokens"} <= vars(trainer).keys(), "training/rehearsal.py puts these back"
+    saving = {
+        name: list(inspect.signature(getattr(Trainer, name)).parameters) for name in ("_save", "_save_checkpoint")
+    }
+    assert saving == {"_save": ["self", "output_dir", "state_dict"], "_save_checkpoint": ["self", "model", "trial"]}
+    assert DPOTrainer._save_checkpoint is not Trainer._save_checkpoint, "there is no card of TRL's to be left out now"
     row = trainer.train_dataset[0] | {"ref_chosen_logps": -1.5, "ref_rejected_logps": -2.5}
     batch = trainer.data_collator([row])
     assert set(batch) == {"input_ids", "attention_mask", "completion_mask", "ref_chosen_logps", "ref_rejected_logps"}

@@ -1,0 +1,230 @@
+"""Who a token belongs to on the Hub, what it may do there, and what machines cost. Needs no torch.
+
+A refusal is a sentence with what to do; a token is in none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx2
+from huggingface_hub import HfApi, ModelCard, get_token
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # exported lazily, which mypy does not see
+
+from ..errors import PublishError, RecipeError
+from ..recipe import DEMO_MODEL, Recipe
+from .card import front_matter
+
+Token = str | Literal[False] | None
+"""A user access token; None for the user's own login, False for nobody's."""
+TOKENS = "https://huggingface.co/settings/tokens"
+MAY_CREATE = ("admin", "write", "contributor")
+"""The roles in an organisation that may make repositories there."""
+HOURS = {"second": 1 / 3600, "minute": 1 / 60, "hour": 1.0, "day": 24.0}
+
+
+class UnreachableError(PublishError):
+    """The Hub does not answer, so nothing can be said."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """Whose a token is, and what it may do: `read`, `write` or `fineGrained`, then by *scopes*."""
+
+    name: str
+    organisations: Mapping[str, str] = field(default_factory=dict)
+    """By name, the user's role there."""
+    role: str = ""
+    scopes: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """What a fine-grained token may do with each user, organisation or repository that it names."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a machine on the Hub costs, in US dollars an hour, and its accelerator, empty for none."""
+
+    flavor: str
+    hourly: float
+    accelerator: str = ""
+
+
+def sound(token: Token) -> Token:
+    """Trim the token. One that cannot be sent is refused here, because the HTTP client's own error would show it.
+
+    Raises:
+        PublishError: it is none.
+    """
+    if not isinstance(token, str):
+        return token
+    token = token.strip()
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise PublishError(
+            f"The token is empty or has characters in it that no token has. Copy it again from {TOKENS}."
+        )
+    return token
+
+
+def require_name(repo_id: str) -> None:
+    """Refuse what is no `owner/name`.
+
+    Raises:
+        PublishError: with what is wrong.
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise PublishError(f"{repo_id!r} cannot be the name of a repository. {error}") from error
+    if "/" not in repo_id or not repo_id.isascii() or repo_id != repo_id.strip():
+        raise PublishError(f"{repo_id!r} does not say whose repository it is. Give it as owner/name.")
+
+
+def account(token: Token = None, *, api: HfApi | None = None) -> Account:
+    """Ask the Hub whose *token* is.
+
+    Raises:
+        UnreachableError: the Hub cannot be reached.
+        PublishError: there is no token, or the Hub knows nobody by it.
+    """
+    api, token = api or HfApi(), sound(get_token() if token is None else token)
+    if not token:
+        raise PublishError(f"There is no token for the Hub. Run hf auth login, or make one at {TOKENS}.")
+    with _telling(api):
+        try:
+            said = api.whoami(token=token)
+        except HfHubHTTPError as error:
+            if error.response.status_code != 401:
+                raise
+            raise PublishError(
+                f"The Hub knows nobody by this token. Run hf auth login with a new one from {TOKENS}."
+            ) from None
+    known: dict[str, Any] = (said.get("auth") or {}).get("accessToken") or {}
+    scoped = (known.get("fineGrained") or {}).get("scoped") or []
+    return Account(
+        name=said["name"],
+        organisations={org["name"]: org.get("roleInOrg") or "" for org in said.get("orgs") or []},
+        role=known.get("role") or "",
+        scopes={scope["entity"].get("name", ""): frozenset(scope["permissions"]) for scope in scoped},
+    )
+
+
+def require_writable(repo_id: str, token: Token = None, *, api: HfApi | None = None) -> Account:
+    """Return the account of *token*, which may publish the model *repo_id*, made already or not.
+
+    Raises:
+        UnreachableError: the Hub cannot be reached.
+        PublishError: the name is no good, there is no token, or it may not write there.
+    """
+    require_name(repo_id)
+    api, token = api or HfApi(), sound(get_token() if token is None else token)
+    who = account(token, api=api)
+    if refusal := _refusal(who, repo_id):
+        raise PublishError(refusal)
+    with _telling(api):
+        try:
+            api.auth_check(repo_id, token=token, write=True)
+        except RepositoryNotFoundError:
+            return who  # it will be made
+        except HfHubHTTPError as error:
+            if error.response.status_code != 403:
+                raise
+            raise PublishError(f"{repo_id} is there already, and this token may not write to it.") from None
+    return who
+
+
+def _refusal(who: Account, repo_id: str) -> str | None:
+    """Why the account may not write to *repo_id*, as far as it says itself, or None."""
+    owner = repo_id.partition("/")[0]
+    own = owner == who.name
+    if not own and owner not in who.organisations:
+        return f"{who.name} is neither {owner} nor a member of it, so {repo_id} is not theirs. Publish as {who.name}/…"
+    role = who.organisations.get(owner, "")
+    if not own and role and role not in MAY_CREATE:
+        return f"{who.name} may only read in {owner}. Ask for the role of a contributor there, or take your own name."
+    if who.role == "read":
+        return f"The token of {who.name} may only read. Make one that may write at {TOKENS}."
+    allowed = who.scopes.get(owner, frozenset()) | who.scopes.get(repo_id, frozenset())
+    if who.role == "fineGrained" and "repo.write" not in allowed:
+        return f"The fine-grained token of {who.name} may not write to {owner}. Give it write access there at {TOKENS}."
+    return None
+
+
+def require_readable(model: str, token: Token = None, *, api: HfApi | None = None) -> None:
+    """Make sure that the base model *model* may be downloaded; a folder and the demo's always may.
+
+    Raises:
+        UnreachableError: the Hub cannot be reached; what was downloaded before may still do.
+        PublishError: it is gated, or not there for this token.
+    """
+    if model == DEMO_MODEL or Path(model).is_dir():
+        return
+    api, token = api or HfApi(), sound(get_token() if token is None else token)
+    with _telling(api):
+        try:
+            api.auth_check(model, token=token)
+        except GatedRepoError:
+            raise PublishError(
+                f"The base model {model} is gated. Accept its terms at https://huggingface.co/{model}, then run: "
+                "hf auth login"
+            ) from None
+        except (RepositoryNotFoundError, HFValidationError):
+            raise PublishError(
+                f"There is no base model {model} on the Hub, or it is private. Check the name, then: hf auth login"
+            ) from None
+
+
+def require_valid_card(recipe: Recipe, *, api: HfApi | None = None) -> None:
+    """Have the Hub check the metadata that the card of a run of *recipe* will have.
+
+    Raises:
+        UnreachableError: the Hub cannot be reached.
+        PublishError: it takes offence, with its words.
+    """
+    with _telling(api or HfApi()):
+        try:
+            ModelCard(front_matter(recipe), ignore_metadata_errors=False).validate()
+        except ValueError as error:
+            raise PublishError(f"The Hub would refuse the card's metadata: {error}") from None
+
+
+def price(flavor: str, *, api: HfApi | None = None) -> Price:
+    """Say what the machine *flavor* costs where the Hub runs jobs, or Spaces.
+
+    Raises:
+        UnreachableError: the Hub cannot be reached.
+        RecipeError: there is no such machine; the message has those that there are.
+    """
+    api = api or HfApi()
+    with _telling(api):
+        offered = {machine.name: machine for machine in [*api.list_spaces_hardware(), *api.list_jobs_hardware()]}
+    if flavor not in offered:
+        raise RecipeError(f"The Hub has no machine {flavor!r}. Name one of {', '.join(sorted(offered))}.")
+    machine = offered[flavor]
+    card = machine.accelerator
+    named = f"{card.quantity} × {card.manufacturer} {card.model}, {card.vram}" if card else ""
+    return Price(flavor, machine.unit_cost_usd / HOURS[machine.unit_label], named)
+
+
+@contextmanager
+def _telling(api: HfApi) -> Iterator[None]:
+    """Say in a sentence that the Hub cannot be reached; other refusals pass."""
+    try:
+        yield
+    except (httpx2.TransportError, OfflineModeIsEnabled) as error:
+        raise UnreachableError(f"The Hub at {api.endpoint} cannot be reached.") from error
+    except HfHubHTTPError as error:
+        if error.response.status_code >= 500 or error.response.status_code == 429:
+            raise UnreachableError(f"The Hub at {api.endpoint} answered {error.response.status_code}.") from error
+        raise PublishError(
+            f"The Hub answered {error.response.status_code} ({error.server_message or 'no reason given'})."
+        ) from error

@@ -1,0 +1,176 @@
+"""A look ahead at a run that does not exist yet: what it will cost, and whether it will certainly fail."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import ModelError, PublishError
+from ..hub.account import Price, Token, UnreachableError, price, require_readable, require_valid_card, require_writable
+from ..preferences import PreferencePair, Preferences, split_pairs
+from ..preferences.doctor.findings import Finding, by_severity
+from ..recipe import Recipe
+from ..run import home
+from .forecast import Outlook
+from .policy import telling_refused_messages
+from .preflight import disk_line, examine, memory_line
+from .rehearsal import rehearse
+from .tokens import count_tokens, pairs_at
+from .trainer import computing, count_lengths, measures_reference, prepare, settle_engine, settle_memory
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What a run will take and take long, and what is to be said of it."""
+
+    pairs: dict[str, int]
+    """By split, those that are trained on and measured with."""
+    dropped: int
+    """Pairs whose prompt alone fills max_length."""
+    outlook: Outlook
+    step_seconds: float
+    run_seconds: float
+    """Steps, measuring the reference and the held-out pairs, at the measured rate."""
+    price: Price | None
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def same_card(self) -> bool:
+        """Whether this machine has the accelerator of the one asked for, so that its speed says something."""
+        card = self.price.accelerator if self.price else ""
+        here = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+        return any(word in here.replace("-", " ").split() for word in card.split() if any(map(str.isdigit, word)))
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars on the machine asked for, if it ran at this one's speed."""
+        return None if self.price is None else self.price.hourly * self.run_seconds / 3600
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"outlook": self.outlook.as_dict(), "cost": self.cost}
+
+
+def look_ahead(
+    preferences: Preferences,
+    recipe: Recipe,
+    *,
+    flavor: str | None = None,
+    publish_to: str | None = None,
+    token: Token = None,
+) -> Preflight:
+    """Prepare a run of *recipe* on *preferences*, take two steps for their time, and leave nothing of it.
+
+    Args:
+        preferences: the pairs.
+        recipe: what would be trained and how.
+        flavor: a machine on the Hub whose price is asked for.
+        publish_to: the repository that the adapter is meant for.
+        token: for the Hub; None for the user's own login.
+
+    Raises:
+        PreferencesError: there are too few pairs to split.
+        RecipeError: there is no such machine.
+        ModelError: the base model may not be read, cannot be loaded or trained, or no prompt fits into max_length.
+    """
+    findings, cost = _of_the_hub(recipe, flavor=flavor, publish_to=publish_to, token=token)
+    splits = split_pairs(preferences.pairs, recipe.held_out, seed=recipe.seed)
+    parts: dict[str, list[PreferencePair]] = {"train": [], "held_out": []}
+    for pair, split in zip(preferences.pairs, splits, strict=True):
+        parts[split].append(pair)
+    with tempfile.TemporaryDirectory() as folder, telling_refused_messages():
+        trainer: Any = prepare(recipe, parts["train"], parts["held_out"], Path(folder))
+        count_lengths(trainer, {name: len(pairs) for name, pairs in parts.items()}, recipe)
+        recipe, _ = settle_engine(trainer, recipe)
+        with computing(trainer, recipe):
+            outlook = settle_memory(trainer, recipe, home())
+            step, whole = _pace(trainer, recipe, outlook)
+        kept = {"train": len(trainer.train_dataset), "held_out": len(trainer.eval_dataset)}
+    dropped = len(preferences.pairs) - sum(kept.values())
+    return Preflight(kept, dropped, outlook, step, whole, cost, by_severity([*findings, *examine(outlook)]))
+
+
+def _of_the_hub(
+    recipe: Recipe, *, flavor: str | None, publish_to: str | None, token: Token
+) -> tuple[list[Finding], Price | None]:
+    """Ask the Hub what it can say before anything is loaded; where it does not answer, that is said."""
+    found: list[Finding] = []
+    found += _asked("base-model", lambda: require_readable(recipe.model, token))
+    if found and found[0].severity == "high":
+        raise ModelError(found[0].message)  # without a base model there is nothing more to be said
+    if publish_to:
+        found += _asked("publishing", lambda: require_writable(publish_to, token))
+        found += _asked("publishing", lambda: require_valid_card(recipe))
+    cost: Price | None = None
+    if flavor:
+        try:
+            cost = price(flavor)
+        except UnreachableError as error:
+            found.append(_unchecked("price", error))
+    return found, cost
+
+
+def _asked(kind: str, ask: Callable[[], object]) -> Iterator[Finding]:
+    try:
+        ask()
+    except UnreachableError as error:
+        yield _unchecked(kind, error)
+    except PublishError as error:
+        yield Finding(kind, str(error), 0, (), "", "high")
+
+
+def _unchecked(kind: str, error: UnreachableError) -> Finding:
+    what = {
+        "base-model": "whether the base model may be downloaded",
+        "publishing": "whether publishing will work",
+        "price": "what the machine costs",
+    }[kind]
+    return Finding(kind, f"{error} So it is not known {what}.", 0, (), "Check the connection, and ask again.", "medium")
+
+
+def _pace(trainer: Any, recipe: Recipe, outlook: Outlook) -> tuple[float, float]:
+    """Seconds of a step of mean size, and of the whole run."""
+    batches, known = outlook.batches, measures_reference(trainer, recipe)
+    typical = [pairs_at(trainer.train_dataset, batch) for batch in batches.typical]
+    took = rehearse(trainer, typical, reference_known=known)
+    tokens = sum(count_tokens(pairs, recipe) for pairs in typical) / len(typical)
+    epoch = batches.tokens / recipe.epochs
+    held_out = epoch * len(trainer.eval_dataset) / len(trainer.train_dataset)
+    training = batches.tokens / tokens * took.seconds
+    looking = (held_out + (epoch + held_out if known else 0)) / tokens * took.forward_seconds
+    return batches.tokens / batches.steps / tokens * took.seconds, training + looking
+
+
+def told(ahead: Preflight) -> Iterator[tuple[str, str]]:
+    """What people read of it: a name and a figure a line."""
+    outlook, batches = ahead.outlook, ahead.outlook.batches
+    share = outlook.trainable / outlook.parameters
+    yield "trained", f"{outlook.trainable:,} of {outlook.parameters:,} parameters ({share:.1%}), on {outlook.device}"
+    dropped = f", {ahead.dropped} dropped by max_length" if ahead.dropped else ""
+    cut = f", {batches.cut} cut by it" if batches.cut else ""
+    yield "pairs", f"{ahead.pairs['train']:,} to train on, {ahead.pairs['held_out']:,} held out{dropped}{cut}"
+    yield "steps", f"{batches.steps:,}, with {batches.tokens:,} tokens through the model ({outlook.engine})"
+    for line in (memory_line(outlook.memory), disk_line(outlook.disk)):
+        name, _, figures = line.partition(": ")
+        yield name, figures
+    pace = f"{ahead.step_seconds:.2g} s a step, measured on two of mean size"
+    yield "time", f"about {duration(ahead.run_seconds)} on this machine: {pace}"
+    if ahead.price is not None:
+        machine = f"{ahead.price.flavor} ({ahead.price.accelerator or 'no accelerator'})"
+        if ahead.same_card:
+            speed = "at the speed of the same card here"
+        else:
+            speed = "if it ran at this machine's speed, for its own is not known here"
+        yield "cost", f"${ahead.cost:,.2f} on {machine} at ${ahead.price.hourly:,.2f} an hour, {speed}"
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,54 @@
+"""What happens beside the steps: they are written to the run, and checkpoints are made when they are due."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from transformers import TrainerCallback
+
+from ..recipe import Recipe
+from ..run import Run
+from .metrics import step_metrics
+from .processes import COUNT, any_of_all
+from .stops import Stops
+
+OnStep = Callable[[Mapping[str, float], int], None]
+"""Called after each step with what it measured, as `StepMetrics` has it, and how many steps there are in all."""
+
+
+class Checkpointing(TrainerCallback):
+    """Says when a checkpoint is due: by time, by steps, and at the end, so that what follows training can fail."""
+
+    def __init__(self, recipe: Recipe, stops: Stops) -> None:
+        self.recipe, self.stops, self.last = recipe, stops, time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        every, minutes = self.recipe.checkpoint_steps, self.recipe.checkpoint_minutes
+        by_steps = bool(every) and state.global_step % every == 0
+        by_time = time.monotonic() - self.last >= 60 * minutes
+        due, stop = any_of_all(by_steps or by_time or state.global_step >= state.max_steps, self.stops.asked)
+        if stop and COUNT > 1:
+            self.stops.agreed = control.should_training_stop = True
+        if due or self.stops.agreed:
+            control.should_save = True
+            self.last = time.monotonic()
+
+
+class Recorder(TrainerCallback):
+    """Writes each step to the run and tells whoever watches."""
+
+    def __init__(self, run: Run, on_step: OnStep | None) -> None:
+        self.run, self.on_step = run, on_step
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.run.claim(steps=state.max_steps, done=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        metrics = step_metrics(state.global_step, state.epoch, kwargs["logs"])
+        if metrics:
+            self.run.append_metrics(asdict(metrics))
+            if self.on_step:
+                self.on_step(asdict(metrics), state.max_steps)

@@ -1,0 +1,125 @@
+"""What is said of an outlook: what a run would certainly fail of, and what deserves a look. Trains nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator
+
+from ..errors import DiskFullError, DPOHubError, ModelError, PublishError
+from ..preferences.doctor.findings import Finding, by_severity, of_all
+from ..run import Run
+from .forecast import Disk, Memory, Outlook
+
+log = logging.getLogger(__name__)
+
+FILE = "preflight.json"
+"""Where a run keeps what was foreseen."""
+ERRORS: dict[str, type[DPOHubError]] = {"disk": DiskFullError, "publishing": PublishError}
+"""The kinds of findings that are not of the model."""
+FORCE = "--force goes on regardless."
+
+
+def require_room(outlook: Outlook, run: Run, *, force: bool = False) -> None:
+    """Log what a run will take, keep it in the run's folder, and stop a run that would certainly fail.
+
+    Args:
+        outlook: what `trainer.settle_memory` returned.
+        run: the run that is about to train.
+        force: warn of what would fail instead.
+
+    Raises:
+        ModelError: not even one pair at a time fits into memory.
+        DiskFullError: the checkpoints do not fit on the disk.
+    """
+    findings = examine(outlook)
+    run.write(FILE, json.dumps(outlook.as_dict() | {"findings": [vars(finding) for finding in findings]}, indent=2))
+    log.info("%s", memory_line(outlook.memory))
+    log.info(
+        "%s; %s",
+        disk_line(outlook.disk),
+        f"{outlook.batches.steps:,} steps, {outlook.batches.tokens:,} tokens through the model",
+    )
+    if force:
+        for finding in findings:
+            log.warning("%s", finding.message)
+    else:
+        stop_where_certain(findings)
+
+
+def stop_where_certain(findings: Iterable[Finding]) -> None:
+    """Raise the first finding of high severity as the error that it would become.
+
+    Raises:
+        DPOHubError: there is one, with what to do.
+    """
+    for finding in findings:
+        if finding.severity == "high":
+            raise ERRORS.get(finding.kind, ModelError)(f"{finding.message} {finding.advice} {FORCE}")
+
+
+def examine(outlook: Outlook) -> list[Finding]:
+    """Say what of *outlook* would end the run, and what deserves a look, the gravest first."""
+    return by_severity([*_of_memory(outlook), *_of_disk(outlook.disk), *_of_lengths(outlook)])
+
+
+def _of_memory(outlook: Outlook) -> Iterator[Finding]:
+    memory, fitting = outlook.memory, outlook.fitting_batch_size
+    less = "Lower --batch-size (and raise --accumulation) or --max-length, or take a smaller base model."
+    free = f"{gigabytes(memory.free)} that are free"
+    if not fitting:
+        yield _finding("memory", f"Not even one pair at a time fits into the {free}.", less, "high")
+    elif memory.to_come > memory.free:
+        message = (
+            f"A batch takes {gigabytes(memory.to_come)} more than is held, and not the {free}; {fitting} at a time"
+        )
+        yield _finding("memory", f"{message} would fit.", less, "medium")
+    elif memory.is_tight:
+        message = f"The run may take {gigabytes(memory.to_come + memory.holes)} of the {free}."
+        yield _finding("memory", message, f"Close other programs, or: {less[0].lower()}{less[1:]}", "medium")
+
+
+def _of_disk(disk: Disk) -> Iterator[Finding]:
+    if disk.needed > disk.free:
+        message = f"Checkpoints and adapter take {gigabytes(disk.needed)}, and {gigabytes(disk.free)} of disk are free."
+        yield _finding(
+            "disk", message, "Free some space, or keep runs on another disk (DPO_HUB_HOME), or lower --lora-r.", "high"
+        )
+
+
+def _of_lengths(outlook: Outlook) -> Iterator[Finding]:
+    cut, pairs = outlook.batches.cut, len(outlook.batches.pair_tokens)
+    if cut:
+        message = f"Of {of_all(cut, pairs, 'training pair')} max_length cuts off the end."
+        yield Finding(
+            "cut", message, cut, (), "Raise --max-length where memory allows: what is cut is not learnt.", "medium"
+        )
+
+
+def _finding(kind: str, message: str, advice: str, severity: str) -> Finding:
+    return Finding(kind, message, 0, (), advice, "high" if severity == "high" else "medium")
+
+
+def memory_line(memory: Memory) -> str:
+    """Where the memory goes, in one line."""
+    parts = {
+        "base model": memory.weights,
+        "adapter, its gradients and optimizer": memory.adapter + memory.gradients + memory.optimizer,
+        "activations and logits": memory.activations + memory.working,
+        "freed and kept": memory.holes,
+        "the process itself": memory.process,
+    }
+    told = ", ".join(f"{name} {gigabytes(size)}" for name, size in parts.items() if size)
+    return f"memory: {gigabytes(memory.peak)} at most ({told}); {gigabytes(memory.free)} more are free"
+
+
+def disk_line(disk: Disk) -> str:
+    """What will be written, in one line."""
+    return f"disk: {gigabytes(disk.needed)} at most for checkpoints and adapter, {gigabytes(disk.free)} free"
+
+
+def gigabytes(size: float) -> str:
+    """`86 MB`, `2.4 GB`, `24 GB`."""
+    if size < 1e9:
+        return f"{max(1, round(size / 1e6))} MB" if size else "0 MB"
+    return f"{size / 1e9:.1f} GB" if size < 1e10 else f"{size / 1e9:.0f} GB"

@@ -1,0 +1,35 @@
+"""All that random numbers of this process come from: remembered, and put back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every generator."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"python": random.getstate(), "numpy": np.random.get_state(), "cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Have every generator go on from *state*."""
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["cpu"])
+    torch.cuda.set_rng_state_all(state["cuda"])
+
+
+@contextmanager
+def same_random_state() -> Iterator[None]:
+    """Put every generator back at the end, whatever was drawn."""
+    state = random_state()
+    try:
+        yield
+    finally:
+        set_random_state(state)

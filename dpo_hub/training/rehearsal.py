@@ -1,0 +1,148 @@
+"""Steps that are taken for what can be seen of them, and leave no trace. Knows nothing of runs, or of TRL's classes.
+
+*trainer* is always a `DPOTrainer` as `trainer.prepare` makes it, within `shared_prefix` where that is the engine.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from .live import LiveBytes
+from .memory import peak_bytes
+from .randomness import random_state, set_random_state
+from .reference import Tokens
+
+REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
+OPTIMIZER_STATES = 2
+"""Numbers that AdamW keeps for each trained one."""
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What steps took: seconds each, of these in the forward pass, and the most bytes that the process then held.
+
+    On a CPU the bytes are the most since the process began. The optimizer's state is among them.
+    """
+
+    seconds: float
+    forward_seconds: float
+    peak: int
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Bytes of tensors in one step: what the forward pass leaves, and what it and the backward pass add on top."""
+
+    activations: int
+    forward_extra: int
+    backward_extra: int
+
+
+def rehearse(trainer: Any, batches: Sequence[Sequence[Tokens]], *, reference_known: bool = True) -> Rehearsal:
+    """Take a forward and a backward pass over each of *batches*, but no step of the optimizer.
+
+    Weights, gradients, metrics, modes and all random states are afterwards as they were, whatever happens, so a run is
+    the same to the last bit with or without it.
+
+    Args:
+        trainer: see above.
+        batches: pairs as the trainer's dataset has them; the largest batch twice tells the memory that a run needs.
+        reference_known: the run will measure the reference ahead, so no step has to ask.
+
+    Raises:
+        torch.OutOfMemoryError: the device's memory does not hold a step.
+    """
+    device = trainer.accelerator.device
+    with leaving_no_trace(trainer):
+        trained = [weight for weight in trainer.model.parameters() if weight.requires_grad]
+        state = [torch.empty_like(weight) for weight in trained * OPTIMIZER_STATES if trainer.optimizer is None]
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        trainer.model.train()
+        began, forward = _now(device), 0.0
+        for pairs in batches:
+            started = _now(device)
+            loss = _loss(trainer, pairs, reference_known)
+            forward += _now(device) - started
+            trainer.accelerator.backward(loss)
+        seconds = _now(device) - began
+        untouched = sum(part.nbytes for part in state) if device.type == "cpu" else 0
+        del state
+        return Rehearsal(seconds / len(batches), forward / len(batches), peak_bytes(device) + untouched)
+
+
+def kept_by(trainer: Any, pairs: Sequence[Tokens]) -> Kept:
+    """Take one step over *pairs* and count the bytes of its tensors; gradients of the adapter are not among them."""
+    with leaving_no_trace(trainer):
+        trainer.model.train()
+        # The adapter's gradients are there already, so that they are not counted as what the step needs.
+        for weight in trainer.model.parameters():
+            weight.grad = torch.zeros_like(weight) if weight.requires_grad else None
+        with LiveBytes() as live:
+            loss = _loss(trainer, pairs, reference_known=True)
+            activations, most = live.now, live.most
+            live.restart()
+            trainer.accelerator.backward(loss)
+        return Kept(activations, most - activations, live.most - activations)
+
+
+def _loss(trainer: Any, pairs: Sequence[Tokens], reference_known: bool) -> torch.Tensor:
+    batch = {name: part.to(trainer.accelerator.device) for name, part in trainer.data_collator(list(pairs)).items()}
+    if reference_known:
+        trainer.precompute_ref_logps = True
+        unknown = torch.zeros(len(pairs), device=trainer.accelerator.device)
+        batch = dict.fromkeys(REFERENCE, unknown) | batch
+    with trainer.accelerator.autocast():
+        loss: torch.Tensor = trainer.compute_loss(trainer.model, batch)
+    return loss
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+@contextmanager
+def leaving_no_trace(trainer: Any) -> Iterator[None]:
+    """Put back all that a step without its update changes, whatever happens within.
+
+    That is random states, gradients, TRL's running metrics, and what modules remember in plain numbers and buffers: the
+    mode, and the longest row that dynamic rotary angles have seen.
+    """
+    counted = {name: copy.deepcopy(getattr(trainer, name)) for name in ("_metrics", "_total_train_tokens")}
+    precomputed, random_states, modules = trainer.precompute_ref_logps, random_state(), _remembered(trainer.model)
+    gradients = [(weight, weight.grad) for weight in trainer.model.parameters()]
+    for weight, _ in gradients:
+        weight.grad = None
+    try:
+        yield
+    finally:
+        for weight, gradient in gradients:
+            weight.grad = gradient
+        for module, numbers, buffers in modules:
+            vars(module).update(numbers)
+            for name, (buffer, content) in buffers.items():
+                module._buffers[name] = buffer
+                buffer.copy_(content)
+        vars(trainer).update(counted, precompute_ref_logps=precomputed)
+        set_random_state(random_states)
+
+
+def _remembered(model: PreTrainedModel) -> list[tuple[torch.nn.Module, dict[str, Any], dict[str, Any]]]:
+    return [
+        (
+            module,
+            {name: value for name, value in vars(module).items() if isinstance(value, bool | int | float)},
+            {name: (part, part.clone()) for name, part in module._buffers.items() if part is not None},
+        )
+        for module in model.modules()
+    ]

@@ -1,0 +1,117 @@
+"""The batches that a run will take, in its real order, and how many tokens of them go through the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..recipe import SHARED_PREFIX, Recipe
+from .reference import TOKEN_PARTS, Tokens
+from .rehearsal import leaving_no_trace
+from .shared_prefix.plan import packed_length
+
+COUNTED_BATCHES = 1000
+"""The tokens of so many batches, evenly spread over the run, are counted; with more batches the rest is like them."""
+CANDIDATES = 8
+"""So many batches are looked at to find the largest: those whose pairs, each for itself, have the most tokens."""
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Which pairs come together, by their place in the trainer's dataset, and the tokens of that.
+
+    Tokens are those that go through the model: packed by the shared prefix, padded by plain TRL.
+    """
+
+    largest: list[int]
+    typical: list[list[int]]
+    """Two batches of about the mean size."""
+    shortest: int
+    """The pair with the fewest tokens."""
+    pair_tokens: list[int]
+    """Of each pair by itself."""
+    count: int
+    steps: int
+    most_tokens: int
+    tokens: int
+    """Of all batches."""
+    cut: int
+    """Pairs of which max_length takes something off."""
+
+
+def batches_of(trainer: Any, recipe: Recipe) -> Batches:
+    """Look ahead at the batches of the whole run; *trainer* is left as it was."""
+    order, steps = _order(trainer, recipe)
+    lengths = [sorted(map(len, rows_of(pair))) for pair in trainer.train_dataset]
+    alone = [count_tokens([pair], recipe) for pair in trainer.train_dataset]
+
+    def tokens_of(batch: Sequence[int]) -> int:
+        return count_tokens(pairs_at(trainer.train_dataset, batch), recipe)
+
+    roughly = sorted(order, key=lambda batch: _rough(batch, alone, recipe))
+    most, largest = max((tokens_of(batch), batch) for batch in roughly[-CANDIDATES:])
+    every = math.ceil(len(order) / COUNTED_BATCHES)
+    counted = [(tokens_of(batch), batch) for batch in order[::every]]
+    mean = sum(tokens for tokens, _ in counted) / len(counted)
+    typical = sorted(counted, key=lambda both: abs(both[0] - mean))[:2]
+    return Batches(
+        largest=largest,
+        typical=[batch for _, batch in typical],
+        shortest=alone.index(min(alone)),
+        pair_tokens=alone,
+        count=len(order),
+        steps=steps,
+        most_tokens=most,
+        tokens=round(mean * len(order)),
+        cut=sum(longest > recipe.max_length for _, longest in lengths),
+    )
+
+
+def _rough(batch: Sequence[int], alone: Sequence[int], recipe: Recipe) -> int:
+    sizes = [alone[pair] for pair in batch]
+    return sum(sizes) if recipe.engine == SHARED_PREFIX else len(sizes) * max(sizes)
+
+
+def _order(trainer: Any, recipe: Recipe) -> tuple[list[list[int]], int]:
+    """The pairs of each batch, as the trainer's own sampler will draw them, and the steps that these make."""
+    order: list[list[int]] = []
+    with leaving_no_trace(trainer):
+        known = len(trainer.accelerator._dataloaders)
+        loader = trainer.get_train_dataloader()
+        del trainer.accelerator._dataloaders[known:]
+        an_epoch = math.ceil(len(loader) / recipe.accumulation)
+        steps = math.ceil(recipe.epochs * an_epoch)
+        for epoch in range(math.ceil(steps / an_epoch)):
+            loader.set_epoch(epoch)
+            order += [list(batch) for batch in loader.batch_sampler]
+    whole, rest = divmod(steps, an_epoch)
+    return order[: whole * len(loader) + rest * recipe.accumulation], steps
+
+
+def pairs_at(dataset: Any, places: Sequence[int]) -> list[Tokens]:
+    """The tokenised pairs at these places."""
+    columns = dataset[list(places)]
+    return [
+        dict(zip(TOKEN_PARTS, parts, strict=True))
+        for parts in zip(*(columns[name] for name in TOKEN_PARTS), strict=True)
+    ]
+
+
+def rows_of(pair: Tokens) -> list[list[int]]:
+    """A pair's two rows."""
+    return [[*pair["prompt_ids"], *pair[reply]] for reply in ("chosen_ids", "rejected_ids")]
+
+
+def count_tokens(pairs: Sequence[Tokens], recipe: Recipe) -> int:
+    """How many tokens of a batch of these pairs go through the model."""
+    rows = [row[: recipe.max_length] for pair in pairs for row in rows_of(pair)]
+    return packed_length(rows) if recipe.engine == SHARED_PREFIX else len(rows) * max(map(len, rows))
+
+
+def count_scored(pairs: Sequence[Tokens], recipe: Recipe) -> int:
+    """How many tokens of these pairs the head has to score."""
+    return sum(
+        max(0, min(len(row), recipe.max_length) - len(pair["prompt_ids"])) for pair in pairs for row in rows_of(pair)
+    )

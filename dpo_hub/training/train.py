@@ -1,0 +1,192 @@
+"""A run trained: from its newest checkpoint to its adapter, with less memory where that runs out."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from ..errors import ModelError, needing_extra, telling_disk_full
+from ..recipe import Recipe
+from ..run import Run
+from .callbacks import Checkpointing, OnStep, Recorder
+from .checkpoints import newest_good, step_of
+from .memory import is_out_of_memory
+from .policy import telling_refused_messages
+from .preflight import require_room
+from .probe import Probe, asked
+from .processes import COUNT, FIRST
+from .randomness import set_random_state
+from .stops import Stops
+from .trainer import (
+    PreferenceTrainer,
+    computing,
+    count_lengths,
+    evaluate,
+    measure_reference,
+    measures_reference,
+    prepare,
+    rehearse_largest,
+    settle_engine,
+    settle_memory,
+    spare_activations,
+    splits,
+)
+from .watch import Watch
+
+with needing_extra("train"):
+    import torch
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves in memory: the policy (adapter on), its tokenizer, and what held-out pairs say of it."""
+
+    model: PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    evaluation: dict[str, float]
+
+
+def train(run: Run, on_step: OnStep | None = None) -> Trained:
+    """Train the run's recipe on its pairs, log each step to the run, save the adapter, and measure held-out pairs.
+
+    A run that has checkpoints goes on from the newest good one. Where memory runs out, it goes on from the last step
+    with what needs less: smaller batches, more of them to an update, then activation checkpointing.
+
+    Raises:
+        ModelError: the base model cannot be loaded, does not fit into memory however little it is given at a time,
+            refuses the messages, or no prompt fits into `max_length`.
+        DiskFullError: there is no room for what is written.
+        KeyboardInterrupt: it was told to stop; the last step is kept as a checkpoint.
+    """
+    while True:
+        try:
+            with telling_disk_full(run.path), telling_refused_messages():
+                return _attempt(run, on_step)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if COUNT > 1:
+                raise ModelError(
+                    "A device's memory is full. Lower --batch-size and raise --accumulation as much, lower "
+                    "--max-length, or give --activation-checkpointing; then resume."
+                ) from error
+        _need_less(run)
+        gc.collect()  # the failed attempt's tensors went with its error
+        torch.cuda.empty_cache()
+
+
+def _need_less(run: Run) -> None:
+    """Have the run's next attempt take less memory, to the same effective batch."""
+    recipe = run.recipe
+    less = recipe.needing_less_memory()
+    if less is None:
+        raise ModelError(
+            "The device's memory is full with one pair at a time and activation checkpointing. Lower --max-length or "
+            "--lora-r, or take a smaller base model."
+        )
+    log.warning(
+        "memory ran out: going on with batches of %d, %d to an update%s",
+        less.batch_size,
+        less.accumulation,
+        ", and activation checkpointing" if less.activation_checkpointing else "",
+    )
+    run.write("recipe.json", less.to_json())
+
+
+def _attempt(run: Run, on_step: OnStep | None) -> Trained:
+    recipe, stops = run.recipe, Stops()
+    trainer = prepare(recipe, run.pairs("train"), run.pairs("held_out"), run.path / "checkpoints")
+    tokenizer = cast(PreTrainedTokenizerBase, trainer.processing_class)
+    for callback in (stops, Checkpointing(recipe, stops), *([Recorder(run, on_step)] if FIRST else [])):
+        trainer.add_callback(callback)
+    report = run.report | count_lengths(trainer, run.report, recipe)
+    recipe, report["engine"] = settle_engine(trainer, recipe)
+    if FIRST:
+        run.write("report.json", json.dumps(report, indent=2, ensure_ascii=False))
+        run.write("recipe.json", recipe.to_json())
+    share = recipe.shared_by(COUNT)
+    with stops.heeded(), computing(trainer, recipe):
+        _make_room(trainer, share, run)
+        if measures_reference(trainer, recipe):
+            measure_reference(trainer, share)
+        watch = _watch(trainer, run, stops)
+        trainer.add_callback(watch)
+        _train_from_newest(trainer, stops, run)
+        watch.settle(trainer.state.global_step)
+        _save_adapter(trainer, tokenizer, recipe, run.adapter)
+        measured = evaluate(trainer)
+        trainer.accelerator.wait_for_everyone()
+        return Trained(cast(PeftModel, trainer.model), tokenizer, measured)
+
+
+def _make_room(trainer: PreferenceTrainer, recipe: Recipe, run: Run) -> None:
+    """See that a step fits into memory before the first is taken. Several processes do not look ahead.
+
+    Raises:
+        ModelError, DiskFullError: the run would certainly fail.
+        MemoryError: it fits with smaller batches.
+    """
+    if recipe.activation_checkpointing:
+        spare_activations(trainer)
+    if COUNT > 1:
+        return
+    outlook = settle_memory(trainer, recipe, run.path)
+    require_room(outlook, run, force=recipe.force)
+    if outlook.fitting_batch_size < recipe.batch_size and not recipe.force:
+        raise MemoryError
+    rehearse_largest(trainer, recipe, outlook)
+
+
+def _train_from_newest(trainer: PreferenceTrainer, stops: Stops, run: Run) -> None:
+    """Train from the newest good checkpoint, if any; what ends it early leaves the last step as one."""
+    with trainer.args.main_process_first(local=False):  # the first clears away what is torn
+        newest = newest_good(run.path / "checkpoints", trainer.why_not)
+        done = step_of(newest) if newest else 0
+        if FIRST:
+            run.rewind(done)
+    if newest:
+        log.info("going on from step %d", done)
+    try:
+        trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+        if stops.agreed:
+            raise KeyboardInterrupt
+    except (KeyboardInterrupt, RuntimeError, MemoryError) as error:
+        interrupted = isinstance(error, KeyboardInterrupt) or is_out_of_memory(error)
+        if interrupted and stops.at_rest and stops.random and trainer.state.global_step > done:
+            with stops.held_back():
+                set_random_state(stops.random)
+                trainer.save_checkpoint()
+        raise
+
+
+def _watch(trainer: PreferenceTrainer, run: Run, stops: Stops) -> Watch:
+    """What looks at the run while it trains."""
+    tokenizer, recipe = cast(PreTrainedTokenizerBase, trainer.processing_class), run.recipe
+    policy, autocast, length = cast(PeftModel, trainer.model), trainer.accelerator.autocast, recipe.max_length
+    prompts = asked(splits(trainer)[1], length)
+    probe = Probe(policy, tokenizer, prompts, max_length=length, seed=recipe.seed, autocast=autocast)
+    return Watch(run, recipe, probe, lambda most: evaluate(trainer, most=most), stops.let_in)
+
+
+def _save_adapter(trainer: PreferenceTrainer, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, folder: Path) -> None:
+    """Save adapter and tokenizer to *folder*: all or nothing, the same bytes each time, no local path in them."""
+    config = cast(LoraConfig, cast(PeftModel, trainer.model).peft_config["default"])
+    config.base_model_name_or_path = recipe.model
+    config.target_modules = sorted(config.target_modules or ())
+    if trainer.is_fsdp_enabled:
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+    aside = folder.with_name(".adapter.aside")
+    trainer.save_model(str(aside), _internal_call=True)  # by all processes: each may have a part of it
+    if FIRST:
+        tokenizer.save_pretrained(aside)
+        shutil.rmtree(folder, ignore_errors=True)  # an earlier worker may have come this far
+        aside.rename(folder)

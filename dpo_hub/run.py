@@ -164,6 +164,7 @@ class Run:
     def claim(self, *, steps: int = 0, done: int = 0) -> None:
         """Say that this process has the run at work, and how many steps there will be and were done before."""
         process = Process.of()
+        self.beat()
         self.set_state(replace(self.written_state, status="running", steps=steps, done=done, worker=process))
 
     @property

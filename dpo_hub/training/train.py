@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from ..errors import ModelError, needing_extra, telling_disk_full
+from ..errors import ModelError, needing_extra
 from ..recipe import Recipe
 from ..run import Run
 from .callbacks import Checkpointing, OnStep, Recorder
@@ -64,12 +64,12 @@ def train(run: Run, on_step: OnStep | None = None) -> Trained:
     Raises:
         ModelError: the base model cannot be loaded, does not fit into memory however little it is given at a time,
             refuses the messages, or no prompt fits into `max_length`.
-        DiskFullError: there is no room for what is written.
+        DiskFullError: there is no room for the checkpoints.
         KeyboardInterrupt: it was told to stop; the last step is kept as a checkpoint.
     """
     while True:
         try:
-            with telling_disk_full(run.path), telling_refused_messages():
+            with telling_refused_messages():
                 return _attempt(run, on_step)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):

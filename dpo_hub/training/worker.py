@@ -19,7 +19,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from ..comparison.duet import Duet
-from ..errors import BusyError, DPOHubError, RunError
+from ..errors import BusyError, DPOHubError, RunError, telling_disk_full
 from ..heartbeat import heartbeat
 from ..hub.card import render_card
 from ..preferences import text_of
@@ -49,7 +49,7 @@ def work(run: Run, on_step: OnStep | None = None) -> Run:
     if not FIRST:  # one of several processes, and another writes to the folder
         train(run)
         return run
-    with _alone(run), _logging_to(run.log), _telling_state(run), heartbeat(run):
+    with _alone(run), _logging_to(run.log), _telling_state(run), telling_disk_full(run.path), heartbeat(run):
         run.set_state(replace(run.written_state, worker=Process.of()))
         with turn(run):
             run.claim()

@@ -104,18 +104,17 @@ def test_a_stopped_run_goes_on_where_it_was(again: Run, undisturbed: Run) -> Non
 def test_a_step_can_be_left_in_its_middle(file: Path, undisturbed: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stop in a forward pass takes effect there, and what is kept is the step before it."""
     run, passes = new_run(file, checkpoint_steps=0, evaluations=0), []
-    original = trainer.DPOTrainer.compute_loss
+    original = trainer.DPOTrainer.training_step
 
     def stop_in_the_third(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.model.training:
-            passes.append(self.state.global_step)
-            if len(passes) == 3:
-                tell_to_stop()
-                raise AssertionError("the stop came too late")
+        passes.append(self.state.global_step)
+        if len(passes) == 3:
+            tell_to_stop()
+            raise AssertionError("the stop came too late")
         return original(self, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.DPOTrainer, "compute_loss", stop_in_the_third)
+        patch.setattr(trainer.DPOTrainer, "training_step", stop_in_the_third)
         with pytest.raises(KeyboardInterrupt):
             train(run)
     assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["checkpoint-2"]

@@ -126,7 +126,7 @@ def test_the_distance_is_that_of_plain_logits(few_pairs: Path, engine: str, monk
             found.append((measured["kl"], sum(ratios) / len(ratios)))
             return measured
 
-    monkeypatch.setattr(training, "Probe", Checked)
+    monkeypatch.setattr("dpo_hub.training.train.Probe", Checked)
     train(make_run(few_pairs, engine=engine, evaluations=2))
     assert [kl for kl, _ in found] == pytest.approx([plain for _, plain in found], abs=1e-4)
 

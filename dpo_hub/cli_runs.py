@@ -102,7 +102,7 @@ def _figures(last: dict[str, float]) -> str:
 def _what_next(run: Run, status: str) -> str:
     return {
         "finished": f'Talk to it:  dpo-hub chat {run.id} "…"',
-        "failed": f"Go on from its last checkpoint:  dpo-hub resume {run.id}",
+        "failed": f"See what happened:  dpo-hub logs {run.id}    Go on:  dpo-hub resume {run.id}",
         "stopped": f"Go on from there:  dpo-hub resume {run.id}",
         "running": f"Follow it:  dpo-hub logs -f {run.id}    Stop it:  dpo-hub stop {run.id}",
         "queued": f"Stop it:  dpo-hub stop {run.id}",
@@ -205,7 +205,7 @@ def set_going(run: Run, *, detach: bool, keep_going: int) -> None:
 def _tell_end(run: Run) -> None:
     state = run.state
     if state.status == "failed":
-        raise RunError(f"{state.reason}\nThe whole log: {run.log}. {_what_next(run, 'failed')}")
+        raise RunError(f"{state.reason} Once that is mended: dpo-hub resume {run.id}")
     if state.status == "finished":
         from .training.health import diagnose
 

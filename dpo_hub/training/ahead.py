@@ -137,6 +137,8 @@ def _pace(trainer: Any, recipe: Recipe, outlook: Outlook) -> tuple[float, float]
     """Seconds of a step of mean size, and of the whole run."""
     batches, known = outlook.batches, measures_reference(trainer, recipe)
     typical = [pairs_at(trainer.train_dataset, batch) for batch in batches.typical]
+    largest = pairs_at(trainer.train_dataset, batches.largest)
+    rehearse(trainer, [largest], reference_known=known)  # the first step also pays for getting the memory
     took = rehearse(trainer, typical, reference_known=known)
     tokens = sum(count_tokens(pairs, recipe) for pairs in typical) / len(typical)
     epoch = batches.tokens / recipe.epochs

@@ -110,7 +110,8 @@ def memory_line(memory: Memory) -> str:
         "the process itself": memory.process,
     }
     told = ", ".join(f"{name} {gigabytes(size)}" for name, size in parts.items() if size)
-    return f"memory: {gigabytes(memory.peak)} at most ({told}); {gigabytes(memory.free)} more are free"
+    before = f", after {gigabytes(memory.earlier)} until now" if memory.earlier > memory.training else ""
+    return f"memory: {gigabytes(memory.training)} at most ({told}){before}; {gigabytes(memory.free)} more are free"
 
 
 def disk_line(disk: Disk) -> str:

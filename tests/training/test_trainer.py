@@ -241,7 +241,7 @@ def test_the_reference_is_measured_once(few_pairs: Path, caplog: pytest.LogCaptu
         curves(few_pairs, "shared-prefix", epochs=1)
         curves(few_pairs, "shared-prefix", epochs=1, beta=0.3, seed=1)
         curves(few_pairs, "shared-prefix", epochs=0.5)
-    said = [record.getMessage() for record in caplog.records if "base model" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records if "base model says" in record.getMessage()]
     assert said == [
         "measuring what the base model says of 40 pairs",
         "what the base model says of these pairs is known from an earlier run",

@@ -8,7 +8,6 @@ import os
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin starve whatever else runs on the machine
 
 from .errors import DPOHubError as DPOHubError
 from .preferences import PreferencePair as PreferencePair

@@ -3,7 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo app test check lint bench clean
+N ?= 100
+
+.PHONY: demo app test check lint chaos bench clean
 
 demo: .venv/train  ## train on a preference file that ships with the package, and print what changed
 	$(BIN)/dpo-hub demo
@@ -21,8 +23,12 @@ lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+chaos: .venv/test  ## kill the processes of training runs N times and see that nothing is lost: make chaos N=100
+	$(BIN)/python -m tests.chaos.chaos $(N)
+
 bench: .venv/bench  ## training, reading, the doctor and dialects beside others, and all five demo applications
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/reading.py
 	$(BIN)/python benchmarks/reading.py --hostile
 	$(BIN)/python benchmarks/doctor.py

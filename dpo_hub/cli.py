@@ -159,12 +159,16 @@ def _repaired(preferences: Preferences, out: Path) -> Repair:
 
 @cli.command()
 @with_recipe_options
-def train(
+def train(  # noqa: PLR0913  # an option each
     file: Source,
     *,
     mapping: Mapping = None,
     detach: Detach = False,
     keep_going: KeepGoing = 0,
+    accelerate_config: Annotated[
+        Path | None,
+        typer.Option(metavar="YAML", help="Train under accelerate with this: DDP, FSDP or DeepSpeed.", exists=True),
+    ] = None,
     settings: dict[str, Any],
 ) -> None:
     """Train an adapter on a preference file, in a process of its own that closing this terminal does not end."""
@@ -179,6 +183,8 @@ def train(
     tell_findings([finding for finding in examine(preferences) if finding.severity == "high"])
     run = Run.create(preferences, recipe)
     print(f"{run.report['train']} pairs to train on, {run.report['held_out']} held out.")
+    if accelerate_config:
+        run.write("accelerate.yaml", accelerate_config.read_text(encoding="utf-8"))
     set_going(run, detach=detach, keep_going=keep_going)
 
 

@@ -94,7 +94,7 @@ def _need_less(run: Run) -> None:
             "--lora-r, or take a smaller base model."
         )
     log.warning(
-        "memory ran out: going on with batches of %d, %d to an update%s",
+        "memory does not suffice: going on with batches of %d, %d to an update%s",
         less.batch_size,
         less.accumulation,
         ", and activation checkpointing" if less.activation_checkpointing else "",

@@ -39,7 +39,7 @@ class Recipe:
     sft_weight: float = _setting(0.2, "Weight of the likelihood of chosen replies beside it.", low=0, high=10)
     learning_rate: float = _setting(1e-5, "Peak learning rate.", low=0, high=1)
     epochs: float = _setting(1.0, "Passes over the training pairs.", low=0.01, high=100)
-    batch_size: int = _setting(8, "Pairs in a batch on the device.", low=1, high=4096)
+    batch_size: int = _setting(8, "Pairs in a batch, on all devices together.", low=1, high=4096)
     accumulation: int = _setting(1, "Batches whose gradients are averaged before an update.", low=1, high=4096)
     lora_r: int = _setting(16, "Rank of the LoRA adapter.", low=1, high=1024)
     lora_alpha: int = _setting(32, "Scale of the LoRA adapter; twice the rank is usual.", low=1, high=4096)

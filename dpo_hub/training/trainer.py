@@ -83,6 +83,7 @@ def prepare(
         ModelError: the base model cannot be loaded, or is too large.
         RecipeError: the processes cannot share its batches evenly.
     """
+    arguments = _arguments(recipe.shared_by(COUNT), folder)
     if device().type == "cpu":
         keep_freed_memory()
     try:
@@ -95,7 +96,7 @@ def prepare(
         ) from error
     trainer = PreferenceTrainer(
         model=model,
-        args=_arguments(recipe.shared_by(COUNT), folder),
+        args=arguments,
         train_dataset=_dataset(train),
         eval_dataset=_dataset(held_out),
         processing_class=tokenizer,

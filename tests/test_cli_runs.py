@@ -103,7 +103,7 @@ def test_four_bits_need_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     from dpo_hub.training.policy import load_base
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(ModelError, match="needs a CUDA device, and there is none. Leave out --load-in-4bit"):
+    with pytest.raises(ModelError, match="needs a CUDA device"):
         load_base("demo", load_in_4bit=True)
 
 

@@ -167,7 +167,13 @@ def train(  # noqa: PLR0913  # an option each
     keep_going: KeepGoing = 0,
     accelerate_config: Annotated[
         Path | None,
-        typer.Option(metavar="YAML", help="Train under accelerate with this: DDP, FSDP or DeepSpeed.", exists=True),
+        typer.Option(
+            "--accelerate",
+            metavar="YAML",
+            help="Settings of accelerate for several devices.",
+            exists=True,
+            dir_okay=False,
+        ),
     ] = None,
     settings: dict[str, Any],
 ) -> None:
@@ -181,10 +187,11 @@ def train(  # noqa: PLR0913  # an option each
     recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, **settings)
     print(preferences.sentence())
     tell_findings([finding for finding in examine(preferences) if finding.severity == "high"])
+    devices = accelerate_config.read_text(encoding="utf-8") if accelerate_config else ""
     run = Run.create(preferences, recipe)
     print(f"{run.report['train']} pairs to train on, {run.report['held_out']} held out.")
-    if accelerate_config:
-        run.write("accelerate.yaml", accelerate_config.read_text(encoding="utf-8"))
+    if devices:
+        run.write("accelerate.yaml", devices)
     set_going(run, detach=detach, keep_going=keep_going)
 
 
@@ -197,6 +204,9 @@ def preflight(  # noqa: PLR0913  # an option each
     flavor: Annotated[str | None, typer.Option(help="A machine on the Hub, as a10g-small: say what it costs.")] = None,
     publish_to: Annotated[
         str | None, typer.Option(metavar="OWNER/NAME", help="Say whether it may be published there.")
+    ] = None,
+    token: Annotated[
+        str | None, typer.Option(help="For the Hub; by default your own login.", show_default=False)
     ] = None,
     as_json: Json = False,
     settings: dict[str, Any],
@@ -212,7 +222,7 @@ def preflight(  # noqa: PLR0913  # an option each
     from .training.preflight import stop_where_certain
 
     quiet()
-    ahead = look_ahead(preferences, recipe, flavor=flavor, publish_to=publish_to)
+    ahead = look_ahead(preferences, recipe, flavor=flavor, publish_to=publish_to, token=token)
     if as_json:
         print(json.dumps(ahead.as_dict(), indent=2))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -83,7 +84,8 @@ def status(run: RunName = "last", *, as_json: Json = False) -> None:
     found = Run.open(run)
     goes = progress(found)
     if as_json:
-        told = {"run": found.id, "path": str(found.path), **asdict(goes), "last": found.last_metrics}
+        last = {name: value if math.isfinite(value) else None for name, value in found.last_metrics.items()}
+        told = {"run": found.id, "path": str(found.path), **asdict(goes), "last": last}
         print(json.dumps(told | {"findings": [asdict(finding) for finding in diagnose(found)]}, indent=2))
         return
     print(f"{found.id}: {goes.sentence}")
@@ -142,11 +144,24 @@ def stop(run: RunName = "last") -> None:
 
 
 @cli.command()
-def resume(run: RunName = "last", *, detach: Detach = False, keep_going: KeepGoing = 0) -> None:
+def resume(
+    run: RunName = "last",
+    *,
+    detach: Detach = False,
+    keep_going: KeepGoing = 0,
+    activation_checkpointing: Annotated[
+        bool, typer.Option("--activation-checkpointing", help="From here on compute activations twice, to save memory.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Go on even where preflight says that it will fail.")] = False,
+) -> None:
     """Take up a run that stopped or failed, from its last good checkpoint."""
+    from .launch import change
     from .run import Run
 
-    set_going(Run.open(run), detach=detach, keep_going=keep_going)
+    found = Run.open(run)
+    if activation_checkpointing or force:
+        change(found, activation_checkpointing=activation_checkpointing, force=force)
+    set_going(found, detach=detach, keep_going=keep_going)
 
 
 @cli.command()
@@ -205,7 +220,8 @@ def set_going(run: Run, *, detach: bool, keep_going: int) -> None:
 def _tell_end(run: Run) -> None:
     state = run.state
     if state.status == "failed":
-        raise RunError(f"{state.reason} Once that is mended: dpo-hub resume {run.id}")
+        again = "" if state.expected else f" Go on from its last checkpoint: dpo-hub resume {run.id}"
+        raise RunError(f"{state.reason}{again}")
     if state.status == "finished":
         from .training.health import diagnose
 

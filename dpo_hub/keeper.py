@@ -14,18 +14,23 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 import psutil
 
+from .errors import RecipeError
 from .heartbeat import heartbeat
+from .recipe import Recipe
 from .run import Run
-from .state import Process, State
+from .state import Process
 from .turns import wait_for_turn
 
 log = logging.getLogger("dpo_hub.keeper")  # not __main__, as which it runs
 
+BUSY = 75
+"""The exit code of a worker that found the run in another's hands; EX_TEMPFAIL of sysexits.h."""
 BY_A_FAULT = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
 
 
@@ -33,26 +38,31 @@ def keep(run: Run, keep_going: int = 0) -> None:
     """See to *run* until it has ended, and take it up again up to *keep_going* times where its worker died."""
     own = Process.of()
     for left in range(keep_going, -1, -1):
-        run.set_state(State("queued", keeper=own))
+        waiting = replace(run.written_state, status="queued", reason="", worker=None, keeper=own)
+        run.set_state(waiting)
         wait_for_turn(run)
-        run.set_state(State("running", keeper=own))
+        run.set_state(replace(waiting, status="running"))
         killed_before = out_of_memory_kills()
         code = subprocess.run(command(run), stdin=subprocess.DEVNULL, check=False).returncode
         state = run.written_state
-        if state.keeper not in (own, None):
+        if code == BUSY or state.keeper not in (own, None):
             return  # somebody else has taken it up
-        if not state.ended:
-            _tell_death(run, code, for_memory=out_of_memory_kills() > killed_before)
-        if run.written_state.expected:
+        if run.stop_asked.exists() or code == -signal.SIGTERM:
+            if not state.ended:
+                run.end("stopped")
             return
-        if left:
-            log.warning("taking the run up again; %d more times at most", left - 1)
+        if state.ended and state.expected:
+            return
+        died = state.reason or how_it_died(code, for_memory=out_of_memory_kills() > killed_before, last=run.log_tail(1))
+        log.error("%s%s", died, f" Taking the run up again; {left - 1} more times at most." if left else "")
+        if not left:
+            run.end("failed", died, expected=False)
 
 
 def command(run: Run) -> list[str]:
     """What starts the worker: several, by `accelerate launch`, where there are several devices or settings for it."""
     worker = ["-m", "dpo_hub.training.worker", str(run.path)]
-    devices, settings = visible_devices(), run.path / "accelerate.yaml"
+    devices, settings = sharing(run.recipe, visible_devices()), run.path / "accelerate.yaml"
     if settings.is_file():
         how = ["--config_file", str(settings)]
     elif devices > 1:
@@ -61,6 +71,15 @@ def command(run: Run) -> list[str]:
     else:
         return [sys.executable, *worker]
     return [sys.executable, "-m", "accelerate.commands.launch", *how, *worker]
+
+
+def sharing(recipe: Recipe, devices: int) -> int:
+    """How many of the *devices* can share the recipe's batches evenly."""
+    for count in range(devices, 1, -1):
+        with suppress(RecipeError):
+            recipe.shared_by(count)
+            return count
+    return 1
 
 
 def visible_devices() -> int:
@@ -73,15 +92,6 @@ def visible_devices() -> int:
     except (OSError, subprocess.CalledProcessError):
         return 0
     return len(listed.splitlines())
-
-
-def _tell_death(run: Run, code: int, *, for_memory: bool) -> None:
-    if code == -signal.SIGTERM:  # it was told to stop before it could listen
-        run.set_state(State("stopped"))
-        return
-    reason = how_it_died(code, for_memory=for_memory, last=run.log_tail(1))
-    run.set_state(State("failed", reason, expected=False))
-    log.error("%s", reason)
 
 
 def how_it_died(code: int, *, for_memory: bool, last: str) -> str:
@@ -135,7 +145,7 @@ def main() -> None:
             keep(run, given.keep_going)
     except KeyboardInterrupt:
         if not run.written_state.ended:
-            run.set_state(State("stopped"))
+            run.end("stopped")
         sys.exit(130)
 
 

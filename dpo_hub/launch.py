@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import psutil
 from filelock import Timeout
@@ -43,6 +44,7 @@ def start(run: Run, *, keep_going: int = 0) -> None:
     try:
         with run.lock.acquire(timeout=LOCK_TIMEOUT):
             _require_idle(run)
+            run.stop_asked.unlink(missing_ok=True)
             with run.log.open("ab") as log:
                 keeper = subprocess.Popen(
                     [sys.executable, "-m", "dpo_hub.keeper", str(run.path), str(keep_going)],
@@ -51,7 +53,8 @@ def start(run: Run, *, keep_going: int = 0) -> None:
                     stderr=log,
                     start_new_session=True,
                 )
-            run.set_state(State("queued", keeper=Process.of(keeper.pid)))
+            named = Process.of(keeper.pid)
+            run.set_state(replace(run.written_state, status="queued", reason="", worker=None, keeper=named))
     except Timeout:
         raise RunError(f"The run {run.id} is at work already. See how it goes: dpo-hub status {run.id}") from None
     # Somebody has to collect its exit status as long as this process lives, or it stays behind as a zombie.
@@ -64,6 +67,18 @@ def _require_idle(run: Run) -> None:
         raise RunError(f"The run {run.id} has finished; there is nothing left to do. Make a new one: dpo-hub train.")
     if state.worker or state.keeper:
         raise RunError(f"The run {run.id} is {state.status} already. See how it goes: dpo-hub status {run.id}")
+
+
+def change(run: Run, *, activation_checkpointing: bool, force: bool) -> None:
+    """Have *run* go on with what does not change its adapter, where it is asked for.
+
+    Raises:
+        RunError: it has finished, or is waiting or at work.
+    """
+    _require_idle(run)
+    recipe = run.recipe
+    spare = recipe.activation_checkpointing or activation_checkpointing
+    run.write("recipe.json", replace(recipe, activation_checkpointing=spare, force=recipe.force or force).to_json())
 
 
 def stop(run: Run) -> None:
@@ -80,17 +95,29 @@ def stop(run: Run) -> None:
     process = state.worker or state.keeper
     if process and process.host != Process.of().host:
         raise RunError(f"The run {run.id} is at work on {process.host}. Stop it there.")
+    run.stop_asked.touch()
     if process and not _ends(process, psutil.Process.terminate, STOP_TIMEOUT):
-        run.set_state(State("stopped", "It did not answer in time and was ended by force."))
-        _ends(process, psutil.Process.kill, STOP_TIMEOUT)
+        run.end("stopped", "It did not answer in time and was ended by force.")
+        for other in _all_of(state):
+            _ends(other, psutil.Process.kill, STOP_TIMEOUT)
     if not run.written_state.ended:
-        run.set_state(State("stopped"))
+        run.end("stopped")
+
+
+def _all_of(state: State) -> list[Process]:
+    """Every process that works on the run: the worker and, where there are several, those beside it."""
+    found = {process for process in (state.worker, state.keeper) if process and process.alive()}
+    with suppress(psutil.NoSuchProcess):
+        for process in list(found):
+            found |= {Process.of(child.pid) for child in psutil.Process(process.pid).children(recursive=True)}
+    return list(found)
 
 
 def _ends(process: Process, how: Callable[[psutil.Process], None], patience: float) -> bool:
     """Tell the process to end, and wait: whether it is gone."""
     with suppress(psutil.NoSuchProcess):
-        how(psutil.Process(process.pid))
+        if process.alive():
+            how(psutil.Process(process.pid))
     until = time.monotonic() + patience
     while process.alive() and time.monotonic() < until:
         time.sleep(POLL)
@@ -103,7 +130,12 @@ def remove(run: Run) -> None:
     Raises:
         RunError: it is waiting or at work.
     """
-    state = run.state
-    if state.worker or state.keeper:
-        raise RunError(f"The run {run.id} is {state.status}. Stop it first: dpo-hub stop {run.id}")
-    run.remove()
+    in_use = RunError(f"The run {run.id} is {run.state.status}. Stop it first: dpo-hub stop {run.id}")
+    try:
+        with run.lock.acquire(timeout=LOCK_TIMEOUT):
+            state = run.state
+            if state.worker or state.keeper:
+                raise in_use
+            run.remove()
+    except Timeout:
+        raise in_use from None

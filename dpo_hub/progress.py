@@ -9,8 +9,7 @@ from .run import Run
 from .state import SILENCE, State
 from .turns import line
 
-SLOW_STEPS = 20
-LONG = 300.0
+SLOW_STEPS, LONG = 20, 300.0
 """A step that takes this many times as long as the others, and this many seconds, is told: something may hang."""
 
 

@@ -14,6 +14,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,9 @@ class Run:
         if not (state.worker or state.keeper) or state.in_hand(self.silence):
             return state
         again = self.written_state  # they may have ended, and said so, between the two looks
-        return again if again != state else State("failed", self._last_words(), state.steps, state.done)
+        if again != state:
+            return again
+        return replace(state, status="failed", reason=self._last_words(), worker=None, keeper=None)
 
     def _last_words(self) -> str:
         last = self.log_tail(1)
@@ -161,6 +164,16 @@ class Run:
     def set_state(self, state: State) -> None:
         self.write("state.json", json.dumps(asdict(state) | {"updated": time.time()}))
 
+    def end(self, status: str, reason: str = "", *, expected: bool = True) -> None:
+        """Say that nobody has the run in hand any more, and why."""
+        state = replace(self.written_state, status=status, reason=reason, expected=expected)
+        self.set_state(replace(state, worker=None, keeper=None))
+
+    @property
+    def stop_asked(self) -> Path:
+        """A file that is there once somebody has asked the run to stop, until it is started again."""
+        return self.path / ".stop"
+
     def claim(self, *, steps: int = 0, done: int = 0) -> None:
         """Say that this process has the run at work, and how many steps there will be and were done before."""
         process = Process.of()
@@ -169,7 +182,7 @@ class Run:
 
     @property
     def lock(self) -> FileLock:
-        """Held by whoever starts the run and then by its worker, so that no run is worked on twice at a time."""
+        """Held by whoever starts or removes the run, and by its worker, so that no two work on it at a time."""
         return FileLock(self.path / ".lock")
 
     def beat(self) -> None:
@@ -191,7 +204,7 @@ class Run:
 
     def remove(self) -> None:
         """Delete the folder, all or nothing."""
-        aside = self.path.with_name(f".{self.id}.removed")
+        aside = self.path.with_name(f".{self.id}.{secrets.token_hex(4)}")
         self.path.rename(aside)
         shutil.rmtree(aside)
 
@@ -215,7 +228,10 @@ class Run:
         """Replace the file *name* in one step."""
         aside = self.path / f".{name}.{secrets.token_hex(4)}.aside"
         try:
-            aside.write_text(text, encoding="utf-8")
+            with aside.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
             aside.replace(self.path / name)
         except OSError:
             aside.unlink(missing_ok=True)
@@ -281,10 +297,15 @@ def _numbers(line: Mapping[str, Any]) -> dict[str, Any]:
 
 def _folders() -> Iterator[Path]:
     runs = home() / "runs"
-    return runs.glob("[!.]*/recipe.json") if runs.is_dir() else iter(())
+    return (
+        runs.glob("[!.]*/preferences.parquet") if runs.is_dir() else iter(())
+    )  # written once, so its time is the run's
 
 
 def all_runs() -> list[Run]:
     """Every run, the newest first."""
-    made = sorted(_folders(), key=lambda recipe: recipe.stat().st_mtime_ns, reverse=True)
-    return [Run(recipe.parent) for recipe in made]
+    made = []
+    for pairs in _folders():
+        with suppress(FileNotFoundError):  # it was removed just now
+            made.append((pairs.stat().st_mtime_ns, pairs.parent))
+    return [Run(path) for _, path in sorted(made, reverse=True)]

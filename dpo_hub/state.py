@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import psutil
@@ -68,8 +68,9 @@ class State:
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> State:
         """The state that was written as *found*."""
+        known = {setting.name: found[setting.name] for setting in fields(cls) if setting.name in found}
         processes = {part: Process(**named) for part in ("worker", "keeper") if (named := found.get(part))}
-        return cls(**{**found, **processes})
+        return cls(**{**known, **processes})
 
     def in_hand(self, silence: float = 0.0) -> bool:
         """Whether a process that sees to the run still runs."""

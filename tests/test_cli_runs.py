@@ -111,7 +111,7 @@ def test_settings_of_accelerate_lie_in_the_run(few_pairs: Path, tmp_path: Path) 
     """They are kept with the run, so that resuming takes the same."""
     settings = tmp_path / "accelerate.yaml"
     settings.write_text("num_processes: 3\ndistributed_type: MULTI_GPU\n")
-    result = dpo_hub("train", few_pairs, "--batch-size", "8", "--accelerate-config", settings)
+    result = dpo_hub("train", few_pairs, "--batch-size", "8", "--accelerate", settings)
     (run,) = all_runs()
     assert (run.path / "accelerate.yaml").read_text() == settings.read_text()
     assert_one_clear_line(result, "3 devices cannot share batches of 8 pairs")

@@ -14,6 +14,7 @@ from ..errors import ModelError, PublishError
 from ..hub.account import Price, Token, UnreachableError, price, require_readable, require_valid_card, require_writable
 from ..preferences import PreferencePair, Preferences, split_pairs
 from ..preferences.doctor.findings import Finding, by_severity
+from ..progress import duration
 from ..recipe import Recipe
 from ..run import home
 from .forecast import Outlook
@@ -33,9 +34,9 @@ class Preflight:
     dropped: int
     """Pairs whose prompt alone fills max_length."""
     outlook: Outlook
-    step_seconds: float
-    run_seconds: float
-    """Steps, measuring the reference and the held-out pairs, at the measured rate."""
+    step_seconds: float | None
+    run_seconds: float | None
+    """Steps, measuring the reference and the held-out pairs, at the measured rate; None where no batch fits."""
     price: Price | None
     findings: list[Finding] = field(default_factory=list)
 
@@ -49,7 +50,9 @@ class Preflight:
     @property
     def cost(self) -> float | None:
         """US dollars on the machine asked for, if it ran at this one's speed."""
-        return None if self.price is None else self.price.hourly * self.run_seconds / 3600
+        if self.price is None or self.run_seconds is None:
+            return None
+        return self.price.hourly * self.run_seconds / 3600
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -89,7 +92,8 @@ def look_ahead(
         recipe, _ = settle_engine(trainer, recipe)
         with computing(trainer, recipe):
             outlook = settle_memory(trainer, recipe, home())
-            step, whole = _pace(trainer, recipe, outlook)
+            fits = outlook.fitting_batch_size == recipe.batch_size
+            step, whole = _pace(trainer, recipe, outlook) if fits else (None, None)
         kept = {"train": len(trainer.train_dataset), "held_out": len(trainer.eval_dataset)}
     dropped = len(preferences.pairs) - sum(kept.values())
     return Preflight(kept, dropped, outlook, step, whole, cost, by_severity([*findings, *examine(outlook)]))
@@ -160,19 +164,13 @@ def told(ahead: Preflight) -> Iterator[tuple[str, str]]:
     for line in (memory_line(outlook.memory), disk_line(outlook.disk)):
         name, _, figures = line.partition(": ")
         yield name, figures
-    pace = f"{ahead.step_seconds:.2g} s a step, measured on two of mean size"
-    yield "time", f"about {duration(ahead.run_seconds)} on this machine: {pace}"
-    if ahead.price is not None:
+    if ahead.run_seconds is not None:
+        pace = f"{ahead.step_seconds:.2g} s a step, measured on two of mean size"
+        yield "time", f"about {duration(ahead.run_seconds)} on this machine: {pace}"
+    if ahead.price is not None and ahead.cost is not None:
         machine = f"{ahead.price.flavor} ({ahead.price.accelerator or 'no accelerator'})"
         if ahead.same_card:
             speed = "at the speed of the same card here"
         else:
             speed = "if it ran at this machine's speed, for its own is not known here"
         yield "cost", f"${ahead.cost:,.2f} on {machine} at ${ahead.price.hourly:,.2f} an hour, {speed}"
-
-
-def duration(seconds: float) -> str:
-    """`40 s`, `12 min`, `3.5 h`."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -24,6 +24,8 @@ with needing_extra("train"):
     from safetensors import SafetensorError, safe_open
     from transformers.trainer_pt_utils import safe_globals
 
+from .memory import is_out_of_memory
+
 log = logging.getLogger(__name__)
 
 ADAPTER, OPTIMIZER, SCHEDULER, STATE = "adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json"
@@ -45,13 +47,12 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def newest_good(folder: Path, why_not: Complaint) -> Path | None:
-    """Find the newest checkpoint that is whole; what is wrong with newer ones is logged, and they are removed."""
+    """Find the newest checkpoint that is whole; what is wrong with newer ones is logged."""
     for found in checkpoints(folder):
-        if reason := why_not(found):
-            log.warning("%s is not used: %s", found.name, reason)
-            shutil.rmtree(found)
-        else:
+        reason = why_not(found)
+        if reason is None:
             return found
+        log.warning("%s is not used: %s", found.name, reason)
     return None
 
 
@@ -72,8 +73,9 @@ def written_whole(target: Path, why_not: Complaint, wait: Callable[[], None]) ->
         wait()
         yield aside
         wait()
-        for path in written.iterdir():
-            _flush(path)
+        for path in written.rglob("*"):
+            if path.is_file():
+                _flush(path)
         if reason := why_not(written):
             raise RunError(f"The checkpoint that was just written cannot be read back: {reason}. Check the disk.")
         shutil.rmtree(target, ignore_errors=True)
@@ -98,13 +100,16 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def why_not(folder: Path, model: PeftModel, processes: int = 1, *, sharded: bool = False) -> str | None:
+def why_not(folder: Path, model: PeftModel, *, sharded: bool = False) -> str | None:
     """Say what is missing, unreadable or of the wrong shape in the checkpoint *folder* of *model*, or None.
 
     Where weights and optimizer are *sharded* over processes, FSDP or DeepSpeed write them in ways of their own, and
     only the rest is looked at.
+
+    Raises:
+        MemoryError, RuntimeError: memory ran out, which says nothing of the checkpoint.
     """
-    randoms = [f"{RANDOM}.pth"] if processes == 1 else [f"{RANDOM}_{rank}.pth" for rank in range(processes)]
+    randoms = sorted(path.name for path in folder.glob(f"{RANDOM}*.pth")) or [f"{RANDOM}.pth"]
     checks: list[tuple[str, Callable[[Path], str | None]]] = [
         (STATE, _state_is_wrong),
         (SCHEDULER, _schedule_is_wrong),
@@ -122,10 +127,23 @@ def why_not(folder: Path, model: PeftModel, processes: int = 1, *, sharded: bool
         try:
             reason = is_wrong(path)
         except (OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, SafetensorError) as error:
+            if is_out_of_memory(error):
+                raise
             return f"its {name} cannot be read ({str(error).strip().partition(chr(10))[0] or type(error).__name__})"
         if reason:
             return f"its {name} {reason}"
     return None
+
+
+def processes_of(folder: Path) -> int:
+    """How many processes wrote the checkpoint *folder*."""
+    return len(list(folder.glob(f"{RANDOM}*.pth")))
+
+
+def is_of_the_end(folder: Path) -> bool:
+    """Whether no step is left after the checkpoint *folder*."""
+    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    return bool(state["global_step"] >= state["max_steps"])
 
 
 def _state_is_wrong(path: Path) -> str | None:
@@ -134,7 +152,8 @@ def _state_is_wrong(path: Path) -> str | None:
 
 
 def _adapter_is_wrong(path: Path, model: PeftModel) -> str | None:
-    wanted = {name: list(weight.shape) for name, weight in get_peft_model_state_dict(model).items()}
+    weights = get_peft_model_state_dict(model, save_embedding_layers=False)
+    wanted = {name: list(weight.shape) for name, weight in weights.items()}
     with safe_open(path, "pt") as file:
         found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118  # no mapping
         if found != wanted:

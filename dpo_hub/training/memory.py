@@ -46,9 +46,13 @@ def peak_bytes(device: torch.device) -> int:
     return max(most, psutil.Process().memory_info().rss)
 
 
+SAID_OF_IT = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What errors of other kinds say when memory ran out."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether *error* says that memory ran out. A CPU's allocator tells it as a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(said in str(error) for said in SAID_OF_IT)
 
 
 def keep_freed_memory() -> bool:

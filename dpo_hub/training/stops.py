@@ -59,10 +59,8 @@ class Stops(TrainerCallback):
     def let_in(self) -> Iterator[None]:
         """Between an update and the next step, let a stop take effect here: nothing changes weights."""
         self._rest()
-        try:
-            yield
-        finally:
-            self.at_rest = False
+        yield
+        self.at_rest = False  # what goes wrong within leaves everything at rest
 
     def _on_signal(self, _number: int, _frame: Any) -> None:
         self.asked = True

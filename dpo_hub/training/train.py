@@ -6,7 +6,7 @@ import gc
 import json
 import logging
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -14,7 +14,7 @@ from ..errors import ModelError, needing_extra
 from ..recipe import Recipe
 from ..run import Run
 from .callbacks import Checkpointing, OnStep, Recorder
-from .checkpoints import newest_good, step_of
+from .checkpoints import is_of_the_end, newest_good, processes_of, step_of
 from .memory import is_out_of_memory
 from .policy import telling_refused_messages
 from .preflight import require_room
@@ -71,23 +71,33 @@ def train(run: Run, on_step: OnStep | None = None) -> Trained:
         try:
             with telling_refused_messages():
                 return _attempt(run, on_step)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
+            fitting = error.pairs if isinstance(error, _TooLargeError) else None
             if COUNT > 1:
                 raise ModelError(
-                    "A device's memory is full. Lower --batch-size and raise --accumulation as much, lower "
-                    "--max-length, or give --activation-checkpointing; then resume."
+                    "A device's memory is full. Train anew with a lower --batch-size and a higher --accumulation, or a "
+                    "lower --max-length; or resume with --activation-checkpointing."
                 ) from error
-        _need_less(run)
+        _need_less(run, fitting)
         gc.collect()  # the failed attempt's tensors went with its error
         torch.cuda.empty_cache()
 
 
-def _need_less(run: Run) -> None:
+class _TooLargeError(MemoryError):
+    """A batch will not fit, but so many *pairs* at a time would."""
+
+    def __init__(self, pairs: int) -> None:
+        super().__init__(pairs)
+        self.pairs = pairs
+
+
+def _need_less(run: Run, fitting: int | None) -> None:
     """Have the run's next attempt take less memory, to the same effective batch."""
-    recipe = run.recipe
-    less = recipe.needing_less_memory()
+    less = run.recipe.needing_less_memory()
+    while less and fitting and less.batch_size > fitting:
+        less = less.needing_less_memory()
     if less is None:
         raise ModelError(
             "The device's memory is full with one pair at a time and activation checkpointing. Lower --max-length or "
@@ -133,7 +143,7 @@ def _make_room(trainer: PreferenceTrainer, recipe: Recipe, run: Run) -> None:
 
     Raises:
         ModelError, DiskFullError: the run would certainly fail.
-        MemoryError: it fits with smaller batches.
+        _TooLargeError: it fits with smaller batches.
     """
     if recipe.activation_checkpointing:
         spare_activations(trainer)
@@ -142,7 +152,7 @@ def _make_room(trainer: PreferenceTrainer, recipe: Recipe, run: Run) -> None:
     outlook = settle_memory(trainer, recipe, run.path)
     require_room(outlook, run, force=recipe.force)
     if outlook.fitting_batch_size < recipe.batch_size and not recipe.force:
-        raise MemoryError
+        raise _TooLargeError(outlook.fitting_batch_size)
     rehearse_largest(trainer, recipe, outlook)
 
 
@@ -155,6 +165,13 @@ def _train_from_newest(trainer: PreferenceTrainer, stops: Stops, run: Run) -> No
             run.rewind(done)
     if newest:
         log.info("going on from step %d", done)
+        if processes_of(newest) != COUNT:
+            log.warning(
+                "%d processes began this run and %d go on: no longer exactly the same", processes_of(newest), COUNT
+            )
+        if is_of_the_end(newest):
+            trainer.load_weights(newest)
+            return
     try:
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
         if stops.agreed:
@@ -171,6 +188,8 @@ def _train_from_newest(trainer: PreferenceTrainer, stops: Stops, run: Run) -> No
 def _watch(trainer: PreferenceTrainer, run: Run, stops: Stops) -> Watch:
     """What looks at the run while it trains."""
     tokenizer, recipe = cast(PreTrainedTokenizerBase, trainer.processing_class), run.recipe
+    if trainer.sharded:  # no process could answer a prompt by itself
+        recipe = replace(recipe, evaluations=0, auto_stop=False)
     policy, autocast, length = cast(PeftModel, trainer.model), trainer.accelerator.autocast, recipe.max_length
     prompts = asked(splits(trainer)[1], length)
     probe = Probe(policy, tokenizer, prompts, max_length=length, seed=recipe.seed, autocast=autocast)

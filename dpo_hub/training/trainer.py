@@ -16,8 +16,8 @@ from ..preferences import PreferencePair
 from ..preferences.pairfile import PARTS
 from ..recipe import SHARED_PREFIX, TRL, Recipe
 from ..run import home
+from .checkpoints import step_of, written_beside, written_whole
 from .checkpoints import why_not as checkpoint_is_bad
-from .checkpoints import written_beside, written_whole
 from .forecast import Outlook, forecast
 from .memory import is_out_of_memory, keep_freed_memory
 from .metrics import evaluation
@@ -47,8 +47,17 @@ class PreferenceTrainer(DPOTrainer):
 
     def why_not(self, folder: Path) -> str | None:
         """Say what is wrong with the checkpoint *folder*, or None."""
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        return checkpoint_is_bad(folder, cast(PeftModel, self.model), COUNT, sharded=sharded)
+        return checkpoint_is_bad(folder, cast(PeftModel, self.model), sharded=self.sharded)
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each process holds a part of the weights only."""
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
+    def load_weights(self, checkpoint: Path) -> None:
+        """Take the adapter of *checkpoint*, after which there is nothing left to train."""
+        self._load_from_checkpoint(str(checkpoint))
+        self.state.global_step = step_of(checkpoint)
 
     def save_checkpoint(self) -> None:
         """Write a checkpoint of the last step, unless there is one."""

@@ -18,9 +18,10 @@ from ..recipe import Recipe
 from ..run import Run
 from .best import best_of, keep_best, restore_best
 from .health import Finding, examine
+from .memory import is_out_of_memory
 from .metrics import StepMetrics, step_metrics
 from .probe import Probe, points, undisturbed
-from .processes import FIRST, any_of_all
+from .processes import COUNT, FIRST, any_of_all
 
 with needing_extra("train"):
     from transformers import TrainerCallback
@@ -95,9 +96,16 @@ class Watch(TrainerCallback):
 
     def _measure(self, state: Any) -> None:
         logged, pairs = len(state.log_history), pairs_at_a_point(self.recipe, self.total)
-        with self.let_in(), undisturbed(self.probe.policy):
-            measured = {"step": state.global_step, **self.measure(pairs), **self.probe.look()}
-        del state.log_history[logged:]  # a checkpoint has what training logged, and no more
+        try:
+            with self.let_in(), undisturbed(self.probe.policy):
+                measured = {"step": state.global_step, **self.measure(pairs), **self.probe.look()}
+        except (RuntimeError, MemoryError) as error:
+            if COUNT > 1 or not is_out_of_memory(error):
+                raise
+            log.warning("step %d is not looked at: memory does not suffice beside training", state.global_step)
+            return
+        finally:
+            del state.log_history[logged:]  # a checkpoint has what training logged, and no more
         self.evaluations.append(measured)
         if FIRST:
             self.run.append_evaluation(measured)
@@ -138,7 +146,7 @@ class Watch(TrainerCallback):
         )
         if not (self.recipe.auto_stop and best_of(self.best)):
             raise ModelError(f"{told} Lower --learning-rate, for example to {self.recipe.learning_rate / 10:g}.")
-        self.why, control.should_training_stop = told, True
+        self.why, control.should_training_stop, control.should_save = told, True, False
 
     def settle(self, step: int) -> None:
         """Make the best point, where one was to be kept, the policy of a run that ended with *step*; report it."""
@@ -146,8 +154,9 @@ class Watch(TrainerCallback):
         if best is None or (best.step == step and not self.why) or not FIRST:
             return
         why = self.why or f"The held-out loss was lowest there, {best.loss:.3f}."
-        log.info("ended with step %d of %d; the adapter is that of step %d. %s", step, self.total, best.step, why)
-        settled = {"ended": step, "steps": self.total, "kept": best.step, "why": why}
+        steps = self.run.state.steps or step
+        log.info("ended with step %d of %d; the adapter is that of step %d. %s", step, steps, best.step, why)
+        settled = {"ended": step, "steps": steps, "kept": best.step, "why": why}
         self.run.write(
             "report.json", json.dumps(self.run.report | {"auto_stop": settled}, indent=2, ensure_ascii=False)
         )

@@ -22,13 +22,14 @@ from ..comparison.duet import Duet
 from ..errors import BusyError, DPOHubError, RunError, telling_disk_full
 from ..heartbeat import heartbeat
 from ..hub.card import render_card
+from ..keeper import BUSY
 from ..preferences import text_of
 from ..run import Run
-from ..state import Process, State
+from ..state import Process
 from ..turns import turn
 from .callbacks import OnStep
 from .policy import quiet
-from .processes import FIRST
+from .processes import COUNT, FIRST
 from .train import train
 
 log = logging.getLogger("dpo_hub.training.worker")  # not __main__, as which it runs
@@ -69,7 +70,7 @@ def _finish(run: Run, on_step: OnStep | None) -> None:
     ]
     run.write("samples.jsonl", "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples))
     run.write("README.md", render_card(run))
-    run.set_state(State("finished"))
+    run.end("finished")
     log.info("finished: held-out reward accuracy %.3f", trained.evaluation["reward_accuracy"])
     shutil.rmtree(run.path / "checkpoints", ignore_errors=True)  # a finished run is not resumed
 
@@ -100,8 +101,9 @@ def _telling_state(run: Run) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        log.info("stopped, as asked")
-        run.set_state(State("stopped"))
+        if COUNT == 1 or run.stop_asked.exists():  # else another process has died, and its launcher ends the others
+            log.info("stopped, as asked")
+            run.end("stopped")
         raise
     except DPOHubError as error:
         log.info("failed: %s", error)
@@ -116,7 +118,7 @@ def _telling_state(run: Run) -> Iterator[None]:
 def _try_failing(run: Run, reason: str, *, expected: bool = True) -> None:
     """Write that the run failed. On a full disk that fails too; a run whose worker is gone reads as failed anyway."""
     try:
-        run.set_state(State("failed", reason, expected=expected))
+        run.end("failed", reason, expected=expected)
     except OSError:
         log.error("the state could not be written")
 
@@ -136,7 +138,7 @@ def _logging_to(path: Path) -> Iterator[None]:
 
 
 def main() -> None:
-    """Work on the run whose folder is given; a SIGTERM stops it as Ctrl-C does. `keeper.SETTLED` has the exit codes."""
+    """Work on the run whose folder is given; a SIGTERM stops it as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
@@ -147,7 +149,7 @@ def main() -> None:
         sys.exit(130)
     except DPOHubError as error:
         print(error, file=sys.stderr)
-        sys.exit(75 if isinstance(error, BusyError) else 2)
+        sys.exit(BUSY if isinstance(error, BusyError) else 2)
 
 
 if __name__ == "__main__":

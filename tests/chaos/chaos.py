@@ -21,11 +21,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from dpo_hub.demo import FILES
-from dpo_hub.launch import start
+from dpo_hub.launch import start, stop
 from dpo_hub.preferences import read_preferences
 from dpo_hub.recipe import Recipe
 from dpo_hub.run import Run
@@ -36,8 +37,10 @@ PATIENCE = 300.0
 LOOK = 0.002
 """Seconds between two looks: less than the writing of a checkpoint takes."""
 KILLS_A_RUN = 6
-STREAMS = ("tone", "safety")
-"""The demo files trained on, a stream each: two cores hold two."""
+STOPS = 0.2
+"""The share of moments at which the run is stopped before anything is killed."""
+STREAMS: dict[str, dict[str, Any]] = {"tone": {"epochs": 1.0}, "safety": {"epochs": 1.5, "auto_stop": True}}
+"""The demo files trained on and how, a stream each: two cores hold two."""
 PAIRS = 60
 
 Moment = Callable[[Run], bool]
@@ -116,7 +119,7 @@ def _new_run(use: str, home: Path) -> Run:
     if not file.is_file():
         lines = (FILES / f"{use}.csv").read_text(encoding="utf-8").splitlines(keepends=True)
         file.write_text("".join(lines[: PAIRS + 1]), encoding="utf-8")
-    recipe = Recipe.for_model(batch_size=8, epochs=1, checkpoint_steps=1)
+    recipe = Recipe.for_model(batch_size=8, checkpoint_steps=1, **STREAMS[use])
     return Run.create(read_preferences(file), recipe)
 
 
@@ -129,13 +132,18 @@ def _finished(run: Run) -> Run:
 
 
 def _torture(run: Run, kills: int, dice: random.Random) -> int:
-    """Kill worker, keeper or both at *kills* delicate moments, resume each time, and let the run finish."""
+    """Kill worker, keeper or both at *kills* delicate moments, resume each time, and let the run finish.
+
+    Now and then it is stopped instead, or a killed worker is taken up again by its keeper.
+    """
     done = 0
-    start(run)
+    start(run, keep_going=dice.choice((0, 0, 1)))
     while done < kills:
         now = moments(run, dice)
         _until(run, lambda run, now=now: run.state.ended or now(run))
         time.sleep(dice.choice((0, 0, dice.random() * 0.05, dice.random())))
+        if dice.random() < STOPS:
+            stop(run)
         victims = [process for process in _victims(run, dice) if _kill(process)]
         if run.state.status == "finished":
             return done
@@ -144,7 +152,7 @@ def _torture(run: Run, kills: int, dice: random.Random) -> int:
         if run.state.status == "finished":
             return done
         if run.state.ended:
-            start(run)
+            start(run, keep_going=dice.choice((0, 0, 1)))
     _until(run, lambda run: run.state.ended)
     while run.state.status != "finished":  # the last kill may have struck after the last resume
         start(run)

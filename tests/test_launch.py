@@ -161,7 +161,7 @@ def test_a_run_may_be_taken_up_by_itself(long: Run) -> None:
         psutil.Process(worker.pid).kill()
     until(lambda: long.state.ended)
     assert long.state.status == "failed"
-    assert "taking the run up again" in long.log.read_text()
+    assert "Taking the run up again" in long.log.read_text()
 
 
 def test_a_removed_run_is_gone(hopeless: Run) -> None:

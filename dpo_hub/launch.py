@@ -84,7 +84,8 @@ def change(run: Run, *, activation_checkpointing: bool, force: bool) -> None:
 def stop(run: Run) -> None:
     """Ask the worker of *run* to leave a checkpoint and go, and wait until it is gone; one that is slow is forced.
 
-    A run that has ended already is left as it is.
+    Where it has to be forced, the checkpoint is the one that was due last. Several processes leave a step only at its
+    end, so long steps are cut off. A run that has ended already is left as it is.
 
     Raises:
         RunError: its worker is on another machine.

@@ -46,7 +46,7 @@ class Course:
 
     @property
     def update_pairs(self) -> int:
-        """Pairs whose gradients make up an update; several processes have as many each."""
+        """Pairs whose gradients make up an update, of all processes together."""
         return self.recipe.batch_size * self.recipe.accumulation
 
     @property

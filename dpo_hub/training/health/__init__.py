@@ -1,6 +1,7 @@
 """Reads what a run logged and says in plain words what goes wrong and what to change.
 
-Pure functions of figures, which `diagnose` takes from a run; nothing here loads torch. Knows nothing of how training works.
+Pure functions of figures, which `diagnose` takes from a run; nothing here loads torch. Knows nothing of how training
+works.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from dpo_hub.errors import DiskFullError, ModelError
 from dpo_hub.state import State
 from dpo_hub.training import trainer
 from dpo_hub.training.memory import is_out_of_memory
+from dpo_hub.training.probe import Probe
 from dpo_hub.training.train import train
 from dpo_hub.training.worker import work
 
@@ -119,6 +120,25 @@ def test_a_step_can_be_left_in_its_middle(file: Path, undisturbed: Run, monkeypa
             train(run)
     assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["checkpoint-2"]
     train(run)
+    assert digest(run) == digest(undisturbed)
+
+
+def test_a_stop_during_a_look_keeps_the_step(file: Path, undisturbed: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step that was looked at is kept, and the look is taken again when the run goes on."""
+    run = new_run(file, checkpoint_steps=0)
+
+    def stop_in_it(_self: Probe) -> None:
+        tell_to_stop()
+        raise AssertionError("the stop came too late")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Probe, "look", stop_in_it)
+        with pytest.raises(KeyboardInterrupt):
+            train(run)
+    assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["checkpoint-4"]
+    train(run)
+    assert run.metrics == undisturbed.metrics
+    assert run.evaluations == undisturbed.evaluations
     assert digest(run) == digest(undisturbed)
 
 

@@ -29,6 +29,7 @@ chaos: .venv/test  ## kill the processes of training runs N times and see that n
 bench: .venv/bench  ## training, reading, the doctor and dialects beside others, and all five demo applications
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/runs.py
 	$(BIN)/python benchmarks/reading.py
 	$(BIN)/python benchmarks/reading.py --hostile
 	$(BIN)/python benchmarks/doctor.py

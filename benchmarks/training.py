@@ -91,7 +91,7 @@ def prepare(case: Case, home: Path, steps: int, spread: float) -> dict[str, Path
     else:
         model, file = str(make_model(SHAPES[case.shape], home / "model")), home / "pairs.csv"
         write_pairs(file, case, steps, spread)
-    recipe = Recipe.for_model(model, batch_size=case.batch_size, epochs=1.0, held_out=0.02)
+    recipe = Recipe.for_model(model, batch_size=case.batch_size, epochs=1.0, held_out=0.02, evaluations=0)
     runs = {}
     for variant in VARIANTS:
         os.environ["DPO_HUB_HOME"] = str(home / variant)
@@ -207,7 +207,7 @@ def child(variant: str, folder: Path, steps: int) -> None:
         if variant == "ours":
             from dpo_hub.training.train import train
 
-            train(run, lambda metrics, _steps: clock(metrics.loss))
+            train(run, lambda metrics, _steps: clock(metrics["loss"]))
         else:
             stock(run, variant, clock)
     except EnoughError:

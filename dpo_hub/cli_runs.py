@@ -183,13 +183,9 @@ def tell_findings(findings: Sequence[Finding | Symptom]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from .preferences.pairs import rows_named
-
     grid = Table.grid(padding=(0, 2, 1, 0))
     for finding in findings:
-        rows = getattr(finding, "rows", ())
-        shown = f" ({rows_named(rows)})" if rows else ""
-        told = Text.assemble(finding.message, "\n", (f"{finding.advice}{shown}", "dim"))
+        told = Text.assemble(finding.message, "\n", (finding.hint, "dim"))
         grid.add_row(Text(finding.severity, SHADES[finding.severity]), told)
     Console().print(grid)
 
@@ -243,14 +239,15 @@ def _tell_end(run: Run) -> None:
 def _follow(run: Run) -> None:
     """Show how *run* goes until it has ended, and pass on what its log warns of."""
     from .progress import progress
+    from .state import ENDED
 
     seen, told, began = Log(run.log, from_end=True), "", time.monotonic()
     with progress_bar(run.recipe.model) as show:
-        while not run.state.ended:
+        while (goes := progress(run)).status not in ENDED:
             for line in seen.news().splitlines():
                 if " WARNING " in line:
                     print(f"note: {line.partition(' WARNING ')[2]}", file=sys.stderr)
-            goes, last = progress(run), run.last_metrics
+            last = run.last_metrics
             if goes.status == "queued" and goes.sentence != told and time.monotonic() - began > SOON:
                 print(told := goes.sentence, file=sys.stderr)
             if last and goes.steps:

@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,8 @@ log = logging.getLogger("dpo_hub.keeper")  # not __main__, as which it runs
 
 BUSY = 75
 """The exit code of a worker that found the run in another's hands; EX_TEMPFAIL of sysexits.h."""
+KILLS = (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events"))
+"""Where Linux counts the processes that it killed for memory: all of the machine, and those of a container."""
 BY_A_FAULT = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
 
 
@@ -111,10 +114,10 @@ def how_it_died(code: int, *, for_memory: bool, last: str) -> str:
     return f"The worker was ended by {blame} ({number.name}).{said}"
 
 
-def out_of_memory_kills() -> int:
+def out_of_memory_kills(sources: Iterable[Path] = KILLS) -> int:
     """How many processes the system has killed for memory since its boot, as far as it tells: Linux does."""
     total = 0
-    for source in (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events")):
+    for source in sources:
         with suppress(OSError):
             fields = (line.split() for line in source.read_text().splitlines())
             total += sum(int(count) for name, count in fields if name == "oom_kill")

@@ -297,13 +297,11 @@ def _numbers(line: Mapping[str, Any]) -> dict[str, Any]:
 
 def _folders() -> Iterator[Path]:
     runs = home() / "runs"
-    return (
-        runs.glob("[!.]*/preferences.parquet") if runs.is_dir() else iter(())
-    )  # written once, so its time is the run's
+    return runs.glob("[!.]*/preferences.parquet") if runs.is_dir() else iter(())
 
 
 def all_runs() -> list[Run]:
-    """Every run, the newest first."""
+    """Every run, the newest first, by when its pairs were written: they alone never are again."""
     made = []
     for pairs in _folders():
         with suppress(FileNotFoundError):  # it was removed just now

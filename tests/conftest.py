@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,18 @@ import pytest
 from dpo_hub.demo import FILES
 
 WriteCsv = Callable[[list[tuple[str, ...]]], Path]
+
+
+PATIENCE = 120.0
+"""Seconds to wait for a process. A few are enough, unless the machine is busy with other things."""
+
+
+def until(happens: Callable[[], bool]) -> None:
+    """Wait for something that other processes do."""
+    end = time.monotonic() + PATIENCE
+    while not happens():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,17 +14,10 @@ from dpo_hub.cli_runs import Log
 from dpo_hub.errors import ModelError
 from dpo_hub.run import all_runs
 
+from .conftest import PATIENCE, until
 from .test_cli import assert_one_clear_line, dpo_hub
 
-PATIENCE = 120.0
 LONG = ("--epochs", "50", "--batch-size", "4")
-
-
-def until(happens: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not happens():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
 
 
 def test_a_detached_run_is_looked_after(few_pairs: Path) -> None:

@@ -24,9 +24,14 @@ def test_how_a_worker_died_is_told(code: int, for_memory: bool, told: str) -> No
     assert told in how_it_died(code, for_memory=for_memory, last="loading")
 
 
-def test_the_systems_kills_are_counted() -> None:
-    """Where the system tells them, they are a number that does not fall."""
-    assert 0 <= out_of_memory_kills() <= out_of_memory_kills()
+def test_the_systems_kills_are_counted(tmp_path: Path) -> None:
+    """The machine's and a container's are added up; what is not there counts nothing."""
+    machine, container = tmp_path / "vmstat", tmp_path / "memory.events"
+    machine.write_text("pgfault 12\noom_kill 3\n")
+    container.write_text("oom 7\noom_kill 2\noom_group_kill 1\n")
+    assert out_of_memory_kills((machine, container)) == 5
+    assert out_of_memory_kills((machine, tmp_path / "none")) == 3
+    assert out_of_memory_kills(()) == 0
 
 
 def test_one_device_takes_a_plain_process_and_several_take_accelerate(

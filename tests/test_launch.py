@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -19,8 +18,7 @@ from dpo_hub.run import all_runs
 from dpo_hub.state import Process, State
 from dpo_hub.turns import line
 
-PATIENCE = 120.0
-"""Seconds to wait for a worker. A few are enough, unless the machine is busy with other things."""
+from .conftest import PATIENCE, until
 
 
 @pytest.fixture
@@ -35,13 +33,6 @@ def hopeless(few_pairs: Path, tmp_path: Path) -> Run:
 def long(few_pairs: Path) -> Run:
     """A queued run of many steps."""
     return Run.create(read_preferences(few_pairs), Recipe.for_model(epochs=50, batch_size=4))
-
-
-def until(happens: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not happens():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
 
 
 def test_a_started_run_ends_with_its_reason(hopeless: Run) -> None:

@@ -13,7 +13,7 @@ import torch
 from ..errors import ModelError, PublishError
 from ..hub.account import Price, Token, UnreachableError, price, require_readable, require_valid_card, require_writable
 from ..preferences import PreferencePair, Preferences, split_pairs
-from ..preferences.doctor.findings import Finding, by_severity
+from ..preferences.doctor.findings import Finding, by_severity, of_all
 from ..progress import duration
 from ..recipe import Recipe
 from ..run import home
@@ -33,6 +33,8 @@ class Preflight:
     """By split, those that are trained on and measured with."""
     dropped: int
     """Pairs whose prompt alone fills max_length."""
+    cut: int
+    """Training pairs of which it takes something off."""
     outlook: Outlook
     step_seconds: float | None
     run_seconds: float | None
@@ -88,15 +90,23 @@ def look_ahead(
         parts[split].append(pair)
     with tempfile.TemporaryDirectory() as folder, telling_refused_messages():
         trainer: Any = prepare(recipe, parts["train"], parts["held_out"], Path(folder))
-        count_lengths(trainer, {name: len(pairs) for name, pairs in parts.items()}, recipe)
+        lengths = count_lengths(trainer, {name: len(pairs) for name, pairs in parts.items()}, recipe)
         recipe, _ = settle_engine(trainer, recipe)
         with computing(trainer, recipe):
             outlook = settle_memory(trainer, recipe, home())
             fits = outlook.fitting_batch_size == recipe.batch_size
             step, whole = _pace(trainer, recipe, outlook) if fits else (None, None)
         kept = {"train": len(trainer.train_dataset), "held_out": len(trainer.eval_dataset)}
-    dropped = len(preferences.pairs) - sum(kept.values())
-    return Preflight(kept, dropped, outlook, step, whole, cost, by_severity([*findings, *examine(outlook)]))
+    dropped, cut = sum(lengths["dropped"].values()), lengths["cut"]["train"]
+    findings += [*examine(outlook), *_of_lengths(cut, kept["train"])]
+    return Preflight(kept, dropped, cut, outlook, step, whole, cost, by_severity(findings))
+
+
+def _of_lengths(cut: int, pairs: int) -> Iterator[Finding]:
+    if cut:
+        message = f"Of {of_all(cut, pairs, 'training pair')} max_length cuts off the end."
+        advice = "Raise --max-length where memory allows: what is cut is not learnt."
+        yield Finding("cut", message, cut, (), advice, "medium")
 
 
 def _of_the_hub(
@@ -158,7 +168,7 @@ def told(ahead: Preflight) -> Iterator[tuple[str, str]]:
     share = outlook.trainable / outlook.parameters
     yield "trained", f"{outlook.trainable:,} of {outlook.parameters:,} parameters ({share:.1%}), on {outlook.device}"
     dropped = f", {ahead.dropped} dropped by max_length" if ahead.dropped else ""
-    cut = f", {batches.cut} cut by it" if batches.cut else ""
+    cut = f", {ahead.cut} cut by it" if ahead.cut else ""
     yield "pairs", f"{ahead.pairs['train']:,} to train on, {ahead.pairs['held_out']:,} held out{dropped}{cut}"
     yield "steps", f"{batches.steps:,}, with {batches.tokens:,} tokens through the model ({outlook.engine})"
     for line in (memory_line(outlook.memory), disk_line(outlook.disk)):

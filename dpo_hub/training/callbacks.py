@@ -49,6 +49,7 @@ class Recorder(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         metrics = step_metrics(state.global_step, state.epoch, kwargs["logs"])
         if metrics:
-            self.run.append_metrics(asdict(metrics))
+            figures = asdict(metrics)
+            self.run.append_metrics(figures)
             if self.on_step:
-                self.on_step(asdict(metrics), state.max_steps)
+                self.on_step(figures, state.max_steps)

@@ -111,7 +111,7 @@ class Outlook:
     def as_dict(self) -> dict[str, Any]:
         """For JSON: the figures, without the pairs of each batch."""
         batches = self.batches
-        told = ("count", "steps", "most_tokens", "tokens", "cut")
+        told = ("count", "steps", "most_tokens", "tokens")
         return asdict(self) | {
             "memory": asdict(self.memory) | {"training": self.memory.training, "peak": self.memory.peak},
             "batches": {name: getattr(batches, name) for name in told},

@@ -17,6 +17,8 @@ with needing_extra("train"):
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 """Parameters of glibc's mallopt, from malloc.h."""
+SAID_OF_IT = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What errors of other kinds say when memory ran out."""
 
 
 def free_bytes(device: torch.device) -> int:
@@ -44,10 +46,6 @@ def peak_bytes(device: torch.device) -> int:
     lines = status.read_text(encoding="ascii").splitlines() if status.is_file() else []
     most = next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")), 0)
     return max(most, psutil.Process().memory_info().rss)
-
-
-SAID_OF_IT = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""What errors of other kinds say when memory ran out."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator
 
 from ..errors import DiskFullError, DPOHubError, ModelError, PublishError
-from ..preferences.doctor.findings import Finding, by_severity, of_all
+from ..preferences.doctor.findings import Finding, Severity, by_severity
 from ..run import Run
 from .forecast import Disk, Memory, Outlook
 
@@ -60,7 +60,7 @@ def stop_where_certain(findings: Iterable[Finding]) -> None:
 
 def examine(outlook: Outlook) -> list[Finding]:
     """Say what of *outlook* would end the run, and what deserves a look, the gravest first."""
-    return by_severity([*_of_memory(outlook), *_of_disk(outlook.disk), *_of_lengths(outlook)])
+    return by_severity([*_of_memory(outlook), *_of_disk(outlook.disk)])
 
 
 def _of_memory(outlook: Outlook) -> Iterator[Finding]:
@@ -87,17 +87,8 @@ def _of_disk(disk: Disk) -> Iterator[Finding]:
         )
 
 
-def _of_lengths(outlook: Outlook) -> Iterator[Finding]:
-    cut, pairs = outlook.batches.cut, len(outlook.batches.pair_tokens)
-    if cut:
-        message = f"Of {of_all(cut, pairs, 'training pair')} max_length cuts off the end."
-        yield Finding(
-            "cut", message, cut, (), "Raise --max-length where memory allows: what is cut is not learnt.", "medium"
-        )
-
-
-def _finding(kind: str, message: str, advice: str, severity: str) -> Finding:
-    return Finding(kind, message, 0, (), advice, "high" if severity == "high" else "medium")
+def _finding(kind: str, message: str, advice: str, severity: Severity) -> Finding:
+    return Finding(kind, message, 0, (), advice, severity)
 
 
 def memory_line(memory: Memory) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
 
 COUNT = int(os.environ.get("WORLD_SIZE", "1"))
 RANK = int(os.environ.get("RANK", "0"))
@@ -19,22 +21,16 @@ FIRST = RANK == 0
 
 def any_of_all(*flags: bool) -> list[bool]:
     """Each of *flags*, true where it is for any of the processes."""
-    if COUNT == 1:
-        return list(flags)
-    told = _tensor([float(flag) for flag in flags])
-    torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
-    return [bool(flag) for flag in told.tolist()]
+    return [bool(flag) for flag in _of_all(torch.tensor(flags, dtype=torch.int), "max").tolist()]
 
 
 def sum_of_all(figures: torch.Tensor) -> torch.Tensor:
     """The sum of the processes' *figures*, element by element."""
+    return _of_all(figures, "sum")
+
+
+def _of_all(figures: torch.Tensor, reduction: str) -> torch.Tensor:
     if COUNT == 1:
         return figures
-    told = _tensor(figures)
-    torch.distributed.all_reduce(told)
-    return told.to(figures.device)
-
-
-def _tensor(values: object) -> torch.Tensor:
-    cuda = torch.distributed.get_backend() == "nccl"
-    return torch.as_tensor(values, device=f"cuda:{LOCAL_RANK}" if cuda else "cpu")
+    shared: torch.Tensor = reduce(figures.to(PartialState().device), reduction)
+    return shared.to(figures.device)

@@ -37,14 +37,11 @@ class Batches:
     most_tokens: int
     tokens: int
     """Of all batches."""
-    cut: int
-    """Pairs of which max_length takes something off."""
 
 
 def batches_of(trainer: Any, recipe: Recipe) -> Batches:
     """Look ahead at the batches of the whole run; *trainer* is left as it was."""
     order, steps = _order(trainer, recipe)
-    lengths = [sorted(map(len, rows_of(pair))) for pair in trainer.train_dataset]
     alone = [count_tokens([pair], recipe) for pair in trainer.train_dataset]
 
     def tokens_of(batch: Sequence[int]) -> int:
@@ -65,7 +62,6 @@ def batches_of(trainer: Any, recipe: Recipe) -> Batches:
         steps=steps,
         most_tokens=most,
         tokens=round(mean * len(order)),
-        cut=sum(longest > recipe.max_length for _, longest in lengths),
     )
 
 

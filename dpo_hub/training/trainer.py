@@ -97,7 +97,7 @@ def prepare(
         keep_freed_memory()
     try:
         model, tokenizer = load_base(recipe.model, load_in_4bit=recipe.load_in_4bit)
-    except (torch.OutOfMemoryError, RuntimeError) as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise ModelError(

@@ -232,7 +232,7 @@ def test_a_look_ahead_has_it_all(few_pairs: Path, home: Path) -> None:
     """Pairs cut, trained parameters, steps and time are told, and no run is made."""
     ahead = look_ahead(read_preferences(few_pairs), Recipe.for_model(max_length=60, epochs=1, batch_size=8))
     assert ahead.pairs == {"train": 32, "held_out": 8}
-    assert ahead.outlook.batches.cut > 0
+    assert ahead.cut > 0
     assert ahead.outlook.trainable == 350_208
     assert ahead.outlook.batches.steps == 4
     assert 0 < ahead.step_seconds < ahead.run_seconds

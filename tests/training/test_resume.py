@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,24 +51,28 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run that nothing happened to."""
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A home of its own for what all tests here share."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DPO_HUB_HOME", str(tmp_path_factory.mktemp("home")))
-        run = new_run(file)
-        train(run)
+        yield
+
+
+@pytest.fixture(scope="module")
+def undisturbed(elsewhere: None, file: Path) -> Run:
+    """A run that nothing happened to."""
+    run = new_run(file)
+    train(run)
     assert len(run.metrics) == STEPS
     return run
 
 
 @pytest.fixture(scope="module")
-def stopped(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def stopped(elsewhere: None, file: Path) -> Run:
     """A run that was told to stop in its fifth step; copies of it are resumed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DPO_HUB_HOME", str(tmp_path_factory.mktemp("home")))
-        run = new_run(file)
-        with pytest.raises(KeyboardInterrupt):
-            train(run, at_step(4, tell_to_stop))
+    run = new_run(file)
+    with pytest.raises(KeyboardInterrupt):
+        train(run, at_step(4, tell_to_stop))
     return run
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..pairs import SHOWN_ROWS, counted
+from ..pairs import SHOWN_ROWS, counted, rows_named
 
 Severity = Literal["high", "medium", "low"]
 """high: mend it before training; medium: look at the rows; low: good to know."""
@@ -23,6 +23,11 @@ class Finding:
     rows: Sequence[int]
     advice: str
     severity: Severity
+
+    @property
+    def hint(self) -> str:
+        """What to do, and in which rows."""
+        return f"{self.advice} ({rows_named(self.rows)})" if self.rows else self.advice
 
 
 @dataclass

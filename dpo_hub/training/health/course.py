@@ -34,6 +34,11 @@ class Finding:
     last_step: int
     ends_training: bool = False
 
+    @property
+    def hint(self) -> str:
+        """What to do, as the doctor's findings have it."""
+        return self.advice
+
 
 @dataclass(frozen=True)
 class Course:

@@ -16,6 +16,7 @@ import torch
 
 from dpo_hub.errors import DiskFullError, ModelError
 from dpo_hub.preferences import read_preferences
+from dpo_hub.preferences.doctor.findings import of_all
 from dpo_hub.recipe import ENGINES, Recipe
 from dpo_hub.run import Run
 from dpo_hub.training.ahead import look_ahead
@@ -148,9 +149,9 @@ def test_one_pair_tells_what_a_batch_holds(few_pairs: Path, engine: str) -> None
     assert kept[0] == pytest.approx(kept[1], rel=0.05)
 
 
-def outlook(*, free: int = 10 * GB, disk: int = 10 * GB, fitting: int = 8, cut: int = 0) -> Outlook:
+def outlook(*, free: int = 10 * GB, disk: int = 10 * GB, fitting: int = 8) -> Outlook:
     memory = Memory(GB, 0, 0, 0, 2 * GB, 0, GB, GB, earlier=0, held=2 * GB, free=free)
-    batches = Batches([0], [[0], [0]], 0, [10, 10], 1, 1, 10, 10, cut)
+    batches = Batches([0], [[0], [0]], 0, [10, 10], 1, 1, 10, 10)
     return Outlook("cpu", "trl", 100, 10, memory, Disk(GB, disk), batches, fitting)
 
 
@@ -187,13 +188,12 @@ def test_certain_failure_stops_a_run_unless_forced(
 
 
 def test_what_deserves_a_look_does_not_stop_a_run(run: Run) -> None:
-    """Memory that a smaller batch would spare, memory that is tight, and pairs that are cut are told."""
+    """Memory that a smaller batch would spare and memory that is tight are told."""
     assert not outlook().memory.needs_rehearsal
     assert outlook(free=3 * GB).memory.needs_rehearsal
     for ahead, told in (
         (outlook(free=GB, fitting=4), "4 at a time would fit"),
         (outlook(free=3 * GB), "The run may take 3.0 GB of the 3.0 GB that are free"),
-        (outlook(cut=1), "Of 1 of 2 training pairs (50%) max_length cuts off the end."),
     ):
         require_room(ahead, run)
         (finding,) = examine(ahead)
@@ -233,6 +233,9 @@ def test_a_look_ahead_has_it_all(few_pairs: Path, home: Path) -> None:
     ahead = look_ahead(read_preferences(few_pairs), Recipe.for_model(max_length=60, epochs=1, batch_size=8))
     assert ahead.pairs == {"train": 32, "held_out": 8}
     assert ahead.cut > 0
+    (cut,) = [finding for finding in ahead.findings if finding.kind == "cut"]
+    assert cut.severity == "medium"
+    assert cut.message == f"Of {of_all(ahead.cut, 32, 'training pair')} max_length cuts off the end."
     assert ahead.outlook.trainable == 350_208
     assert ahead.outlook.batches.steps == 4
     assert 0 < ahead.step_seconds < ahead.run_seconds

@@ -33,8 +33,8 @@ PAIRS = 64
 FEWEST_PAIRS = 16
 """The fewest, where there are as many: of less, no accuracy is far from one half."""
 SHARE = 0.2
-"""Pairs measured for each one trained on since the last point. A forward pass is about a third of a step, so this makes a
-short run some fifteenth longer; sampling comes on top."""
+"""Pairs measured for each one trained on since the last point. A forward pass is about a third of a step, so this makes
+a short run some fifteenth longer; sampling comes on top."""
 
 
 def pairs_at_a_point(recipe: Recipe, steps: int) -> int:

@@ -24,18 +24,14 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from ..errors import PublishError, RecipeError
 from ..recipe import DEMO_MODEL, Recipe
+from .calls import TOKENS, UnreachableError
 from .card import front_matter
 
 Token = str | Literal[False] | None
 """A user access token; None for the user's own login, False for nobody's."""
-TOKENS = "https://huggingface.co/settings/tokens"
 MAY_CREATE = ("admin", "write", "contributor")
 """The roles in an organisation that may make repositories there."""
 HOURS = {"second": 1 / 3600, "minute": 1 / 60, "hour": 1.0, "day": 24.0}
-
-
-class UnreachableError(PublishError):
-    """The Hub does not answer, so nothing can be said."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +53,15 @@ class Price:
     flavor: str
     hourly: float
     accelerator: str = ""
+
+
+def client(token: Token = None, *, endpoint: str | None = None) -> HfApi:
+    """The Hub's client, with *token* in it; None takes the user's own login, and nobody's where there is none.
+
+    Raises:
+        PublishError: the token cannot be sent.
+    """
+    return HfApi(endpoint, token=sound(get_token() if token is None else token) or False)
 
 
 def sound(token: Token) -> Token:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from ..errors import ModelError, PublishError
-from ..hub.account import Price, Token, UnreachableError, price, require_readable, require_valid_card, require_writable
+from ..hub.account import Price, Token, price, require_readable, require_valid_card, require_writable
+from ..hub.calls import UnreachableError
 from ..preferences import PreferencePair, Preferences, split_pairs
 from ..preferences.doctor.findings import Finding, by_severity, of_all
 from ..progress import duration

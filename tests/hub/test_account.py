@@ -11,7 +11,8 @@ import pytest
 from huggingface_hub import HfApi
 
 from dpo_hub.errors import PublishError, RecipeError
-from dpo_hub.hub.account import UnreachableError, account, price, require_readable, require_writable
+from dpo_hub.hub.account import account, price, require_readable, require_writable
+from dpo_hub.hub.calls import UnreachableError
 
 from .conftest import ADA, ADA_READS, BASE, BOB, Python
 from .loopback import Hub, Repo

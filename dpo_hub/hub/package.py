@@ -1,0 +1,52 @@
+"""This package on its way to another machine: its files, and what they need there. So it needs no release anywhere."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+PACKAGE = Path(__file__).parents[1]
+NAME = "dpo_hub"
+
+
+def package_files() -> dict[str, Path]:
+    """Every file of the package, by its path beside the package's folder: `dpo_hub/run.py` and so on."""
+    files = (path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {str(path.relative_to(PACKAGE.parent)): path for path in sorted(files)}
+
+
+def requirements(*extras: str, pins: Mapping[str, str] | None = None) -> list[str]:
+    """What the package needs with *extras*, each pinned to the version that is installed here, or given in *pins*.
+
+    What is not installed here keeps the range that the package asks for.
+    """
+    asked = {canonicalize_name(need.name): need for need in _asked(extras)}
+    lines = {}
+    for name, need in sorted(asked.items()):
+        version = pins.get(name) if pins is not None else _installed(name)
+        lines[name] = f"{need.name}=={version}" if version else f"{need.name}{need.specifier}"
+    return list(lines.values())
+
+
+def _asked(extras: tuple[str, ...]) -> Iterator[Requirement]:
+    """The package's own requirements under *extras*, those of the extras that they name among them."""
+    for line in importlib.metadata.requires(NAME) or ():
+        need = Requirement(line)
+        if need.marker is not None and not any(need.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+            continue
+        if canonicalize_name(need.name) == canonicalize_name(NAME):
+            yield from _asked(tuple(need.extras))
+        else:
+            yield need
+
+
+def _installed(name: str) -> str | None:
+    """The version of *name* here, without what only this machine's build is called, as in 2.13.0+cpu."""
+    try:
+        return importlib.metadata.version(name).partition("+")[0]
+    except importlib.metadata.PackageNotFoundError:
+        return None

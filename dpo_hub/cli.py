@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from .cli_publish import cli as publish_cli
 from .cli_runs import Detach, Json, KeepGoing, RunName, progress_bar, set_going, tell_findings
 from .cli_runs import cli as runs_cli
 from .errors import DPOHubError, RecipeError
@@ -38,6 +39,7 @@ cli = typer.Typer(
 )
 
 cli.add_typer(runs_cli)
+cli.add_typer(publish_cli)
 
 SHOWN_PAIRS = 2
 
@@ -343,23 +345,6 @@ def _outcome_table(outcomes: list[Outcome]) -> Table:
             shown = [f"{value:.1f}" if detail.startswith("words") else f"{value:.0%}" for value in (before, after)]
             table.add_row("", f"  {detail}", *shown, "", "", "")
     return table
-
-
-@cli.command()
-def publish(
-    run: RunName,
-    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Where on the Hub.")],
-    *,
-    public: Annotated[bool, typer.Option("--public/--private", help="Who can see it.")] = False,
-    token: Annotated[
-        str | None, typer.Option(help="A token that can write; by default your own login.", show_default=False)
-    ] = None,
-) -> None:
-    """Publish a finished run's adapter and card to the Hub."""
-    from .hub.publish import publish as publish_run
-    from .run import Run
-
-    print(f"Published: {publish_run(Run.open(run), repo, token=token, private=not public)}")
 
 
 @cli.command()

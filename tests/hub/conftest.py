@@ -22,6 +22,7 @@ from .loopback import Commit, Hub, Repo, serving
 
 ADA, ADA_READS, BOB = "hf_canaryOfAda", "hf_canaryOfAdaReading", "hf_canaryOfBob"
 BASE = "ada/tiny-base"
+BASE_CARD = "---\nlicense: other\nlicense_name: tiny\nlicense_link: LICENSE\nlanguage: en\n---\n# Tiny\n"
 WORDS = ["<pad>", "<eos>", "<unk>", "user", "assistant", "Hello", "!", "yes", "no", "maybe", "why", "because"]
 TEMPLATE = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}assistant "
 EVALUATION = {"pairs": 2, "loss": 0.5, "margin": 0.75, "reward_accuracy": 1.0}
@@ -82,6 +83,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     }
     base = LlamaForCausalLM(LlamaConfig(vocab_size=len(WORDS), pad_token_id=0, eos_token_id=1, bos_token_id=1, **size))
     base.save_pretrained(home / "base")
+    _tokenizer().save_pretrained(home / "base")
+    (home / "base" / "README.md").write_text(BASE_CARD, encoding="utf-8")
     run = measured_run(home)
     lora = LoraConfig(r=4, target_modules=["k_proj", "q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
     with warnings.catch_warnings():
@@ -135,7 +138,8 @@ class Python:
         return subprocess.run(asked, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
     def publish(self, run: Run, repo_id: str, *more: str, token: str = ADA) -> subprocess.CompletedProcess[str]:
-        return self("-m", "dpo_hub", "publish", run.path, repo_id, "--token", token, *more)
+        """Publish *run*; the adapters are compared with `--compare` only, which takes seconds."""
+        return self("-m", "dpo_hub", "publish", run.path, repo_id, "--token", token, "--no-compare", *more)
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ LATE = 0.3
 class Fault:
     """What happens to the request number *at*, counted from 0, or with *onwards* to all after it too.
 
-    `reset`, `429` and `500` come before it is heard, `lost` and `truncated` after, `slow` hurts nobody. *do* is called
-    just before the connection is broken.
+    `reset`, and a status such as `429`, come before it is heard, `lost` and `truncated` after, `slow` hurts nobody.
+    *do* is called just before the connection is broken.
     """
 
     at: int
@@ -49,9 +49,9 @@ class Faults:
             case "reset":
                 _act(fault)
                 _hang_up(send)
-            case "429" | "500":
+            case status if status.isdigit():
                 wait = {"Retry-After": "0"}
-                await JSONResponse({"error": "not now"}, int(fault.kind), wait)(scope, receive, send)
+                await JSONResponse({"error": "not now"}, int(status), wait)(scope, receive, send)
             case "slow":
                 await asyncio.sleep(LATE)
                 await self.app(scope, receive, send)

@@ -38,6 +38,10 @@ def build(hub: Hub) -> FastAPI:
     return app
 
 
+_ONE_AT_A_TIME = threading.Lock()
+"""Several threads may serve Hubs of their own, but FastAPI is not made to be set up by several."""
+
+
 class _Server(uvicorn.Server):
     """Says when it answers, so that nobody has to ask again and again."""
 
@@ -53,9 +57,11 @@ class _Server(uvicorn.Server):
 @contextmanager
 def serving(hub: Hub) -> Iterator[Hub]:
     """Serve *hub* on a free port of 127.0.0.1 and set its endpoint."""
+    with _ONE_AT_A_TIME:
+        app = Faults(build(hub), hub)
     listening = socket.create_server(("127.0.0.1", 0))
     hub.endpoint = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server = _Server(uvicorn.Config(Faults(build(hub), hub), http="h11", ws="none", lifespan="off", log_config=None))
+    server = _Server(uvicorn.Config(app, http="h11", ws="none", lifespan="off", log_config=None))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:

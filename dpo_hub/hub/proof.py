@@ -22,7 +22,7 @@ from .models import last_line, run_published
 
 log = logging.getLogger(__name__)
 
-TRIES = 3
+TRIES = 2
 
 
 @dataclass(frozen=True)

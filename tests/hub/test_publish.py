@@ -255,7 +255,7 @@ def test_what_somebody_else_changed_is_told(hub: Hub) -> None:
 )
 def test_each_refusal_says_what_to_do(run: Run, hub: Hub, status: int, told: str) -> None:
     """Whatever the Hub says no to, one sentence or two say what it means and what to do."""
-    hub.fault = Fault(3, str(status))
+    hub.fault = Fault(6, str(status))  # where it asks what to upload
     with pytest.raises(PublishError) as refused:
         publish(run, "ada/tone", api=client(ADA, endpoint=hub.endpoint), compare=False)
     assert told in str(refused.value)
@@ -273,6 +273,7 @@ def test_a_hub_that_goes_away_for_good(run: Run, hub: Hub) -> None:
         (landed + 1, "ada/two was published", 2),
     ):
         hub.asked.clear()
+        hub.blobs.clear()
         hub.fault = Fault(onwards, "500", onwards=True)
         with pytest.raises(UnreachableError, match=told):
             publish(run, "ada/two", api=api, compare=False)

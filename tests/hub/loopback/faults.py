@@ -65,13 +65,16 @@ class _Cut:
     """Sends nothing of an answer, or half of it, and hangs up."""
 
     def __init__(self, fault: Fault, send: Any) -> None:
-        self.fault, self.send = fault, send
+        self.fault, self.send, self.broken = fault, send, False
 
     async def __call__(self, message: Any) -> None:
+        if self.broken:
+            return
         if self.fault.kind == "truncated":
             body = message.get("body", b"")
             await self.send(message | ({"body": body[: len(body) // 2], "more_body": True} if body else {}))
         if message["type"] == "http.response.body" or self.fault.kind == "lost":
+            self.broken = True
             _act(self.fault)
             _hang_up(self.send)
 
@@ -83,4 +86,4 @@ def _act(fault: Fault) -> None:
 
 def _hang_up(send: Any) -> None:
     """Break the connection; *send* is a method of what uvicorn holds it by."""
-    (send.send if isinstance(send, _Cut) else send).__self__.transport.abort()
+    send.__self__.transport.abort()

@@ -19,6 +19,7 @@ import typer
 
 from .cli_runs import Detach, Json, KeepGoing, RunName, progress_bar, set_going, tell_findings
 from .cli_runs import cli as runs_cli
+from .cli_space import cli as space_cli
 from .errors import DPOHubError, RecipeError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ cli = typer.Typer(
 )
 
 cli.add_typer(runs_cli)
+cli.add_typer(space_cli, name="space")
 
 SHOWN_PAIRS = 2
 

@@ -123,8 +123,8 @@ def account(token: Token = None, *, api: HfApi | None = None) -> Account:
     )
 
 
-def require_writable(repo_id: str, token: Token = None, *, api: HfApi | None = None) -> Account:
-    """Return the account of *token*, which may publish the model *repo_id*, made already or not.
+def require_writable(repo_id: str, token: Token = None, *, api: HfApi | None = None, kind: str = "model") -> Account:
+    """Return the account of *token*, which may publish the model, or another *kind*, *repo_id*, made already or not.
 
     Raises:
         UnreachableError: the Hub cannot be reached.
@@ -137,7 +137,7 @@ def require_writable(repo_id: str, token: Token = None, *, api: HfApi | None = N
         raise PublishError(refusal)
     with _telling(api):
         try:
-            api.auth_check(repo_id, token=token, write=True)
+            api.auth_check(repo_id, repo_type=kind, token=token, write=True)
         except RepositoryNotFoundError:
             return who  # it will be made
         except HfHubHTTPError as error:

@@ -387,7 +387,7 @@ def main() -> None:
     logging.getLogger("dpo_hub").addHandler(notes)
     try:
         with telling_disk_full(home()):
-            cli()
+            cli(prog_name="hf dpo" if Path(sys.argv[0]).stem == "hf-dpo" else None)
     except DPOHubError as error:
         print(f"dpo-hub: {error}", file=sys.stderr)
         sys.exit(2)

@@ -24,7 +24,9 @@ def create(  # noqa: PLR0913  # an option each
     space: SpaceName,
     *,
     public: Annotated[bool, typer.Option("--public/--private", help="Who can open it, and see every run.")] = False,
-    hardware: Annotated[str, typer.Option(metavar="FLAVOR", help="A machine on the Hub, as l4x1.")] = "cpu-basic",
+    hardware: Annotated[
+        str, typer.Option(metavar="FLAVOR", help="A machine on the Hub, as l4x1; cpu-basic needs a PRO account.")
+    ] = "cpu-basic",
     sleep: Annotated[
         int | None,
         typer.Option(

@@ -85,8 +85,8 @@ def create(api: HfApi, repo_id: str, settings: Settings) -> str:
                 space_sdk="gradio",
                 space_hardware=settings.hardware,  # type: ignore[arg-type]  # any name that the Hub knows
                 space_sleep_time=settings.sleep,
-                space_secrets=_listed(settings.secrets),
-                space_variables=_listed(kept | dict(settings.variables)),
+                space_secrets=_listed(settings.secrets) or None,
+                space_variables=_listed({**kept, **settings.variables}) or None,
                 space_volumes=bucket,
             )
         )

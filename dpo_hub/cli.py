@@ -20,6 +20,7 @@ import typer
 from .cli_publish import cli as publish_cli
 from .cli_runs import Detach, Json, KeepGoing, RunName, progress_bar, set_going, tell_findings
 from .cli_runs import cli as runs_cli
+from .cli_space import cli as space_cli
 from .errors import DPOHubError, RecipeError
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ cli = typer.Typer(
 
 cli.add_typer(runs_cli)
 cli.add_typer(publish_cli)
+cli.add_typer(space_cli, name="space")
 
 SHOWN_PAIRS = 2
 
@@ -370,7 +372,7 @@ def main() -> None:
     logging.getLogger("dpo_hub").addHandler(notes)
     try:
         with telling_disk_full(home()):
-            cli()
+            cli(prog_name="hf dpo" if Path(sys.argv[0]).stem == "hf-dpo" else None)
     except DPOHubError as error:
         print(f"dpo-hub: {error}", file=sys.stderr)
         sys.exit(2)

@@ -108,8 +108,8 @@ def _refusal(error: HfHubHTTPError, what: str, outcome: str) -> str:
     told = {
         401: f"The Hub knows nobody by this token, or got none, {outcome}. Run hf auth login, or give a token with "
         "--token.",
-        402: f"The Hub wants to be paid for this first, {outcome}. Look at https://huggingface.co/settings/billing, or "
-        "take what costs nothing.",
+        402: f"The Hub wants to be paid for this first, {outcome}. Machines need credits, and a Space on the one that "
+        "costs nothing, cpu-basic, needs a PRO account: https://huggingface.co/settings/billing",
         403: f"This token may not do that for {owner} on the Hub, {outcome}. Use one with write access to it from "
         f"{TOKENS}, or take your own name.",
         404: f"The Hub has no {what}, or not for this token, {outcome}. Check the name, and whose token it is.",

@@ -66,7 +66,10 @@ def build_account(app: FastAPI, hub: Hub) -> None:
         url = {"url": f"{hub.endpoint}/{'' if kind == 'model' else f'{kind}s/'}{repo_id}"}
         if repo_id in there:
             raise Refusal(409, f"You already created this {kind} repo", **url)
-        there[repo_id] = Repo(private=asked.get("visibility") == "private", settings=asked)
+        if hub.refusing:
+            raise Refusal(*hub.refusing)
+        secrets = {secret["key"]: secret["value"] for secret in asked.pop("secrets", [])}
+        there[repo_id] = Repo(asked.get("visibility") == "private", settings=asked, secrets=secrets)
         return JSONResponse(url)
 
     @app.post("/api/validate-yaml")

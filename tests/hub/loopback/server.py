@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from .account import build_account
 from .faults import Faults
 from .repositories import build_repositories
+from .spaces import build_spaces
 from .state import Hub, Refusal
 
 
@@ -27,6 +28,7 @@ def build(hub: Hub) -> FastAPI:
 
     build_account(app, hub)
     build_repositories(app, hub)
+    build_spaces(app, hub)
 
     @app.exception_handler(404)
     @app.exception_handler(405)

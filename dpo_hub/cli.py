@@ -183,16 +183,16 @@ def train(  # noqa: PLR0913  # an option each
 ) -> None:
     """Train an adapter on a preference file, in a process of its own that closing this terminal does not end."""
     from .preferences import read_preferences
-    from .preferences.doctor import examine
+    from .preferences.doctor.findings import Finding
     from .recipe import DEMO_MODEL, Recipe
     from .run import Run
 
     preferences = read_preferences(file, mapping=_mapping(mapping))
     recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, **settings)
     print(preferences.sentence())
-    tell_findings([finding for finding in examine(preferences) if finding.severity == "high"])
     devices = accelerate_config.read_text(encoding="utf-8") if accelerate_config else ""
     run = Run.create(preferences, recipe)
+    tell_findings([Finding(**told) for told in run.report["findings"] if told["severity"] == "high"])
     print(f"{run.report['train']} pairs to train on, {run.report['held_out']} held out.")
     if devices:
         run.write("accelerate.yaml", devices)

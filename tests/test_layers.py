@@ -26,6 +26,7 @@ LAYERS = (
     ("demo.showcase",),
     ("launch",),
     ("cli_runs", "cli_space", "app"),
+    ("cli_publish",),
     ("cli",),
     ("__main__",),
 )

@@ -59,7 +59,13 @@ def adapter_files(run: Run, repo_id: str, inherited: Inherited, *, data: str | N
         )
     base = public_base(run.recipe.model)
     config = json.loads((run.adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    card = published(run.card, repo_id=repo_id, inherited=inherited, datasets=[data] if data else [])
+    card = published(
+        run.card,
+        repo_id=repo_id,
+        language=list(inherited.language),
+        datasets=[data] if data else [],
+        **inherited.license,
+    )
     return {
         **{path.name: path for path in _model_files(run.adapter)},
         **{name: run.path / name for name in MEASURED if (run.path / name).is_file()},

@@ -44,7 +44,7 @@ _SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", "
 _JSON_SUFFIXES = {".json", ".jsonl", ".ndjson"}
 _JSON_BEGINS = re.compile(rb'\s*(?:\{|\[\s*(?:[\[{"\]]|\Z|(?:null|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*(?:[,\]]|\Z)))')
 """Not `[prompt],[chosen]`, nor `[2024-01-01 10:00] export started`."""
-_HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?::(?P<split>[\w./-]+))?", re.ASCII)
+_HUB_ID = re.compile(r"(?P<repo>(?a:[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*))(?::(?P<split>[\w./-]+))?")
 _OTHER_KINDS = {
     b"PK\x03\x04": "an Excel workbook or a zip archive",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",

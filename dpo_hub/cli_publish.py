@@ -76,13 +76,10 @@ def _compared(published: Published) -> str:
 @contextmanager
 def telling_stages() -> Iterator[Callable[[str], None]]:
     """Tell on stderr what is being done, with the client's bars, where that is a terminal."""
-    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     if sys.stderr.isatty():
         yield lambda stage: print(f"{stage} …", file=sys.stderr)
-        return
-    disable_progress_bars()
-    try:
-        yield lambda _: None
-    finally:
-        enable_progress_bars()
+    else:
+        with disable_progress_bars():
+            yield lambda _: None

@@ -64,11 +64,6 @@ def client(token: Token = None, *, endpoint: str | None = None) -> HfApi:
     return HfApi(endpoint, token=sound(get_token() if token is None else token) or False)
 
 
-def token_of(api: HfApi) -> Token:
-    """The token in a `client`."""
-    return api.token if isinstance(api.token, str) else False
-
-
 def sound(token: Token) -> Token:
     """Trim the token. One that cannot be sent is refused here, because the HTTP client's own error would show it.
 
@@ -99,19 +94,18 @@ def require_name(repo_id: str) -> None:
         raise PublishError(f"{repo_id!r} does not say whose repository it is. Give it as owner/name.")
 
 
-def account(token: Token = None, *, api: HfApi | None = None) -> Account:
-    """Ask the Hub whose *token* is.
+def account(api: HfApi) -> Account:
+    """Ask the Hub whose the token in *api* is.
 
     Raises:
         UnreachableError: the Hub cannot be reached.
         PublishError: there is no token, or the Hub knows nobody by it.
     """
-    api, token = api or HfApi(), sound(get_token() if token is None else token)
-    if not token:
+    if not api.token:
         raise PublishError(f"There is no token for the Hub. Run hf auth login, or make one at {TOKENS}.")
     with _telling(api):
         try:
-            said = api.whoami(token=token)
+            said = api.whoami()
         except HfHubHTTPError as error:
             if error.response.status_code != 401:
                 raise
@@ -128,39 +122,33 @@ def account(token: Token = None, *, api: HfApi | None = None) -> Account:
     )
 
 
-def require_writable(repo_id: str, token: Token = None, *, api: HfApi | None = None) -> Account:
-    """Return the account of *token*, which may write to the model *repo_id*, made already or not.
+def require_writable(repo_id: str, api: HfApi, *, kind: str = "model", who: Account | None = None) -> Account:
+    """Return the account whose token is in *api*, which may write to the repository *repo_id*, made already or not.
+
+    Args:
+        repo_id: `owner/name`.
+        api: the Hub's client.
+        kind: `model`, `dataset` or `space`.
+        who: the account, where it is known already.
 
     Raises:
         UnreachableError: the Hub cannot be reached.
         PublishError: the name is no good, there is no token, or it may not write there.
     """
     require_name(repo_id)
-    asking = client(token, endpoint=api.endpoint if api else None)
-    who = account(token_of(asking), api=asking)
-    require_writable_by(who, repo_id, api=asking)
-    return who
-
-
-def require_writable_by(who: Account, repo_id: str, *, api: HfApi, kind: str = "model") -> None:
-    """Make sure that *who*, whose token is in *api*, may write to the repository *repo_id* of *kind*.
-
-    Raises:
-        UnreachableError: the Hub cannot be reached.
-        PublishError: the name is no good, or it may not write there.
-    """
-    require_name(repo_id)
+    who = who or account(api)
     if refusal := _refusal(who, repo_id):
         raise PublishError(refusal)
     with _telling(api):
         try:
             api.auth_check(repo_id, repo_type=kind, write=True)
         except RepositoryNotFoundError:
-            return  # it will be made
+            return who  # it will be made
         except HfHubHTTPError as error:
             if error.response.status_code != 403:
                 raise
             raise PublishError(f"{repo_id} is there already, and this token may not write to it.") from None
+    return who
 
 
 def _refusal(who: Account, repo_id: str) -> str | None:
@@ -180,7 +168,7 @@ def _refusal(who: Account, repo_id: str) -> str | None:
     return None
 
 
-def require_readable(model: str, token: Token = None, *, api: HfApi | None = None) -> None:
+def require_readable(model: str, api: HfApi) -> None:
     """Make sure that the base model *model* may be downloaded; a folder and the demo's always may.
 
     Raises:
@@ -189,10 +177,9 @@ def require_readable(model: str, token: Token = None, *, api: HfApi | None = Non
     """
     if model == DEMO_MODEL or Path(model).is_dir():
         return
-    api, token = api or HfApi(), sound(get_token() if token is None else token)
     with _telling(api):
         try:
-            api.auth_check(model, token=token)
+            api.auth_check(model)
         except GatedRepoError:
             raise PublishError(
                 f"The base model {model} is gated. Accept its terms at https://huggingface.co/{model}, then run: "
@@ -204,28 +191,27 @@ def require_readable(model: str, token: Token = None, *, api: HfApi | None = Non
             ) from None
 
 
-def require_valid_card(recipe: Recipe, *, api: HfApi | None = None) -> None:
+def require_valid_card(recipe: Recipe, api: HfApi) -> None:
     """Have the Hub check the metadata that the card of a run of *recipe* will have.
 
     Raises:
         UnreachableError: the Hub cannot be reached.
         PublishError: it takes offence, with its words.
     """
-    with _telling(api or HfApi()):
+    with _telling(api):
         try:
             ModelCard(front_matter(recipe), ignore_metadata_errors=False).validate()
         except ValueError as error:
             raise PublishError(f"The Hub would refuse the card's metadata: {error}") from None
 
 
-def price(flavor: str, *, api: HfApi | None = None) -> Price:
+def price(flavor: str, api: HfApi) -> Price:
     """Say what the machine *flavor* costs where the Hub runs jobs, or Spaces.
 
     Raises:
         UnreachableError: the Hub cannot be reached.
         RecipeError: there is no such machine; the message has those that there are.
     """
-    api = api or HfApi()
     with _telling(api):
         offered = {machine.name: machine for machine in [*api.list_spaces_hardware(), *api.list_jobs_hardware()]}
     if flavor not in offered:

@@ -20,7 +20,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from ..recipe import DEMO_MODEL
 from ..run import Run
-from .account import account, require_name, require_writable_by, token_of
+from .account import account, require_name, require_writable
 from .bundle import OF_THE_DEMO, Files, Inherited, adapter_files, data_files, merged_files
 from .calls import UnreachableError, briefly, patiently, telling
 from .card import LOCAL_FOLDER, public_base
@@ -106,9 +106,9 @@ def _require_writable(wanted: Mapping[str, str], api: HfApi) -> None:
     for name in wanted:
         require_name(name)
     try:
-        who = account(token_of(api), api=api)
+        who = account(api)
         for name, kind in wanted.items():
-            require_writable_by(who, name, api=api, kind=kind)
+            require_writable(name, api, kind=kind, who=who)
     except UnreachableError as error:
         raise UnreachableError(f"{error} Nothing was published. Check the connection and run it again.") from error
 

@@ -13,7 +13,7 @@ from packaging.version import Version
 
 from .. import __version__
 from ..errors import PublishError
-from .account import account, require_name, require_writable_by, token_of
+from .account import require_name, require_writable
 from .calls import patiently, telling
 from .commits import SPACE, commit_once, contents, look_at
 from .package import NAME, PACKAGE, package_files, requirements
@@ -67,7 +67,7 @@ def create(api: HfApi, repo_id: str, settings: Settings) -> str:
         UnreachableError: the Hub cannot be reached.
         PublishError: the Space is there already, or the Hub refuses to make it.
     """
-    require_writable_by(account(token_of(api), api=api), repo_id, api=api, kind=SPACE)
+    require_writable(repo_id, api, kind=SPACE)
     with telling(repo_id, api, outcome="so no Space was made"):
         if patiently(lambda: api.repo_exists(repo_id, repo_type=SPACE)):
             raise PublishError(

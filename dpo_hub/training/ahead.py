@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..errors import ModelError, PublishError
-from ..hub.account import Price, Token, price, require_readable, require_valid_card, require_writable
+from ..hub.account import Price, Token, client, price, require_readable, require_valid_card, require_writable
 from ..hub.calls import UnreachableError
 from ..preferences import PreferencePair, Preferences, split_pairs
 from ..preferences.doctor.findings import Finding, by_severity, of_all
@@ -115,16 +115,16 @@ def _of_the_hub(
 ) -> tuple[list[Finding], Price | None]:
     """Ask the Hub what it can say before anything is loaded; where it does not answer, that is said."""
     found: list[Finding] = []
-    found += _asked("base-model", lambda: require_readable(recipe.model, token))
+    found += _asked("base-model", lambda: require_readable(recipe.model, client(token)))
     if found and found[0].severity == "high":
         raise ModelError(found[0].message)  # without a base model there is nothing more to be said
     if publish_to:
-        found += _asked("publishing", lambda: require_writable(publish_to, token))
-        found += _asked("publishing", lambda: require_valid_card(recipe))
+        found += _asked("publishing", lambda: require_writable(publish_to, client(token)))
+        found += _asked("publishing", lambda: require_valid_card(recipe, client(token)))
     cost: Price | None = None
     if flavor:
         try:
-            cost = price(flavor)
+            cost = price(flavor, client(token))
         except UnreachableError as error:
             found.append(_unchecked("price", error))
     return found, cost

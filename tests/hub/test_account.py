@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from dpo_hub.errors import PublishError, RecipeError
-from dpo_hub.hub.account import account, price, require_readable, require_writable
+from dpo_hub.hub.account import account, client, price, require_readable, require_writable
 from dpo_hub.hub.calls import UnreachableError
 
 from .conftest import ADA, ADA_READS, BASE, BOB, Python
@@ -20,7 +20,8 @@ from .loopback import Hub, Repo
 
 @pytest.fixture
 def api(hub: Hub) -> HfApi:
-    return HfApi(endpoint=hub.endpoint)
+    """Ada's client."""
+    return client(ADA, endpoint=hub.endpoint)
 
 
 def fine_grained(*scopes: tuple[str, str, str]) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def member(role: str) -> dict[str, Any]:
 def test_an_account_is_a_name_its_organisations_and_what_the_token_may(hub: Hub, api: HfApi) -> None:
     """Whoami is read once into plain words."""
     hub.said[ADA] = member("contributor") | fine_grained(("user", "ada", "repo.write"))
-    who = account(ADA, api=api)
+    who = account(api)
     assert (who.name, dict(who.organisations), who.role) == ("ada", {"acme": "contributor"}, "fineGrained")
     assert who.scopes == {"ada": {"repo.write"}}
 
@@ -54,7 +55,7 @@ def test_an_account_is_a_name_its_organisations_and_what_the_token_may(hub: Hub,
 def test_where_a_token_may_write(hub: Hub, api: HfApi, repo: str, said: dict[str, Any]) -> None:
     """One's own repositories and those of an organisation, there already or not, by role and by scope."""
     hub.said[ADA] = said
-    assert require_writable(repo, ADA, api=api).name == "ada"
+    assert require_writable(repo, api).name == "ada"
 
 
 @pytest.mark.parametrize(
@@ -71,14 +72,12 @@ def test_where_a_token_may_write(hub: Hub, api: HfApi, repo: str, said: dict[str
         (ADA, "acme/old", member("contributor"), "acme/old is there already, and this token may not write to it"),
     ],
 )
-def test_where_a_token_may_not_write(  # noqa: PLR0913, PLR0917
-    hub: Hub, api: HfApi, token: str, repo: str, said: dict[str, Any], told: str
-) -> None:
+def test_where_a_token_may_not_write(hub: Hub, token: str, repo: str, said: dict[str, Any], told: str) -> None:
     """Each reason is one sentence or two, and the token is in none of them."""
     hub.said[token] = said
     hub.repos["acme/old"] = Repo(private=False)
     with pytest.raises(PublishError, match=told) as refused:
-        require_writable(repo, token, api=api)
+        require_writable(repo, client(token, endpoint=hub.endpoint))
     assert token not in str(refused.value)
     assert refused.value.__suppress_context__ or token not in str(refused.value.__context__)
 
@@ -86,32 +85,33 @@ def test_where_a_token_may_not_write(  # noqa: PLR0913, PLR0917
 def test_a_gated_base_model_says_what_to_do(hub: Hub, api: HfApi) -> None:
     """Its owner reads it; others are told to accept its terms. Folders and the demo's model ask nobody."""
     hub.repos[BASE].gated = True
-    require_readable(BASE, ADA, api=api)
+    bob = client(BOB, endpoint=hub.endpoint)
+    require_readable(BASE, api)
     with pytest.raises(PublishError, match=f"{BASE} is gated. Accept its terms at https://huggingface.co/{BASE}"):
-        require_readable(BASE, BOB, api=api)
+        require_readable(BASE, bob)
     with pytest.raises(PublishError, match="no base model ada/none on the Hub"):
-        require_readable("ada/none", BOB, api=api)
-    require_readable("demo", api=HfApi(endpoint="http://127.0.0.1:9"))
+        require_readable("ada/none", bob)
+    require_readable("demo", client(ADA, endpoint="http://127.0.0.1:9"))
 
 
 def test_prices_are_by_the_hour(api: HfApi) -> None:
     """A machine for jobs is found with its accelerator; an unknown one is told with those that there are."""
-    found = price("a10g-small", api=api)
+    found = price("a10g-small", api)
     assert found.hourly == pytest.approx(1.0, abs=0.01)
     assert found.accelerator == "1 × Nvidia A10G, 24 GB"
     with pytest.raises(RecipeError, match=r"no machine 'h900'\. Name one of a10g-small, cpu-basic"):
-        price("h900", api=api)
+        price("h900", api)
 
 
 def test_a_hub_that_does_not_answer_is_told_apart() -> None:
     """Not knowing is no refusal."""
     with socket.create_server(("127.0.0.1", 0)) as free:
-        api = HfApi(endpoint=f"http://127.0.0.1:{free.getsockname()[1]}")
+        api = client(ADA, endpoint=f"http://127.0.0.1:{free.getsockname()[1]}")
     for ask in (
-        lambda: account(ADA, api=api),
-        lambda: require_writable("ada/new", ADA, api=api),
-        lambda: require_readable(BASE, ADA, api=api),
-        lambda: price("a10g-small", api=api),
+        lambda: account(api),
+        lambda: require_writable("ada/new", api),
+        lambda: require_readable(BASE, api),
+        lambda: price("a10g-small", api),
     ):
         with pytest.raises(UnreachableError, match="cannot be reached"):
             ask()
@@ -121,7 +121,7 @@ def test_the_card_is_checked_by_the_hub_before_there_is_one(hub: Hub, python: Py
     """The metadata of a recipe's card goes to the Hub's own validation."""
     code = (
         "from dpo_hub import Recipe; from dpo_hub.hub.account import require_valid_card; "
-        f"require_valid_card(Recipe(model={BASE!r}))"
+        f"from dpo_hub.hub.account import client; require_valid_card(Recipe(model={BASE!r}), client())"
     )
     done = python("-c", code)
     assert done.returncode == 0, done.stderr

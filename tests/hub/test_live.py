@@ -26,7 +26,7 @@ def api() -> HfApi:
 
 def test_a_private_repository_is_published_and_deleted(tiny: Tiny, api: HfApi) -> None:
     """The real Hub takes adapter, card and pairs, once, gives them back the same, and is left as it was."""
-    name = f"{account(os.environ['HF_TOKEN'], api=api).name}/dpo-hub-live-{secrets.token_hex(4)}"
+    name = f"{account(api).name}/dpo-hub-live-{secrets.token_hex(4)}"
     try:
         first = publish(tiny.run, name, api=api, with_data=True, compare=False)
         again = publish(tiny.run, name, api=api, with_data=True, compare=False)

@@ -25,7 +25,8 @@ LAYERS = (
     ("training.worker",),
     ("demo.showcase",),
     ("launch",),
-    ("cli_runs", "app"),
+    ("hub.remote", "hub.jobs", "hub.job"),
+    ("cli_runs", "cli_jobs", "cli_recipe", "app"),
     ("cli",),
     ("__main__",),
 )
@@ -38,6 +39,9 @@ LIGHT = (
     "dpo_hub.training.health",
     "dpo_hub.hub.card",
     "dpo_hub.hub.publish",
+    "dpo_hub.hub.jobs",
+    "dpo_hub.hub.job",
+    "dpo_hub.cli_jobs",
     "dpo_hub.launch",
     "dpo_hub.training.machine",
 )

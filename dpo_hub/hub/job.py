@@ -1,21 +1,21 @@
 """On a machine of Hugging Face Jobs: bring a run from its repository, see it to its end, push what it leaves.
 
-    python -m dpo_hub.hub.job OWNER/NAME MINUTES
+    python -m dpo_hub.hub.job OWNER/NAME MINUTES SECONDS
 
-What is not pushed goes with the machine, so it is pushed every few minutes, and once more at the end.
+What is not pushed goes with the machine, so it is pushed every few minutes, and once more before the time is up.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import math
 import signal
 import sys
 import time
 from contextlib import suppress
 
 from huggingface_hub import HfApi
-from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from ..errors import DPOHubError, PublishError
 from ..launch import start, stop
@@ -23,7 +23,7 @@ from ..progress import Log
 from ..run import Run, home
 from .account import client
 from .calls import telling
-from .mirror import STOP, look, pull, push
+from .mirror import LABEL, STOP, look, pull, push
 
 log = logging.getLogger("dpo_hub.hub.job")  # not __main__, as which it runs
 
@@ -34,6 +34,8 @@ LOOK = 10.0
 POLL = 0.2
 STOP_PATIENCE = 20.0
 """Seconds that a worker gets to finish its step and leave a checkpoint."""
+RESERVE = 60.0
+"""Seconds, at most, that are kept of a job's time to stop and push."""
 PUSH_PATIENCE, PUSH_AGAIN = 900.0, 15.0
 """Seconds that the Hub may be away when all is done, and between two tries."""
 
@@ -47,16 +49,37 @@ def bring(api: HfApi, repo_id: str) -> Run:
     return Run(path)
 
 
-def see_through(api: HfApi, repo_id: str, run: Run, *, every: float) -> None:
-    """Start *run*, show its log, and push it *every* so many seconds, until it has ended or somebody wants it to end.
+def time_left(api: HfApi, repo_id: str, seconds: float) -> float:
+    """How long the newest job of the run may still work, of its *seconds*, so that time is left to push."""
+    owner, _, name = repo_id.partition("/")
+    seconds -= min(RESERVE, 0.1 * seconds)
+    try:
+        with telling(repo_id, api):
+            job = next(iter(api.list_jobs(labels={LABEL: name}, namespace=owner)), None)
+    except PublishError as error:
+        log.warning("when the job began is not known: %s", error)
+        return seconds
+    return seconds - (time.time() - job.started_at.timestamp()) if job and job.started_at else seconds
+
+
+def see_through(api: HfApi, repo_id: str, run: Run, *, every: float, left: float = math.inf) -> None:
+    """Start *run* and show its log, until it has ended, somebody wants it to end, or the time is up.
+
+    Args:
+        api: the client.
+        repo_id: where it is mirrored.
+        run: one that nobody works on.
+        every: seconds between two pushes.
+        left: seconds that there are.
 
     Raises:
         PublishError: what it left in the end could not be pushed.
     """
+    until = time.monotonic() + left
     said, pushed, looked, told = Log(run.log, from_end=True), 0.0, 0.0, ""
     with suppress(KeyboardInterrupt):
         start(run, keep_going=KEEP_GOING)
-        while not (state := run.state).ended:
+        while not (state := run.state).ended and time.monotonic() < until:
             print(said.news(), end="", flush=True)
             now = time.monotonic()
             if now - looked >= min(LOOK, every):
@@ -66,6 +89,8 @@ def see_through(api: HfApi, repo_id: str, run: Run, *, every: float) -> None:
                 pushed, told = (now, state.status) if due else (pushed, told)
             time.sleep(POLL)
     stop(run, patience=STOP_PATIENCE)
+    if run.state.status == "stopped" and time.monotonic() >= until:
+        run.end("stopped", "The time of its job was up.")
     print(said.news(), end="", flush=True)
     _push_last(api, repo_id, run)
 
@@ -107,14 +132,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("repo")
     parser.add_argument("minutes", type=float)
+    parser.add_argument("seconds", type=float)
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     api = client()
     try:
         run = bring(api, given.repo)
         signal.signal(signal.SIGTERM, interrupt)
-        see_through(api, given.repo, run, every=60 * given.minutes)
+        left = time_left(api, given.repo, given.seconds)
+        see_through(api, given.repo, run, every=60 * given.minutes, left=left)
     except DPOHubError as error:
         sys.exit(str(error))
     sys.exit(run.state.status == "failed")

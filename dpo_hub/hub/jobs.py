@@ -6,8 +6,10 @@ the package anywhere, and whatever becomes of its machine, what it pushed last i
 
 from __future__ import annotations
 
+import io
 import math
 import re
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -21,18 +23,17 @@ from ..run import Run
 from .account import Token, require_readable, require_writable
 from .calls import telling
 from .commits import DATASET, commit_once, ensure_repository
-from .mirror import PACKAGE, RUN, STOP, look
+from .mirror import LABEL, PACKAGE, RUN, STOP, look
 from .package import package_files, requirements
 from .remote import Job, Remote, sync
 
 IMAGE = "ghcr.io/astral-sh/uv:python3.12-bookworm"
 """What `HfApi.run_uv_job` takes, which guesses what arguments are files of this machine and is not used for that."""
 BOOTSTRAP = """\
-import os, sys
-from huggingface_hub import snapshot_download
-repo = sys.argv[1]
-folder = snapshot_download(repo, repo_type="dataset", allow_patterns="package/*", local_dir="dpo_hub_job")
-os.environ["PYTHONPATH"] = os.path.join(os.path.abspath(folder), "package")
+import os, sys, zipfile
+from huggingface_hub import hf_hub_download
+zipfile.ZipFile(hf_hub_download(sys.argv[1], "package.zip", repo_type="dataset")).extractall("dpo_hub_job")
+os.environ["PYTHONPATH"] = os.path.abspath("dpo_hub_job")
 os.execv(sys.executable, [sys.executable, "-m", "dpo_hub.hub.job", *sys.argv[1:]])
 """
 CARD = """\
@@ -42,12 +43,11 @@ tags:
 ---
 # {id}
 
-A training run of dpo_hub, mirrored from the machine that works on it: its folder is `run/`, and the package that trains
-it `package/`. Bring it home when it has finished:
+A training run of dpo_hub, mirrored from the machine that works on it: its folder is `run/`, and `package.zip` trains
+it. Bring it home when it has finished:
 
     dpo-hub fetch {repo}
 """
-LABEL = "dpo-hub"
 HOUR = 3600.0
 USUAL, LONGEST, SHORTEST = 2 * HOUR, 24 * HOUR, 60.0
 """Seconds that a job gets where nothing says how long, at most by its budget alone, and at least."""
@@ -157,15 +157,19 @@ def _require_time(remote: Remote, what_to_do: str) -> None:
 
 
 def _files(run: Run, *names: str) -> dict[str, bytes | Path]:
-    """The run's files, or those of *names*, and the package: its demo model only where that is trained."""
+    """The run's files, or those of *names*, and the package, with its demo model only where that is trained."""
     own = names or ("recipe.json", "preferences.parquet", "report.json", "state.json")
-    model = "dpo_hub/demo/model/"
-    package = {
-        f"{PACKAGE}{name}": path
-        for name, path in package_files().items()
-        if run.recipe.model == DEMO_MODEL or not name.startswith(model)
-    }
-    return {**{f"{RUN}{name}": run.path / name for name in own}, **package}
+    return {PACKAGE: _package(run.recipe.model), **{f"{RUN}{name}": run.path / name for name in own}}
+
+
+def _package(model: str) -> bytes:
+    """The package as one file, the same bytes each time: a hundred small ones would take long to bring."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, path in package_files().items():
+            if model == DEMO_MODEL or not name.startswith("dpo_hub/demo/model/"):
+                archive.writestr(zipfile.ZipInfo(name), path.read_bytes(), zipfile.ZIP_DEFLATED)
+    return packed.getvalue()
 
 
 def _start(run: Run, remote: Remote, api: HfApi) -> Remote:
@@ -184,14 +188,25 @@ def _start(run: Run, remote: Remote, api: HfApi) -> Remote:
 
 def _job(run: Run, remote: Remote, api: HfApi) -> JobInfo:
     needs = [part for line in requirements("train") for part in ("--with", line)]
+    seconds = int(remote.seconds_left)
     try:
         return api.run_job(
             image=IMAGE,
-            command=["uv", "run", *needs, "python", "-c", BOOTSTRAP, remote.repo, str(remote.push_minutes)],
-            env={"HF_HUB_DISABLE_TELEMETRY": "1"},
+            command=[
+                "uv",
+                "run",
+                *needs,
+                "python",
+                "-c",
+                BOOTSTRAP,
+                remote.repo,
+                f"{remote.push_minutes}",
+                f"{seconds}",
+            ],
+            env={"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
             secrets={"HF_TOKEN": api.token},
             flavor=remote.flavor,
-            timeout=int(remote.seconds_left),
+            timeout=seconds,
             name=run.id,
             labels={LABEL: run.id},
             namespace=remote.namespace,

@@ -1,4 +1,4 @@
-"""A run's folder mirrored in a private dataset: the run itself under `run/`, and what trains it under `package/`.
+"""A run's folder mirrored in a private dataset: the run itself under `run/`, and what trains it beside.
 
 Whoever has the run in hand pushes; all others read, or ask for its end by a file `.stop`. Needs no torch.
 """
@@ -20,7 +20,9 @@ from ..run import REMOTE, Run
 from .calls import UnreachableError, patiently
 from .commits import DATASET, Repository, commit_once, contents, ids_of
 
-RUN, PACKAGE, STOP = "run/", "package/", ".stop"
+RUN, PACKAGE, STOP = "run/", "package.zip", ".stop"
+LABEL = "dpo-hub"
+"""By which jobs are found: its value is the run's id."""
 SMALL = (
     "state.json",
     "recipe.json",

@@ -130,15 +130,12 @@ def _state(run: Run, state: State, job: JobInfo, there: Mirror) -> State:
     state, stage = replace(state, worker=None, keeper=None), job.status.stage
     if stage not in OVER:
         return replace(state, status="queued" if stage == "SCHEDULING" else "running")
+    said = f"Its job ended before the run did ({stage}{f': {job.status.message}' if job.status.message else ''})."
     if state.ended:
-        return state
+        return replace(state, reason=state.reason or said) if state.status == "stopped" and stage == "ERROR" else state
     where = f"from step {there.step}" if there.step else "from the beginning"
-    said = f": {job.status.message}" if job.status.message else ""
-    again = f"dpo-hub resume {run.id} goes on {where}."
-    if stage == "CANCELED":
-        return replace(state, status="stopped", reason=f"Its job was cancelled{said}. {again}")
-    reason = f"Its job ended before the run did ({stage}{said}). {again}"
-    return replace(state, status="failed", reason=reason)
+    status = "stopped" if stage == "CANCELED" else "failed"
+    return replace(state, status=status, reason=f"{said} dpo-hub resume {run.id} goes on {where}.")
 
 
 def _inspect(api: HfApi, remote: Remote) -> JobInfo:

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 
 from .account import build_account
 from .faults import Faults
+from .jobs import build_jobs, end_all
 from .repositories import build_repositories
 from .state import Hub, Refusal
 
@@ -27,6 +28,7 @@ def build(hub: Hub) -> FastAPI:
 
     build_account(app, hub)
     build_repositories(app, hub)
+    build_jobs(app, hub)
 
     @app.exception_handler(404)
     @app.exception_handler(405)
@@ -62,5 +64,6 @@ def serving(hub: Hub) -> Iterator[Hub]:
         assert server.ready.wait(30), "the loopback Hub did not start"
         yield hub
     finally:
+        end_all(hub)
         server.should_exit = True
         thread.join()

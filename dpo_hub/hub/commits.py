@@ -91,9 +91,12 @@ def commit_once(
     def send() -> str:
         operations = [CommitOperationAdd(path, content) for path, content in files.items()]
         gone = [CommitOperationDelete(path) for path in delete]
-        made = api.create_commit(
-            to.id, [*operations, *gone], commit_message=message, repo_type=to.kind, parent_commit=to.head
-        )
+        try:
+            made = api.create_commit(
+                to.id, [*operations, *gone], commit_message=message, repo_type=to.kind, parent_commit=to.head
+            )
+        except RuntimeError as error:  # the client hides behind it why the upload of a large file failed
+            raise error.__cause__ or error from None
         return str(made.oid)
 
     try:

@@ -22,7 +22,7 @@ from ..launch import start, stop
 from ..progress import Log
 from ..run import Run, home
 from .account import client
-from .calls import telling
+from .calls import UnreachableError, telling
 from .mirror import LABEL, STOP, look, pull, push
 
 log = logging.getLogger("dpo_hub.hub.job")  # not __main__, as which it runs
@@ -36,8 +36,8 @@ STOP_PATIENCE = 20.0
 """Seconds that a worker gets to finish its step and leave a checkpoint."""
 RESERVE = 60.0
 """Seconds, at most, that are kept of a job's time to stop and push."""
-PUSH_PATIENCE, PUSH_AGAIN = 900.0, 15.0
-"""Seconds that the Hub may be away when all is done, and between two tries."""
+PUSH_PATIENCE, REFUSED_PATIENCE, PUSH_AGAIN = 900.0, 45.0, 15.0
+"""Seconds that the Hub may be away when all is done, that it may say no, and between two tries."""
 
 
 def bring(api: HfApi, repo_id: str) -> Run:
@@ -109,14 +109,15 @@ def _push(api: HfApi, repo_id: str, run: Run, *, due: bool) -> bool:
 
 
 def _push_last(api: HfApi, repo_id: str, run: Run) -> None:
-    end = time.monotonic() + PUSH_PATIENCE
+    began = time.monotonic()
     while True:
         try:
             with telling(repo_id, api):
                 push(api, run, look(api, repo_id))
             return
         except (PublishError, OSError) as error:
-            if time.monotonic() > end:
+            patience = PUSH_PATIENCE if isinstance(error, UnreachableError) else REFUSED_PATIENCE
+            if time.monotonic() - began > patience:
                 raise
             log.warning("trying again in %.0f s: %s", PUSH_AGAIN, error)
             time.sleep(PUSH_AGAIN)

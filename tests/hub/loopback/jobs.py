@@ -86,7 +86,7 @@ class Job:
     def end(self, stage: str, message: str | None = None) -> None:
         """Ask the process to end, and kill all of them after a while."""
         self.asked_to_end, self.message = stage, message
-        if self.process:
+        if self.process and self.process.poll() is None:
             self.process.terminate()
             killer = threading.Timer(GRACE, self.kill)
             killer.daemon = True
@@ -98,7 +98,7 @@ class Job:
             for victim in victims:
                 with suppress(psutil.NoSuchProcess):
                     victim.send_signal(signal.SIGKILL)
-            psutil.wait_procs(victims, timeout=5)
+            time.sleep(0.01)
 
     def processes(self) -> list[psutil.Process]:
         found = []

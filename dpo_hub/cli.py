@@ -17,8 +17,10 @@ import typer
 
 from .cli_jobs import cli as jobs_cli
 from .cli_recipe import Mapping, Source, mapping_of, with_recipe_options
+from .cli_publish import cli as publish_cli
 from .cli_runs import Detach, Json, KeepGoing, RunName, progress_bar, set_going, tell_findings
 from .cli_runs import cli as runs_cli
+from .cli_space import cli as space_cli
 from .errors import DPOHubError, RecipeError
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ cli = typer.Typer(
 
 cli.add_typer(runs_cli)
 cli.add_typer(jobs_cli)
+cli.add_typer(publish_cli)
+cli.add_typer(space_cli, name="space")
 
 SHOWN_PAIRS = 2
 
@@ -140,16 +144,16 @@ def train(  # noqa: PLR0913  # an option each
 ) -> None:
     """Train an adapter on a preference file, in a process of its own that closing this terminal does not end."""
     from .preferences import read_preferences
-    from .preferences.doctor import examine
+    from .preferences.doctor.findings import Finding
     from .recipe import DEMO_MODEL, Recipe
     from .run import Run
 
     preferences = read_preferences(file, mapping=mapping_of(mapping))
     recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, **settings)
     print(preferences.sentence())
-    tell_findings([finding for finding in examine(preferences) if finding.severity == "high"])
     devices = accelerate_config.read_text(encoding="utf-8") if accelerate_config else ""
     run = Run.create(preferences, recipe)
+    tell_findings([Finding(**told) for told in run.report["findings"] if told["severity"] == "high"])
     print(f"{run.report['train']} pairs to train on, {run.report['held_out']} held out.")
     if devices:
         run.write("accelerate.yaml", devices)
@@ -307,23 +311,6 @@ def _outcome_table(outcomes: list[Outcome]) -> Table:
 
 
 @cli.command()
-def publish(
-    run: RunName,
-    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Where on the Hub.")],
-    *,
-    public: Annotated[bool, typer.Option("--public/--private", help="Who can see it.")] = False,
-    token: Annotated[
-        str | None, typer.Option(help="A token that can write; by default your own login.", show_default=False)
-    ] = None,
-) -> None:
-    """Publish a finished run's adapter and card to the Hub."""
-    from .hub.publish import publish as publish_run
-    from .run import Run
-
-    print(f"Published: {publish_run(Run.open(run), repo, token=token, private=not public)}")
-
-
-@cli.command()
 def app(port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 7860) -> None:
     """Open the app in a browser: upload, train, compare."""
     from .app import launch
@@ -346,7 +333,7 @@ def main() -> None:
     logging.getLogger("dpo_hub").addHandler(notes)
     try:
         with telling_disk_full(home()):
-            cli()
+            cli(prog_name="hf dpo" if Path(sys.argv[0]).stem == "hf-dpo" else None)
     except DPOHubError as error:
         print(f"dpo-hub: {error}", file=sys.stderr)
         sys.exit(2)

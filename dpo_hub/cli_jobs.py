@@ -53,7 +53,7 @@ def submit(  # noqa: PLR0913  # an option each
     from .hub.jobs import submit as submit_run
     from .hub.remote import Remote, connect
     from .preferences import read_preferences
-    from .preferences.doctor import examine
+    from .preferences.doctor.findings import Finding
     from .progress import duration
     from .recipe import DEMO_MODEL, Recipe
     from .run import Run
@@ -68,7 +68,6 @@ def submit(  # noqa: PLR0913  # an option each
     machine = price(flavor, api=api)
     owner = namespace or account(token, api=api).name
     print(preferences.sentence())
-    tell_findings([finding for finding in examine(preferences) if finding.severity == "high"])
     needed = None if asked else _estimate(preferences, recipe)
     seconds = time_limit(machine.hourly, timeout=asked, budget=budget, estimate=needed)
     if needed and needed > seconds and not recipe.force:
@@ -77,6 +76,7 @@ def submit(  # noqa: PLR0913  # an option each
             f"{flavor}. Raise it, or --force goes on regardless."
         )
     run = Run.create(preferences, recipe)
+    tell_findings([Finding(**told) for told in run.report["findings"] if told["severity"] == "high"])
     remote = Remote(f"{owner}/{run.id}", flavor, machine.hourly, seconds, budget, push_minutes)
     _tell_job(run, submit_run(run, remote, api))
 

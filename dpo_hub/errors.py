@@ -17,6 +17,7 @@ command line (stderr, exit code 2) and the app.
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -84,5 +85,6 @@ def needing_extra(extra: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"This needs the package {error.name}, which is not installed. Run: pip install 'dpo_hub[{extra}]'"
+            f"This needs the package {error.name}, which is not installed. Run: {sys.executable} -m pip install "
+            f"'dpo_hub[{extra}]'"
         ) from error

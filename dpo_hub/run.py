@@ -58,6 +58,8 @@ class Run:
         """
         if recipe.model != DEMO_MODEL and Path(recipe.model).is_dir():
             recipe = replace(recipe, model=str(Path(recipe.model).resolve()))  # the same from any working directory
+        from .preferences.doctor import examine
+
         splits = split_pairs(preferences.pairs, recipe.held_out, seed=recipe.seed)
         stem = re.sub(r"[^a-z0-9]+", "-", Path(preferences.source).stem.lower())[:40].strip("-") or "run"
         runs = home() / "runs"
@@ -69,6 +71,7 @@ class Run:
             run.write("recipe.json", recipe.to_json())
             sizes = {split: splits.count(split) for split in ("train", "held_out")}
             report = preferences.report() | {"sha256": digest(preferences.pairs)} | sizes | {"dropped": {}, "cut": {}}
+            report["findings"] = [asdict(finding) for finding in examine(preferences)]
             run.write("report.json", json.dumps(report, indent=2, ensure_ascii=False))
             with (aside / "preferences.parquet").open("wb") as file:
                 write_pairs(map(Draft.of, preferences.pairs, splits), file)
@@ -116,7 +119,7 @@ class Run:
 
     @property
     def report(self) -> dict[str, Any]:
-        """What the preferences were: source, layout, rows, pairs, what was left out, and the split."""
+        """What the preferences were: source, layout, rows, pairs, what was left out, the split, findings."""
         return self._json("report.json")
 
     @property
@@ -233,12 +236,13 @@ class Run:
         found = PairFile(self.path / "preferences.parquet").with_splits()
         return [pair for pair, of in found if of == split]
 
-    def write(self, name: str, text: str) -> None:
-        """Replace the file *name* in one step."""
+    def write(self, name: str, content: str | bytes) -> None:
+        """Replace the file *name* in one step. Half characters, which a file's name may have, become `?`."""
+        written = content if isinstance(content, bytes) else content.encode(errors="replace")
         aside = self.path / f".{name}.{secrets.token_hex(4)}.aside"
         try:
-            with aside.open("w", encoding="utf-8") as file:
-                file.write(text)
+            with aside.open("wb") as file:
+                file.write(written)
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(self.path / name)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+os.environ["HF_HUB_DISABLE_XET"] = "1"  # before the client is imported; no Hub of these tests speaks it
 
 from dpo_hub.demo import FILES
 

@@ -206,13 +206,15 @@ def test_train_then_chat(few_pairs: Path) -> None:
     trained = dpo_hub("train", few_pairs, "--epochs", "2", "--beta", "0.2")
     assert trained.returncode == 0, trained.stderr
     assert "40 pairs, read as: one pair a row; prompt, chosen, rejected. Every row was used." in trained.stdout
+    assert "There are only 40 pairs." in trained.stdout
     assert "Held-out reward accuracy" in trained.stdout
     run = Run.open("last")
+    assert run.report["versions"].keys() >= {"Python", "dpo_hub", "torch", "transformers", "trl", "peft"}
     assert run.recipe.beta == 0.2
     assert run.state.status == "finished"
     assert {path.name for path in run.path.iterdir()} >= {
         "recipe.json", "preferences.parquet", "report.json", "state.json", "metrics.jsonl", "log.txt", "adapter",
-        "evaluation.json", "samples.jsonl", "README.md",
+        "evaluation.json", "samples.jsonl", "curves.png", "README.md",
     }  # fmt: skip
     assert len(run.samples) == 4
     chatted = dpo_hub("chat", "last", "Hello!", "--seed", "1")

@@ -42,11 +42,17 @@ def test_the_wheel_runs_the_demo(built: Path, tmp_path: Path, home: Path) -> Non
 
 
 def test_the_sdist_has_what_the_wheel_is_made_of(built: Path) -> None:
-    """Model, preference files and card template travel with the source too."""
+    """Model, preference files and templates travel with the source too."""
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    for needed in ("demo/model/model.safetensors", "demo/files/tone.csv", "hub/card.md.jinja", "py.typed"):
+    for needed in (
+        "demo/model/model.safetensors",
+        "demo/files/tone.csv",
+        "hub/card.md.jinja",
+        "hub/space.md.jinja",
+        "py.typed",
+    ):
         assert f"dpo_hub/{needed}" in names
 
 

@@ -4,12 +4,15 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from dpo_hub.errors import DiskFullError, RunError, telling_disk_full
 from dpo_hub.preferences import read_preferences
+from dpo_hub.preferences.doctor import examine
+from dpo_hub.preferences.pairs import SHOWN_ROWS
 from dpo_hub.recipe import Recipe
 from dpo_hub.run import Run, all_runs
 from dpo_hub.state import Process, State
@@ -34,6 +37,20 @@ def test_pairs_come_back_as_they_were(run: Run, few_pairs: Path) -> None:
     """What is trained on is what was read."""
     read = {pair.row: pair.messages for pair in read_preferences(few_pairs).pairs}
     assert {pair.row: pair.messages for pair in run.pairs("train") + run.pairs("held_out")} == read
+
+
+def test_the_report_has_what_the_doctor_found(run: Run, few_pairs: Path) -> None:
+    """Findings are kept as `check` tells them, each with few of its rows."""
+    found, told = examine(read_preferences(few_pairs)), run.report["findings"]
+    assert [finding.kind for finding in found] == [finding["kind"] for finding in told]
+    assert asdict(found[0]) | {"rows": []} == told[0] == told[0] | {"kind": "few-pairs"}
+    assert max(len(finding["rows"]) for finding in told) == SHOWN_ROWS
+
+
+def test_a_file_whose_name_is_no_text(few_pairs: Path) -> None:
+    """Half characters, as a name in another encoding has, become question marks and stop nothing."""
+    odd = few_pairs.rename(few_pairs.with_name("f\udce9w.csv"))
+    assert Run.create(read_preferences(odd), Recipe()).report["source"] == "f?w.csv"
 
 
 def test_runs_are_found_by_id_beginning_last_and_folder(run: Run, few_pairs: Path) -> None:

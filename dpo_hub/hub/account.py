@@ -64,6 +64,11 @@ def client(token: Token = None, *, endpoint: str | None = None) -> HfApi:
     return HfApi(endpoint, token=sound(get_token() if token is None else token) or False)
 
 
+def token_of(api: HfApi) -> Token:
+    """The token in a `client`."""
+    return api.token if isinstance(api.token, str) else False
+
+
 def sound(token: Token) -> Token:
     """Trim the token. One that cannot be sent is refused here, because the HTTP client's own error would show it.
 
@@ -124,27 +129,38 @@ def account(token: Token = None, *, api: HfApi | None = None) -> Account:
 
 
 def require_writable(repo_id: str, token: Token = None, *, api: HfApi | None = None) -> Account:
-    """Return the account of *token*, which may publish the model *repo_id*, made already or not.
+    """Return the account of *token*, which may write to the model *repo_id*, made already or not.
 
     Raises:
         UnreachableError: the Hub cannot be reached.
         PublishError: the name is no good, there is no token, or it may not write there.
     """
     require_name(repo_id)
-    api, token = api or HfApi(), sound(get_token() if token is None else token)
-    who = account(token, api=api)
+    asking = client(token, endpoint=api.endpoint if api else None)
+    who = account(token_of(asking), api=asking)
+    require_writable_by(who, repo_id, api=asking)
+    return who
+
+
+def require_writable_by(who: Account, repo_id: str, *, api: HfApi, kind: str = "model") -> None:
+    """Make sure that *who*, whose token is in *api*, may write to the repository *repo_id* of *kind*.
+
+    Raises:
+        UnreachableError: the Hub cannot be reached.
+        PublishError: the name is no good, or it may not write there.
+    """
+    require_name(repo_id)
     if refusal := _refusal(who, repo_id):
         raise PublishError(refusal)
     with _telling(api):
         try:
-            api.auth_check(repo_id, token=token, write=True)
+            api.auth_check(repo_id, repo_type=kind, write=True)
         except RepositoryNotFoundError:
-            return who  # it will be made
+            return  # it will be made
         except HfHubHTTPError as error:
             if error.response.status_code != 403:
                 raise
             raise PublishError(f"{repo_id} is there already, and this token may not write to it.") from None
-    return who
 
 
 def _refusal(who: Account, repo_id: str) -> str | None:

@@ -21,6 +21,8 @@ Answer = TypeVar("Answer")
 TOKENS = "https://huggingface.co/settings/tokens"
 PASSING = (408, 425, 429, 500, 502, 503, 504)
 """Answers that may be others in a moment."""
+BROKEN = (httpx2.TransportError, ConnectionError, TimeoutError)
+"""A connection that broke; the last two are the words of the client's part that sends large files."""
 WAITS = (1.0, 2.0, 4.0)
 """Seconds before the second, third and fourth try, where the Hub does not say how long."""
 LONGEST_WAIT = 60.0
@@ -39,16 +41,16 @@ def patiently(ask: Callable[[], Answer]) -> Answer:
     for wait in WAITS:
         try:
             return ask()
-        except (httpx2.TransportError, HfHubHTTPError) as error:
+        except (*BROKEN, HfHubHTTPError) as error:
             pause = _pause(error, wait)
             if pause is None:
                 raise
-            log.info("%s; trying again in %.0f s", _briefly(error), pause)
+            log.info("%s; trying again in %.0f s", briefly(error), pause)
         time.sleep(pause)
     return ask()
 
 
-def _pause(error: httpx2.TransportError | HfHubHTTPError, wait: float) -> float | None:
+def _pause(error: Exception, wait: float) -> float | None:
     """Seconds to wait before it is tried again, or None where that is no use."""
     if not isinstance(error, HfHubHTTPError):
         return wait
@@ -58,7 +60,8 @@ def _pause(error: httpx2.TransportError | HfHubHTTPError, wait: float) -> float 
     return min(float(said), LONGEST_WAIT) if said.isdigit() else wait
 
 
-def _briefly(error: Exception) -> str:
+def briefly(error: Exception) -> str:
+    """What went wrong, in a few words and without an address."""
     if isinstance(error, HfHubHTTPError):
         return f"the Hub answered {error.response.status_code}"
     return "the connection to the Hub broke off"
@@ -87,7 +90,7 @@ def telling(what: str, api: HfApi, *, outcome: str = "so nothing was changed") -
         raise UnreachableError(
             f"The Hub at {api.endpoint} cannot be reached, {outcome}. Check the connection and run it again."
         ) from error
-    except httpx2.TransportError as error:
+    except BROKEN as error:
         raise UnreachableError(
             f"The connection to the Hub at {api.endpoint} broke off, perhaps after the last word was said. Run it "
             "again: what arrived is not sent twice."
@@ -105,8 +108,8 @@ def _refusal(error: HfHubHTTPError, what: str, outcome: str) -> str:
     told = {
         401: f"The Hub knows nobody by this token, or got none, {outcome}. Run hf auth login, or give a token with "
         "--token.",
-        402: f"The Hub wants to be paid for this first, {outcome}. Look at https://huggingface.co/settings/billing, or "
-        "take what costs nothing.",
+        402: f"The Hub wants to be paid for this first, {outcome}. Machines need credits, and a Space on the one that "
+        "costs nothing, cpu-basic, needs a PRO account: https://huggingface.co/settings/billing",
         403: f"This token may not do that for {owner} on the Hub, {outcome}. Use one with write access to it from "
         f"{TOKENS}, or take your own name.",
         404: f"The Hub has no {what}, or not for this token, {outcome}. Check the name, and whose token it is.",

@@ -1,61 +1,164 @@
-"""The model card of a run. Knows nothing of the Hub's API.
+"""The model card of a run, and what publishing adds to it. Knows nothing of the Hub's API.
 
-Prompts, replies and file names are text of others: they stand in code spans and fences that they cannot close, and none
-of them reaches the metadata.
+Prompts, replies, file names and columns are text of others: they stand in code spans and fences that they cannot close,
+and none of them reaches the metadata, but for the name of a dataset on the Hub.
 """
 
 from __future__ import annotations
 
-import platform
+import math
 import re
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from yaml import YAMLError  # type: ignore[import-untyped]
 
-from .. import __version__
+from ..errors import PublishError
+from ..preferences.files import hub_dataset
 from ..recipe import DEMO_MODEL, Recipe
 from ..run import Run
+from .curves import CURVES
 
 LOCAL_FOLDER = "a local folder"
 """What the world is told of a base model that lies on the disk of whoever trained."""
+LOCAL_PATH = "path/to/the/base/model"
+"""What stands in code for such a base model."""
+MODEL_NAME = "lora-adapter"
+"""What the metadata calls the model until publishing puts the repository's name here."""
 
 ADAPTER_LINE = 'adapter = "adapter"'
 """Where the card's code finds the adapter: beside the card, until publishing puts the repository's name here."""
+SPLIT_LINE = "No prompt is in both."
+"""After this publishing says where the pairs are."""
+LICENCE_LINE = "- The base model's licence and limits hold for the adapter too."
+NO_LICENCE_LINE = (
+    "- The base model's licence, which is not known here, and its limits hold for the adapter too: look the licence up "
+    "before you use this."
+)
+"""What publishing makes of `LICENCE_LINE` where it found none."""
 
-PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
+MEASURES = {
+    "reward_accuracy": "Reward accuracy",
+    "margin": "Mean margin",
+    "kl": "KL from the base model, in nats a token",
+    "win_rate": "Win rate against the base model",
+}
+COURSE_ROWS = 10
+"""The most interim evaluations that the card lists; the curves have them all."""
+
 _HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]{0,95}/)?[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What no text file should have: control characters but tab and line feed, and half characters."""
 
 
 def render_card(run: Run) -> str:
     """Render the card of a run that has its evaluation and samples: metadata for the Hub, then Markdown for people."""
-    recipe, report = run.recipe, run.report
+    recipe, report, base = run.recipe, run.report, public_base(run.recipe.model)
+    dataset, split = hub_dataset(report["source"]) or (None, None)
+    source = report["source"] if dataset else re.split(r"[/\\]", report["source"])[-1]
+    measured = _measured(run)
     body = (
-        _environment()
+        environment()
         .get_template("card.md.jinja")
         .render(
-            base=public_base(recipe.model),
-            is_demo=recipe.model == DEMO_MODEL,
-            is_local=public_base(recipe.model) == LOCAL_FOLDER,
-            adapter_line=ADAPTER_LINE,
+            base=base,
+            is_demo=base == DEMO_MODEL,
+            is_local=base == LOCAL_FOLDER,
+            local_path=LOCAL_PATH,
+            lines={"adapter": ADAPTER_LINE, "split": SPLIT_LINE, "licence": LICENCE_LINE},
             recipe=recipe,
             settings=list(_settings(recipe)),
-            report=report,
+            command=_command(recipe, source),
+            report={"findings": [], "versions": {}, "auto_stop": None} | report,
+            source=source,
+            dataset=dataset,
+            split=split,
             evaluation=run.evaluation,
+            measured=measured,
+            measures=MEASURES,
+            curves=CURVES if (run.path / CURVES).is_file() else None,
+            course=_course(run.evaluations),
             samples=run.samples,
-            versions=list(_versions()),
         )
     )
-    return f"{front_matter(recipe)}\n{body}"
+    return f"{front_matter(recipe, dataset=dataset, results=_results(measured, run.evaluation, dataset))}\n{body}"
 
 
-def front_matter(recipe: Recipe) -> str:
+def front_matter(recipe: Recipe, *, dataset: str | None = None, results: Sequence[EvalResult] = ()) -> str:
     """The metadata that the card of a run of *recipe* begins with."""
-    return f"---\n{_metadata(recipe).to_yaml()}\n---\n"
+    base = public_base(recipe.model)
+    on_hub = base not in (DEMO_MODEL, LOCAL_FOLDER)
+    data = ModelCardData(
+        library_name="peft",
+        base_model=base if on_hub else None,
+        base_model_relation="adapter" if on_hub else None,
+        pipeline_tag="text-generation",
+        tags=["dpo", "lora", "trl", "dpo-hub"],
+        datasets=[dataset] if dataset else None,
+        model_name=MODEL_NAME if results else None,
+        eval_results=list(results) or None,
+    )
+    return f"---\n{data.to_yaml()}\n---\n"
+
+
+def published(
+    card: str,
+    *,
+    repo_id: str,
+    license: str | None = None,
+    language: list[str] | None = None,
+    datasets: Sequence[str] = (),
+    **more: str,
+) -> str:
+    """Fit the *card* of a run to its repository *repo_id*; whatever else was written into it stays.
+
+    Args:
+        card: what the run's README.md says, edited by hand or not.
+        repo_id: `owner/name`.
+        license: the base model's, and the adapter's, as the Hub spells it; None leaves what the card has.
+        language: codes of the languages; None leaves what the card has.
+        datasets: where the pairs are on the Hub.
+        more: further metadata, as `license_name` and `license_link`.
+
+    Raises:
+        PublishError: the card's metadata cannot be read.
+    """
+    try:
+        edited = ModelCard(card.lstrip("\ufeff"))
+    except (ValueError, TypeError, YAMLError) as error:
+        raise PublishError(
+            f"The metadata between the lines --- at the top of README.md cannot be read: {error} Mend it there."
+        ) from error
+    data: Any = edited.data
+    for name, value in {"license": license, "language": language, **more}.items():
+        if value:
+            data[name] = value
+    had = [data.datasets] if isinstance(data.datasets, str) else data.datasets or []
+    data.datasets = list(dict.fromkeys([*had, *datasets])) or None
+    if data.model_name == MODEL_NAME:
+        data.model_name = repo_id.rpartition("/")[2]
+    edited.text = _replaced(edited.text, ADAPTER_LINE, f'adapter = "{repo_id}"')
+    if datasets:
+        links = ", ".join(f"[{name}](https://huggingface.co/datasets/{name})" for name in datasets)
+        edited.text = _replaced(edited.text, SPLIT_LINE, f"{SPLIT_LINE} The pairs are published: {links}.")
+    if not data.license:
+        edited.text = _replaced(edited.text, LICENCE_LINE, NO_LICENCE_LINE, last=True)
+    return str(edited)
+
+
+def _replaced(text: str, line: str, other: str, *, last: bool = False) -> str:
+    """*text* with *other* in place of its first or last *line*; texts of others stand between the two."""
+    found = [match.span() for match in re.finditer(f"^{re.escape(line)}$", text, re.MULTILINE)]
+    if not found:
+        return text
+    start, end = found[-1 if last else 0]
+    return f"{text[:start]}{other}{text[end:]}"
 
 
 def public_base(model: str) -> str:
@@ -78,18 +181,21 @@ def cell(markdown: str) -> str:
     return markdown.replace("|", r"\|")
 
 
-def fenced(text: str) -> str:
+def fenced(text: str, language: str = "text") -> str:
     """Return *text* as a code block whose fence is longer than any run of backticks in it."""
-    fence = "`" * max(3, _longest_run(text) + 1)
-    return f"{fence}text\n{text}\n{fence}"
+    seen = _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n").replace("\r", "\n"))
+    fence = "`" * max(3, _longest_run(seen) + 1)
+    return f"{fence}{language}\n{seen}\n{fence}"
 
 
 def _longest_run(text: str) -> int:
     return max((len(run) for run in re.findall(r"`+", text)), default=0)
 
 
-def _environment() -> Environment:
-    environment = Environment(
+@cache
+def environment() -> Environment:
+    """What renders the cards: `code_span`, `cell` and `fenced` are its filters."""
+    made = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -97,20 +203,38 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
         autoescape=False,  # Markdown, not HTML: `code_span` and `fenced` keep text inert
     )
-    environment.filters.update(code_span=code_span, cell=cell, fenced=fenced)
-    return environment
+    made.filters.update(code_span=code_span, cell=cell, fenced=fenced)
+    return made
 
 
-def _metadata(recipe: Recipe) -> ModelCardData:
-    base = public_base(recipe.model)
-    on_hub = base not in (DEMO_MODEL, LOCAL_FOLDER)
-    return ModelCardData(
-        library_name="peft",
-        base_model=base if on_hub else None,
-        base_model_relation="adapter" if on_hub else None,
-        pipeline_tag="text-generation",
-        tags=["dpo", "lora", "trl", "dpo-hub"],
-    )
+def _measured(run: Run) -> dict[str, float]:
+    """What was measured of the adapter as it was saved, in the order of `MEASURES`, as far as it is a number."""
+    settled = run.report.get("auto_stop") or {"kept": run.last_metrics.get("step")}
+    looks = {point["step"]: point["kl"] for point in run.evaluations}
+    figures = {"kl": looks.get(settled["kept"], math.nan)} | run.evaluation
+    return {name: figures[name] for name in MEASURES if math.isfinite(figures.get(name, math.nan))}
+
+
+def _results(measured: Mapping[str, float], evaluation: Mapping[str, float], dataset: str | None) -> list[EvalResult]:
+    interval = {key: evaluation[key] for key in ("win_rate_low", "win_rate_high", "comparisons") if key in evaluation}
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=dataset or "preferences",
+            dataset_name="Held-out pairs",
+            metric_type=name,
+            metric_name=MEASURES[name],
+            metric_value=round(value, 4),
+            metric_args=interval if name == "win_rate" else None,
+        )
+        for name, value in measured.items()
+    ]
+
+
+def _course(points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """At most `COURSE_ROWS` of the *points*, evenly spaced, with the last."""
+    every = -(-len(points) // COURSE_ROWS) or 1
+    return list(points[::-1][::every][::-1])
 
 
 def _settings(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
@@ -120,11 +244,14 @@ def _settings(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
         yield setting.name, public_base(value) if setting.name == "model" else value, setting.metadata["help"]
 
 
-def _versions() -> Iterator[tuple[str, str]]:
-    yield "Python", platform.python_version()
-    yield "dpo_hub", __version__
-    for package in PACKAGES:
-        try:
-            yield package, version(package)
-        except PackageNotFoundError:
+def _command(recipe: Recipe, source: str) -> str:
+    """The command line that trains *recipe* on *source*, with what differs from the safe recipe for its model."""
+    base, safe = public_base(recipe.model), Recipe.for_model(recipe.model)
+    words = ["dpo-hub", "train", f"./{source}" if source.startswith("-") else source]
+    words += [] if base == DEMO_MODEL else ["--model", LOCAL_PATH if base == LOCAL_FOLDER else base]
+    for setting in fields(recipe):
+        value, option = getattr(recipe, setting.name), setting.name.replace("_", "-")
+        if value == getattr(safe, setting.name):
             continue
+        words += [f"--{'' if value else 'no-'}{option}"] if isinstance(value, bool) else [f"--{option}", str(value)]
+    return shlex.join(words)

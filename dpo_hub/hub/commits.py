@@ -85,7 +85,8 @@ def commit_once(
         The id of the newest commit, in which all of it is.
 
     Raises:
-        PublishError: somebody else has changed the repository since; the message says what.
+        PublishError: somebody else has changed the repository since, and the message says what; or the metadata of
+            its card are refused.
     """
 
     def send() -> str:
@@ -95,8 +96,10 @@ def commit_once(
             made = api.create_commit(
                 to.id, [*operations, *gone], commit_message=message, repo_type=to.kind, parent_commit=to.head
             )
-        except RuntimeError as error:  # the client hides behind it why the upload of a large file failed
+        except RuntimeError as error:  # so the client wraps what befell a large file
             raise error.__cause__ or error from None
+        except ValueError as error:  # so it tells that the Hub takes offence at a card, before anything is sent
+            raise PublishError(f"The Hub refuses the card of {to.id}, so nothing was sent: {error}") from error
         return str(made.oid)
 
     try:

@@ -1,112 +1,154 @@
-"""A finished run becomes a repository on the Hub, in one commit. Needs no torch."""
+"""A finished run becomes a repository on the Hub, in one commit, and proves itself. Loads no torch.
+
+Whatever happens on the way, a repository is published once or not at all, and running it again is right: files that
+are there are not sent again, and a commit whose answer was lost is found.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx2
-from huggingface_hub import CommitOperationAdd, HfApi, get_token
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
 
-from ..errors import PublishError
+from ..recipe import DEMO_MODEL
 from ..run import Run
-from .account import Token, require_name, sound
-from .card import ADAPTER_LINE, public_base
+from .account import account, require_name, require_writable_by, token_of
+from .bundle import OF_THE_DEMO, Files, Inherited, adapter_files, data_files, merged_files
+from .calls import UnreachableError, briefly, patiently, telling
+from .card import LOCAL_FOLDER, public_base
+from .commits import DATASET, MODEL, Repository, commit_once, ensure_repository
+from .models import merge
+from .proof import Proof, prove_adapter, prove_listed
 
 log = logging.getLogger(__name__)
 
-PUBLISHED = (".safetensors", ".json", ".jinja", ".model", ".txt")
-"""What of the adapter's folder goes out: weights, settings and the tokenizer, and never a pickle."""
+Tell = Callable[[str], None]
+Prove = Callable[[HfApi, Repository, Files, str], Proof]
 
 
-def publish(run: Run, repo_id: str, *, token: Token = None, private: bool = True, api: HfApi | None = None) -> str:
-    """Publish the adapter, card, recipe and measurements of *run* as the model *repo_id*, and return its URL.
+@dataclass(frozen=True)
+class Published:
+    """A repository that is on the Hub as it was meant: its address, the commit, and what was compared."""
 
-    All of it is one commit, so the repository is never half there. Publishing again adds a commit with what changed.
+    url: str
+    commit: str
+    private: bool
+    proof: Proof
+
+
+def publish(  # noqa: PLR0913  # an option each
+    run: Run,
+    repo_id: str,
+    *,
+    api: HfApi,
+    private: bool = True,
+    with_data: bool = False,
+    merged: bool = False,
+    compare: bool = True,
+    tell: Tell = lambda _: None,
+) -> list[Published]:
+    """Publish the adapter of *run* as the model *repo_id*, with card, curves, recipe and measurements.
+
+    Args:
+        run: a finished run.
+        repo_id: `owner/name`.
+        api: the Hub's client, with the token in it; see `account.client`.
+        private: nobody else sees it.
+        with_data: publish its pairs too, as the dataset `owner/name-preferences`; the two name each other.
+        merged: publish the base model with the adapter worked into it too, as the model `owner/name-merged`.
+        compare: load the base model, in a process of its own, and see that the adapter fetched from the Hub computes
+            what the run's own does.
+        tell: called with what is done next, in a few words.
+
+    Returns:
+        What was published: the adapter first, then pairs and merged model.
 
     Raises:
         RunError: the run has not finished.
-        PublishError: *repo_id* is no `owner/name`, the adapter was removed, the repository is public although *private*
-            was asked for, the token is not good enough, or the Hub cannot be reached.
+        UnreachableError: the Hub does not answer; the message says whether anything was published.
+        PublishError: the name is no good, the token may not write there, the adapter was removed, a repository is
+            public although *private* was asked for or was changed by somebody else, or the Hub refuses.
+        ModelError: the merged model cannot be made.
     """
     run.require_finished()
-    require_name(repo_id)
-    token, api, files = sound(get_token() if token is None else token), api or HfApi(), list(_files(run, repo_id))
-    with _telling(repo_id, api.endpoint):
-        url = api.create_repo(repo_id, private=private, exist_ok=True, token=token)
-        there = api.model_info(repo_id, token=token)
-        if private and not there.private:
-            raise PublishError(
-                f"{repo_id} is there already and is public, so nothing was published. Publish it as public "
-                "(--public), or under another name."
-            )
-        if there.private and not private:
-            log.warning("%s was there before and is private; its settings on the Hub make it public", repo_id)
-        api.create_commit(
-            repo_id,
-            files,
-            commit_message=f"Publish the run {run.id}",
-            parent_commit=there.sha,
-            token=token,
-        )
-    return str(url)
+    data_id, merged_id = f"{repo_id}-preferences" if with_data else None, f"{repo_id}-merged" if merged else None
+    wanted = {repo_id: MODEL} | ({data_id: DATASET} if data_id else {}) | ({merged_id: MODEL} if merged_id else {})
+    tell(f"Asking whether {repo_id} may be written to")
+    _require_writable(wanted, api)
+    done: dict[str, Published] = {}
+
+    def send(name: str, files: Files, prove: Prove) -> None:
+        done[name] = _send(run, api, name, files, kind=wanted[name], private=private, prove=prove, tell=tell)
+
+    with tempfile.TemporaryDirectory() as folder:
+        made, inherited = Path(folder), _inherited(run, api)
+        files = adapter_files(run, repo_id, inherited, data=data_id)
+        if data_id:
+            send(data_id, data_files(run, data_id, repo_id, made), prove_listed)
+        send(repo_id, files, partial(prove_adapter, run=run, compare=compare))
+        if merged_id:
+            tell("Working the adapter into the base model")
+            merge(run, made / "merged")
+            send(merged_id, merged_files(run, merged_id, repo_id, inherited, made / "merged"), prove_listed)
+    return [done[name] for name in wanted]
 
 
-def _files(run: Run, repo_id: str) -> Iterator[CommitOperationAdd]:
-    """Every file of the repository; the base model's path on this disk is in none of them."""
-    if not (run.adapter / "adapter_model.safetensors").is_file():
-        raise PublishError(
-            f"There is no adapter in {run.adapter}, so there is nothing to publish. Train the run again."
-        )
-    base = public_base(run.recipe.model)
-    config = json.loads((run.adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    texts = {
-        "README.md": run.card.replace(ADAPTER_LINE, f'adapter = "{repo_id}"', 1),
-        "recipe.json": replace(run.recipe, model=base).to_json(),
-        "adapter_config.json": json.dumps(config | {"base_model_name_or_path": base}, indent=2, sort_keys=True),
-    }
-    for name, text in texts.items():
-        yield CommitOperationAdd(name, text.encode())
-    measured = [run.path / "metrics.jsonl", run.path / "evaluation.json"]
-    for path in [*_adapter_files(run.adapter), *measured]:
-        if path.name not in texts:
-            yield CommitOperationAdd(path.name, path)
-
-
-def _adapter_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix in PUBLISHED)
-
-
-@contextmanager
-def _telling(repo_id: str, endpoint: str) -> Iterator[None]:
-    """Turn the refusals that the user can do something about into a sentence that says what; others pass."""
+def _require_writable(wanted: Mapping[str, str], api: HfApi) -> None:
+    """See that all repositories may be written to, before the first is made."""
+    for name in wanted:
+        require_name(name)
     try:
-        yield
-    except HfHubHTTPError as error:
-        raise PublishError(_refusal(error, repo_id)) from error
-    except (httpx2.ConnectError, httpx2.ConnectTimeout, OfflineModeIsEnabled) as error:
-        raise PublishError(
-            f"The Hub at {endpoint} cannot be reached, so nothing was published. Check the connection and run it again."
-        ) from error
-    except httpx2.TransportError as error:
-        raise PublishError(
-            f"The connection to the Hub at {endpoint} broke off, perhaps after the last word was said. Run it again: "
-            "what arrived is not sent twice."
-        ) from error
+        who = account(token_of(api), api=api)
+        for name, kind in wanted.items():
+            require_writable_by(who, name, api=api, kind=kind)
+    except UnreachableError as error:
+        raise UnreachableError(f"{error} Nothing was published. Check the connection and run it again.") from error
 
 
-def _refusal(error: HfHubHTTPError, repo_id: str) -> str:
-    owner, status = repo_id.partition("/")[0], error.response.status_code
-    told = {
-        401: "The Hub knows nobody by this token, or got none, so nothing was published. Run hf auth login, or give a "
-        "token with --token.",
-        403: f"This token may not write to {owner} on the Hub, so nothing was published. Use a token with write access "
-        "to it from https://huggingface.co/settings/tokens, or publish under your own name.",
-        412: f"{repo_id} changed while this was being published, so nothing was published. Run it again.",
-    }.get(status)
-    return told or f"The Hub answered {status} ({error.server_message or 'no reason given'}). Run it again in a while."
+def _send(  # noqa: PLR0913  # what, where, and how it is proved
+    run: Run, api: HfApi, repo_id: str, files: Files, *, kind: str, private: bool, prove: Prove, tell: Tell
+) -> Published:
+    """Publish one repository, and prove that it is there as it was meant."""
+    url = f"{api.endpoint}/{'datasets/' if kind == DATASET else ''}{repo_id}"
+    with telling(repo_id, api, outcome=f"so {repo_id} was not published"):
+        to = ensure_repository(api, repo_id, kind=kind, private=private)
+        tell(f"Sending {len(files)} files to {url}")
+        commit = commit_once(api, to, files, message=f"Publish the run {run.id}")
+    tell(f"Comparing what is in {repo_id} now with what was sent")
+    try:
+        with telling(repo_id, api, outcome="so it was not compared"):
+            proof = prove(api, to, files, commit)
+    except UnreachableError as error:
+        raise UnreachableError(
+            f"{repo_id} was published ({url}), but it could not be seen whether all is well. {error} Run it again: "
+            "nothing is sent twice, and it is compared."
+        ) from error
+    return Published(url, commit, to.private, proof)
+
+
+def _inherited(run: Run, api: HfApi) -> Inherited:
+    """What the base model's card says of licence and languages; nothing where there is no card to be seen."""
+    base = public_base(run.recipe.model)
+    if base == DEMO_MODEL:
+        return OF_THE_DEMO
+    if base == LOCAL_FOLDER:
+        return Inherited()
+    try:
+        card: Any = patiently(lambda: api.model_info(base)).card_data or {}
+    except (HfHubHTTPError, httpx2.TransportError) as error:
+        log.warning("the licence of %s is not known: its card cannot be seen (%s)", base, briefly(error))
+        return Inherited()
+    said = {name: card.get(name) for name in ("license", "license_name", "license_link")}
+    languages = card.get("language") or []
+    return Inherited(
+        {name: value for name, value in said.items() if isinstance(value, str)},
+        [languages] if isinstance(languages, str) else list(languages),
+    )

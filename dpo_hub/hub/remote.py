@@ -109,7 +109,7 @@ def sync(run: Run, api: HfApi) -> None:
     if not remote.jobs:
         return
     with telling(remote.repo, api, outcome="so this is how it stood before"):
-        job = _inspect(api, remote)
+        job = api.inspect_job(job_id=remote.jobs[-1].id, namespace=remote.namespace)  # at once: others may wait
         over = job.status.stage in OVER
         there = look(api, remote.repo)  # after the job, so that nothing which it pushed at its end is missed
         if there.repository.head != remote.head:

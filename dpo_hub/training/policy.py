@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jinja2 import TemplateError
 
@@ -127,15 +127,30 @@ def load_base(name: str, *, load_in_4bit: bool = False) -> tuple[PreTrainedModel
     """
     quantised = _four_bits() if load_in_4bit else {}
     tokenizer = load_base_tokenizer(name)
+    model = _load(name, dtype=dtype(), **quantised)
+    return model if quantised else cast(Any, model).to(device()), tokenizer
+
+
+def load_to_merge(name: str) -> PreTrainedModel:
+    """Load the base model *name* as it was saved, number for number, in the machine's memory.
+
+    Raises:
+        ModelError: as `load_base`.
+    """
+    return _load(name, dtype="auto")
+
+
+def _load(name: str, **how: Any) -> PreTrainedModel:
     with _telling_why_not(name):
         load: Any = AutoModelForCausalLM.from_pretrained  # its type leaves out what the last option returns
-        model, told = load(_source(name), dtype=dtype(), trust_remote_code=False, output_loading_info=True, **quantised)
+        loaded = load(_source(name), trust_remote_code=False, output_loading_info=True, **how)
+    model, told = cast(tuple[Any, dict[str, Any]], loaded)
     if missing := sorted(told["missing_keys"]):
         raise ModelError(
             f"The base model {name} has no weights for {missing[0]} and {len(missing) - 1} more: it was not made to "
             "write text. Take one for text generation."
         )
-    return model if quantised else model.to(device()), tokenizer
+    return cast(PreTrainedModel, model)
 
 
 def _four_bits() -> dict[str, Any]:

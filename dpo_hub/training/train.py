@@ -36,6 +36,7 @@ from .trainer import (
     spare_activations,
     splits,
 )
+from .versions import versions
 from .watch import Watch
 
 with needing_extra("train"):
@@ -118,7 +119,7 @@ def _attempt(run: Run, on_step: OnStep | None) -> Trained:
     tokenizer = cast(PreTrainedTokenizerBase, trainer.processing_class)
     for callback in (stops, Checkpointing(recipe, stops), *([Recorder(run, on_step)] if FIRST else [])):
         trainer.add_callback(callback)
-    report = run.report | count_lengths(trainer, run.report, recipe)
+    report = run.report | count_lengths(trainer, run.report, recipe) | {"versions": versions()}
     recipe, report["engine"] = settle_engine(trainer, recipe)
     if FIRST:
         run.write("report.json", json.dumps(report, indent=2, ensure_ascii=False))

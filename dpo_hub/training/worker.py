@@ -22,6 +22,7 @@ from ..comparison.duet import Duet
 from ..errors import BusyError, DPOHubError, RunError, telling_disk_full
 from ..heartbeat import heartbeat
 from ..hub.card import render_card
+from ..hub.curves import draw_curves
 from ..keeper import BUSY
 from ..preferences import text_of
 from ..run import Run
@@ -69,6 +70,7 @@ def _finish(run: Run, on_step: OnStep | None) -> None:
         for pair, both in zip(held_out, replies, strict=True)
     ]
     run.write("samples.jsonl", "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples))
+    draw_curves(run)
     run.write("README.md", render_card(run))
     run.end("finished")
     log.info("finished: held-out reward accuracy %.3f", trained.evaluation["reward_accuracy"])

@@ -22,9 +22,11 @@ from .loopback import Commit, Hub, Repo, serving
 
 ADA, ADA_READS, BOB = "hf_canaryOfAda", "hf_canaryOfAdaReading", "hf_canaryOfBob"
 BASE = "ada/tiny-base"
+BASE_CARD = "---\nlicense: other\nlicense_name: tiny\nlicense_link: LICENSE\nlanguage: en\n---\n# Tiny\n"
 WORDS = ["<pad>", "<eos>", "<unk>", "user", "assistant", "Hello", "!", "yes", "no", "maybe", "why", "because"]
 TEMPLATE = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}assistant "
 EVALUATION = {"pairs": 2, "loss": 0.5, "margin": 0.75, "reward_accuracy": 1.0}
+VERSIONS = {"Python": "3.12.1", "dpo_hub": "0.1.0", "torch": "2.13.0", "peft": "0.21.0"}
 SAMPLE = {"prompt": "why", "chosen": "because", "before": "no", "after": "because"}
 
 
@@ -44,6 +46,7 @@ def measured_run(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DPO_HUB_HOME", str(home))
         run = Run.create(preferences, Recipe(model=model, held_out=0.2))
+    run.write("report.json", json.dumps(run.report | {"versions": VERSIONS}))
     run.append_metrics({"step": 1, "loss": 0.7})
     run.write("evaluation.json", json.dumps(EVALUATION))
     run.write("samples.jsonl", json.dumps(sample or SAMPLE) + "\n")
@@ -82,6 +85,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     }
     base = LlamaForCausalLM(LlamaConfig(vocab_size=len(WORDS), pad_token_id=0, eos_token_id=1, bos_token_id=1, **size))
     base.save_pretrained(home / "base")
+    _tokenizer().save_pretrained(home / "base")
+    (home / "base" / "README.md").write_text(BASE_CARD, encoding="utf-8")
     run = measured_run(home)
     lora = LoraConfig(r=4, target_modules=["k_proj", "q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
     with warnings.catch_warnings():
@@ -135,7 +140,8 @@ class Python:
         return subprocess.run(asked, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
     def publish(self, run: Run, repo_id: str, *more: str, token: str = ADA) -> subprocess.CompletedProcess[str]:
-        return self("-m", "dpo_hub", "publish", run.path, repo_id, "--token", token, *more)
+        """Publish *run*; the adapters are compared with `--compare` only, which takes seconds."""
+        return self("-m", "dpo_hub", "publish", run.path, repo_id, "--token", token, "--no-compare", *more)
 
 
 @pytest.fixture

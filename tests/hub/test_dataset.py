@@ -225,7 +225,7 @@ def test_without_datasets_its_extra_is_named(python: Python) -> None:
     """Where `datasets` is not installed, the error is the command that installs it."""
     (told,) = read(python, "ada/table", before=WITHOUT)
     assert told["kind"] == "MissingExtraError"
-    assert "pip install 'dpo_hub[train]'" in told["error"]
+    assert "-m pip install 'dpo_hub[train]'" in told["error"]
 
 
 def test_the_command_line_reads_a_dataset(python: Python) -> None:

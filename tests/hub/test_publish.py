@@ -9,15 +9,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from huggingface_hub import RepoCard
 
 from dpo_hub import Run
 from dpo_hub.errors import PublishError, RunError
+from dpo_hub.hub.account import client
+from dpo_hub.hub.calls import UnreachableError
+from dpo_hub.hub.commits import commit_once, look_at
+from dpo_hub.hub.proof import prove_adapter
 from dpo_hub.hub.publish import publish
+from dpo_hub.preferences.pairs import digest
 from dpo_hub.state import State
 
 from .conftest import ADA, ADA_READS, BASE, BOB, Python, Tiny, finish, measured_run
-from .loopback import Hub
+from .loopback import Fault, Hub
 
+CLOSE = "torch.allclose(model(ids).logits, expected, atol=1e-5)"
 FILES = {
     ".gitattributes",
     "README.md",
@@ -64,9 +71,9 @@ def test_the_cards_own_code_loads_what_was_published(tiny: Tiny, hub: Hub, pytho
 def test_publishing_is_one_commit_to_a_private_repository(run: Run, hub: Hub, python: Python) -> None:
     """A run arrives whole in one commit, private, with a card that the Hub validated, and nothing else."""
     done = python.publish(run, "ada/tone")
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     repo = hub.repos["ada/tone"]
-    assert f"{hub.endpoint}/ada/tone" in done.stdout
+    assert f"Published: {hub.endpoint}/ada/tone (private)\n  9 files are on the Hub as they are here." in done.stdout
     assert (repo.private, len(repo.commits), set(repo.head.files)) == (True, 2, FILES)
     assert [card["base_model"] for card in hub.cards] == [BASE]
     assert hub.unknown == []
@@ -100,7 +107,11 @@ def test_a_public_repository_is_not_mistaken_for_a_private_one(run: Run, hub: Hu
 
 @pytest.mark.parametrize(
     ("token", "told"),
-    [("hf_nobodysCanary", "hf auth login"), (ADA_READS, "may not write to ada"), (BOB, "may not write to ada")],
+    [
+        ("hf_nobodysCanary", "Run hf auth login with a new one"),
+        (ADA_READS, "The token of ada may only read"),
+        (BOB, "bob is neither ada nor a member of it"),
+    ],
 )
 def test_a_token_that_is_not_good_enough(run: Run, hub: Hub, python: Python, token: str, told: str) -> None:
     """An unknown token, one that may only read, and somebody else's are each told in one line; nothing is published."""
@@ -117,7 +128,7 @@ def test_a_hub_that_cannot_be_reached(run: Run, python: Python) -> None:
         nowhere = f"http://127.0.0.1:{free.getsockname()[1]}"
     done = replace(python, endpoint=nowhere).publish(run, "ada/tone")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert f"{nowhere} cannot be reached, so nothing was published" in done.stderr
+    assert f"{nowhere} cannot be reached. Nothing was published." in done.stderr
 
 
 def test_the_token_stays_nowhere(run: Run, python: Python) -> None:
@@ -130,10 +141,10 @@ def test_the_token_stays_nowhere(run: Run, python: Python) -> None:
 
 
 @pytest.mark.parametrize("token", ["hf_canary\nmore", "hf_canary é", " "])
-def test_a_token_that_cannot_be_sent_is_not_shown(tmp_path: Path, token: str) -> None:
+def test_a_token_that_cannot_be_sent_is_not_shown(token: str) -> None:
     """A token with stray characters is refused before the HTTP client can quote it in an error."""
     with pytest.raises(PublishError, match="Copy it again") as refused:
-        publish(finish(measured_run(tmp_path)), "ada/tone", token=token)
+        client(token)
     assert "canary" not in str(refused.value)
 
 
@@ -142,21 +153,134 @@ def test_a_run_that_has_not_finished_is_refused(tmp_path: Path) -> None:
     run = measured_run(tmp_path)
     run.set_state(State("stopped", "Stopped before the end."))
     with pytest.raises(RunError, match="is stopped, not finished"):
-        publish(run, "ada/tone", token=ADA)
+        publish(run, "ada/tone", api=client(ADA))
 
 
-def test_a_run_without_its_adapter_is_refused(tmp_path: Path) -> None:
+def test_a_run_without_its_adapter_is_refused(tmp_path: Path, hub: Hub) -> None:
     """Where the adapter was removed, the error names the folder in which it should be."""
     run = finish(measured_run(tmp_path))
     with pytest.raises(PublishError, match=re.escape(str(run.adapter))):
-        publish(run, "ada/tone", token=ADA)
+        publish(run, "ada/tone", api=client(ADA, endpoint=hub.endpoint))
+    assert "ada/tone" not in hub.repos
 
 
 @pytest.mark.parametrize("repo_id", ["tone", "ada/tone/more", "ada/--x", "ada/töne", "ada/tone\n", "/tone", ""])
 def test_a_name_that_is_no_owner_and_name(tmp_path: Path, repo_id: str) -> None:
     """What cannot be owner/name is refused before anything is sent."""
     with pytest.raises(PublishError):
-        publish(finish(measured_run(tmp_path)), repo_id, token=ADA)
+        publish(finish(measured_run(tmp_path)), repo_id, api=client(ADA))
+
+
+def on_the_own_base(run: Run, tiny: Tiny) -> Run:
+    """The run, whose base model lies in a folder, so that the adapters can be compared."""
+    recipe = run.path / "recipe.json"
+    recipe.write_text(recipe.read_text(encoding="utf-8").replace(BASE, str(tiny.base)), encoding="utf-8")
+    return finish(run)
+
+
+def test_it_proves_that_the_adapter_computes_the_same(run: Run, tiny: Tiny, python: Python) -> None:
+    """Where the base model is at hand, the adapter fetched from the Hub is seen to give the same logits."""
+    done = python.publish(on_the_own_base(run, tiny), "ada/tone", "--compare")
+    assert done.returncode == 0, done.stderr
+    assert "the adapter fetched from there gives the same logits on 5 prompts" in done.stdout
+
+
+def test_an_adapter_that_computes_something_else_is_told(run: Run, tiny: Tiny, hub: Hub, python: Python) -> None:
+    """An adapter on the Hub that loads well but gives other logits than the run's own is found out."""
+    assert python.publish(on_the_own_base(run, tiny), "ada/tone").returncode == 0
+    config = run.adapter / "adapter_config.json"
+    config.write_text(config.read_text(encoding="utf-8").replace('"lora_alpha": 8', '"lora_alpha": 16'), "utf-8")
+    api = client(ADA, endpoint=hub.endpoint)
+    there = look_at(api, "ada/tone")
+    with pytest.raises(PublishError, match=r"computes other logits .* on 5 of 5 prompts"):
+        prove_adapter(api, there, {}, there.head, run=run)
+
+
+def test_licence_and_languages_are_the_base_models(run: Run, hub: Hub, python: Python) -> None:
+    """The card takes them from the base model's card on the Hub."""
+    assert python.publish(run, "ada/tone").returncode == 0
+    card = RepoCard(hub.repos["ada/tone"].head.files["README.md"].decode()).data
+    assert (card.license, card.license_name, card.language) == ("other", "tiny", ["en"])
+
+
+def test_pairs_and_adapter_name_each_other(run: Run, hub: Hub, python: Python) -> None:
+    """With its data, a run becomes two repositories that link to each other, and the pairs are read back the same."""
+    done = python.publish(run, "ada/tone", "--with-data")
+    assert done.returncode == 0, done.stderr
+    model, data = hub.repos["ada/tone"].head.files, hub.datasets["ada/tone-preferences"].head.files
+    assert RepoCard(model["README.md"].decode()).data.datasets == ["ada/tone-preferences"]
+    assert "https://huggingface.co/ada/tone" in data["README.md"].decode()
+    assert hub.datasets["ada/tone-preferences"].private
+    code = (
+        "from dpo_hub import read_preferences as read; from dpo_hub.preferences.pairs import digest; "
+        "print(digest([p for s in ('train', 'test') for p in read(f'ada/tone-preferences:{s}').pairs]))"
+    )
+    assert python("-c", code, token=ADA).stdout.strip() == digest(run.pairs("train") + run.pairs("held_out"))
+
+
+def test_the_merged_model_needs_no_adapter(run: Run, tiny: Tiny, hub: Hub, python: Python, tmp_path: Path) -> None:
+    """The merged model, loaded by Transformers alone, computes what base and adapter do together."""
+    done = python.publish(on_the_own_base(run, tiny), "ada/tone", "--merge")
+    assert done.returncode == 0, done.stderr
+    files = hub.repos["ada/tone-merged"].head.files
+    assert [name for name, data in files.items() if str(tiny.base.parent).encode() in data] == []
+    code = re.search(r"```python\n(.*?)```", files["README.md"].decode(), re.DOTALL)
+    assert code is not None
+    compared = SAME_LOGITS.partition("    with model")[0].replace("torch.equal(model(ids).logits, expected)", CLOSE)
+    (tmp_path / "merged.py").write_text(code[1] + compared, encoding="utf-8")
+    done = python(tmp_path / "merged.py", tiny.logits, token=ADA)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_somebody_else_changed_is_told(hub: Hub) -> None:
+    """A commit on top of a head that is no longer one is not made, and the error says whose commit did what."""
+    api = client(ADA, endpoint=hub.endpoint)
+    seen = look_at(api, BASE)
+    commit_once(api, seen, {"notes.txt": b"theirs"}, message="A correction")
+    with pytest.raises(PublishError, match=r'changed meanwhile \("A correction" by ada\), which touched notes.txt'):
+        commit_once(api, seen, {"other.txt": b"ours"}, message="Ours")
+    assert "other.txt" not in hub.repos[BASE].head.files
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (401, "Run hf auth login"),
+        (402, "settings/billing"),
+        (403, "Use one with write access"),
+        (404, "Check the name, and whose token it is"),
+        (409, "something else is being done with it"),
+        (418, "The Hub answered 418 (not now)"),
+    ],
+)
+def test_each_refusal_says_what_to_do(run: Run, hub: Hub, status: int, told: str) -> None:
+    """Whatever the Hub says no to, one sentence or two say what it means and what to do."""
+    hub.fault = Fault(6, str(status))  # where it asks what to upload
+    with pytest.raises(PublishError) as refused:
+        publish(run, "ada/tone", api=client(ADA, endpoint=hub.endpoint), compare=False)
+    assert told in str(refused.value)
+    assert "so ada/tone was not published" in str(refused.value)
+    assert ADA not in str(refused.value)
+
+
+def test_a_hub_that_goes_away_for_good(run: Run, hub: Hub) -> None:
+    """Once it is silent for long, the error says whether anything was published; running it again mends it."""
+    api = client(ADA, endpoint=hub.endpoint)
+    publish(run, "ada/one", api=api, compare=False)
+    landed = next(n for n, asked in enumerate(hub.asked) if "/commit/" in asked)
+    for onwards, told, commits in (
+        (landed, "so ada/two was not published", 1),
+        (landed + 1, "ada/two was published", 2),
+    ):
+        hub.asked.clear()
+        hub.blobs.clear()
+        hub.fault = Fault(onwards, "500", onwards=True)
+        with pytest.raises(UnreachableError, match=told):
+            publish(run, "ada/two", api=api, compare=False)
+        assert len(hub.repos["ada/two"].commits) == commits
+    hub.fault = None
+    publish(run, "ada/two", api=api, compare=False)
+    assert len(hub.repos["ada/two"].commits) == 2
 
 
 def test_publishing_loads_no_torch(python: Python) -> None:

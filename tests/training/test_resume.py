@@ -330,13 +330,14 @@ def no_room_for(name: str) -> Callable[..., None]:
     return write
 
 
+WRITTEN = ("report.json", "evaluation.json", "samples.jsonl", "curves.png", "README.md")
 BOUNDARIES: dict[str, tuple[Any, str, Callable[..., None]]] = {
     "metrics": (Run, "append_metrics", no_room),
     "a checkpoint's adapter": (PeftModel, "save_pretrained", no_room_for_safetensors),
     "a checkpoint's optimizer": (torch, "save", no_room_for_torch),
     "a checkpoint's state": (TrainerState, "save_to_json", no_room),
     "the adapter": (PreTrainedTokenizerBase, "save_pretrained", no_room),
-    **{f: (Run, "write", no_room_for(f)) for f in ("report.json", "evaluation.json", "samples.jsonl", "README.md")},
+    **{f: (Run, "write", no_room_for(f)) for f in WRITTEN},
 }
 
 

@@ -44,7 +44,7 @@ _SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", "
 _JSON_SUFFIXES = {".json", ".jsonl", ".ndjson"}
 _JSON_BEGINS = re.compile(rb'\s*(?:\{|\[\s*(?:[\[{"\]]|\Z|(?:null|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*(?:[,\]]|\Z)))')
 """Not `[prompt],[chosen]`, nor `[2024-01-01 10:00] export started`."""
-_HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?::(?P<split>[\w./-]+))?")
+_HUB_ID = re.compile(r"(?P<repo>(?a:[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*))(?::(?P<split>[\w./-]+))?")
 _OTHER_KINDS = {
     b"PK\x03\x04": "an Excel workbook or a zip archive",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
@@ -70,12 +70,18 @@ def open_table(source: str | Path, *, known: Callable[[str], bool]) -> Table:
         with ExitStack() as stack:
             table = _open_file(path, stack, known)
             return replace(table, opened=stack.pop_all())
-    found = _HUB_ID.fullmatch(str(source))
-    if found and not path.exists() and path.suffix.lower() not in _SUFFIXES:
-        return open_dataset(found["repo"], found["split"])
+    named = hub_dataset(str(source))
+    if named and not path.exists():
+        return open_dataset(*named)
     if path.is_dir():
         raise PreferencesError("This is a folder. Name one file in it.")
     raise PreferencesError("There is no such file. Check the name, or give the full path.")
+
+
+def hub_dataset(source: str) -> tuple[str, str | None] | None:
+    """The repository and the split that *source* names, where it has the form of a Hub dataset and not of a file."""
+    found = _HUB_ID.fullmatch(source)
+    return (found["repo"], found["split"]) if found and Path(source).suffix.lower() not in _SUFFIXES else None
 
 
 def _open_file(path: Path, stack: ExitStack, known: Callable[[str], bool]) -> Table:

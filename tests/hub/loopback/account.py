@@ -13,6 +13,13 @@ from .state import Hub, Refusal, Repo, readable, require_writer, token_of, user_
 
 FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 
+
+def front_matter(text: str) -> Any:
+    """The metadata that a card begins with, or None."""
+    found = FRONT_MATTER.match(text)
+    return yaml.safe_load(found[1]) if found else None
+
+
 MACHINES: list[dict[str, Any]] = [
     {"name": "cpu-basic", "prettyName": "CPU Basic", "cpu": "2 vCPU", "ram": "16 GB", "accelerator": None}
     | {"unitCostMicroUSD": 167, "unitCostUSD": 0.000167, "unitLabel": "minute"},
@@ -59,14 +66,16 @@ def build_account(app: FastAPI, hub: Hub) -> None:
         url = {"url": f"{hub.endpoint}/{'' if kind == 'model' else f'{kind}s/'}{repo_id}"}
         if repo_id in there:
             raise Refusal(409, f"You already created this {kind} repo", **url)
-        there[repo_id] = Repo(private=asked.get("visibility") == "private", settings=asked)
+        if hub.refusing:
+            raise Refusal(*hub.refusing)
+        secrets = {secret["key"]: secret["value"] for secret in asked.pop("secrets", [])}
+        there[repo_id] = Repo(asked.get("visibility") == "private", settings=asked, secrets=secrets)
         return JSONResponse(url)
 
     @app.post("/api/validate-yaml")
     async def validate(request: Request) -> Response:
-        found = FRONT_MATTER.match((await request.json())["content"])
         try:
-            card = yaml.safe_load(found[1]) if found else None
+            card = front_matter((await request.json())["content"])
         except yaml.YAMLError as error:
             return JSONResponse({"errors": [{"message": str(error)}], "warnings": []}, 400)
         if not isinstance(card, dict):

@@ -20,8 +20,8 @@ LATE = 0.3
 class Fault:
     """What happens to the request number *at*, counted from 0, or with *onwards* to all after it too.
 
-    `reset`, `429` and `500` come before it is heard, `lost` and `truncated` after, `slow` hurts nobody. *do* is called
-    just before the connection is broken.
+    `reset`, and a status such as `429`, come before it is heard, `lost` and `truncated` after, `slow` hurts nobody.
+    *do* is called just before the connection is broken.
     """
 
     at: int
@@ -49,9 +49,9 @@ class Faults:
             case "reset":
                 _act(fault)
                 _hang_up(send)
-            case "429" | "500":
+            case status if status.isdigit():
                 wait = {"Retry-After": "0"}
-                await JSONResponse({"error": "not now"}, int(fault.kind), wait)(scope, receive, send)
+                await JSONResponse({"error": "not now"}, int(status), wait)(scope, receive, send)
             case "slow":
                 await asyncio.sleep(LATE)
                 await self.app(scope, receive, send)
@@ -65,13 +65,16 @@ class _Cut:
     """Sends nothing of an answer, or half of it, and hangs up."""
 
     def __init__(self, fault: Fault, send: Any) -> None:
-        self.fault, self.send = fault, send
+        self.fault, self.send, self.broken = fault, send, False
 
     async def __call__(self, message: Any) -> None:
+        if self.broken:
+            return
         if self.fault.kind == "truncated":
             body = message.get("body", b"")
             await self.send(message | ({"body": body[: len(body) // 2], "more_body": True} if body else {}))
         if message["type"] == "http.response.body" or self.fault.kind == "lost":
+            self.broken = True
             _act(self.fault)
             _hang_up(self.send)
 
@@ -83,4 +86,4 @@ def _act(fault: Fault) -> None:
 
 def _hang_up(send: Any) -> None:
     """Break the connection; *send* is a method of what uvicorn holds it by."""
-    (send.send if isinstance(send, _Cut) else send).__self__.transport.abort()
+    send.__self__.transport.abort()

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Request, Response
 
+from .account import front_matter
 from .state import Commit, Hub, Refusal, Repo, entry, git_oid, is_large, oid, readable, sha256, visible, writable
 
 KINDS = {"models": "", "datasets": "/datasets", "spaces": "/spaces"}
@@ -128,6 +129,7 @@ def _reading(app: FastAPI, hub: Hub) -> None:
         siblings = [{"rfilename": path} for path in sorted(commit.files)]
         about = {"id": f"{owner}/{name}", "sha": commit.oid, "private": repo.private, "tags": []}
         about["lastModified"] = datetime.fromtimestamp(commit.at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        about["cardData"] = front_matter(commit.files.get("README.md", b"").decode())
         return about | {"gated": "manual" if repo.gated else False, "siblings": siblings}
 
     def tree(owner: str, name: str, revision: str, request: Request, folder: str = "") -> list[dict[str, Any]]:

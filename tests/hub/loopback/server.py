@@ -15,6 +15,7 @@ from .account import build_account
 from .faults import Faults
 from .jobs import build_jobs, end_all
 from .repositories import build_repositories
+from .spaces import build_spaces
 from .state import Hub, Refusal
 
 
@@ -29,6 +30,7 @@ def build(hub: Hub) -> FastAPI:
     build_account(app, hub)
     build_repositories(app, hub)
     build_jobs(app, hub)
+    build_spaces(app, hub)
 
     @app.exception_handler(404)
     @app.exception_handler(405)
@@ -38,6 +40,10 @@ def build(hub: Hub) -> FastAPI:
         return refuse(request, Refusal(404, "This loopback Hub has no such address", "EntryNotFound"))
 
     return app
+
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Several threads may serve Hubs of their own, but FastAPI is not made to be set up by several."""
 
 
 class _Server(uvicorn.Server):
@@ -55,9 +61,11 @@ class _Server(uvicorn.Server):
 @contextmanager
 def serving(hub: Hub) -> Iterator[Hub]:
     """Serve *hub* on a free port of 127.0.0.1 and set its endpoint."""
+    with _ONE_AT_A_TIME:
+        app = Faults(build(hub), hub)
     listening = socket.create_server(("127.0.0.1", 0))
     hub.endpoint = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server = _Server(uvicorn.Config(Faults(build(hub), hub), http="h11", ws="none", lifespan="off", log_config=None))
+    server = _Server(uvicorn.Config(app, http="h11", ws="none", lifespan="off", log_config=None))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:

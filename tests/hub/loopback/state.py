@@ -40,7 +40,11 @@ class Repo:
     )
     gated: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
-    """What it was created with."""
+    """What it was created with, without the values of secrets."""
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
+    """A Space's, which no address gives back."""
+    stage: str = "BUILDING"
+    """A Space's."""
 
     @property
     def head(self) -> Commit:
@@ -54,6 +58,7 @@ class Hub:
     *said* is what whoami says of a token beside its user's name: organisations, and what the token may do.
     `sent` lists the files whose content was asked for, and reading one in `broken` is answered 500.
     Who is in `without_money` gets no job, and `jobs` are `jobs.Job` by id.
+    *buckets* says of each whether it is private. With `refusing`, a status and words, no repository is made.
     `asked` lists all requests, and `fault` is what befalls one of them.
     """
 
@@ -62,6 +67,8 @@ class Hub:
     repos: dict[str, Repo] = field(default_factory=dict)
     datasets: dict[str, Repo] = field(default_factory=dict)
     spaces: dict[str, Repo] = field(default_factory=dict)
+    buckets: dict[str, bool] = field(default_factory=dict)
+    refusing: tuple[int, str] | None = None
     said: dict[str, dict[str, Any]] = field(default_factory=dict)
     sent: list[str] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)

@@ -1,0 +1,85 @@
+"""The command that publishes a run. Loads no torch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .cli_runs import Json, RunName
+
+if TYPE_CHECKING:
+    from .hub.publish import Published
+
+cli = typer.Typer()
+
+Token = Annotated[
+    str | None, typer.Option(help="A token of the Hub that can write; by default your own login.", show_default=False)
+]
+
+
+@cli.command()
+def publish(  # noqa: PLR0913  # an option each
+    run: RunName,
+    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Where on the Hub.")],
+    *,
+    public: Annotated[bool, typer.Option("--public/--private", help="Who can see it.")] = False,
+    with_data: Annotated[
+        bool, typer.Option("--with-data", help="The pairs too, as the dataset OWNER/NAME-preferences.")
+    ] = False,
+    merged: Annotated[
+        bool, typer.Option("--merge", help="The whole model too, adapter worked in, as OWNER/NAME-merged.")
+    ] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare/--no-compare", help="See that the adapter on the Hub computes the same.")
+    ] = True,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """Publish a finished run's adapter and card to the Hub, fetch it again, and compare."""
+    from .hub.account import client
+    from .hub.publish import publish as publish_run
+    from .run import Run
+
+    found = Run.open(run)
+    with telling_stages() as tell:
+        published = publish_run(
+            found,
+            repo,
+            api=client(token),
+            private=not public,
+            with_data=with_data,
+            merged=merged,
+            compare=compare,
+            tell=tell,
+        )
+    if as_json:
+        print(json.dumps({"published": [asdict(one) for one in published]}, indent=2))
+        return
+    for one in published:
+        print(f"Published: {one.url} ({'private' if one.private else 'public'})\n  {_compared(one)}")
+
+
+def _compared(published: Published) -> str:
+    proof = published.proof
+    files = f"{proof.files} files are on the Hub as they are here"
+    if proof.prompts:
+        return f"{files}, and the adapter fetched from there gives the same logits on {proof.prompts} prompts."
+    return f"{files}.{f' Logits were not compared: {proof.why_not}' if proof.why_not else ''}"
+
+
+@contextmanager
+def telling_stages() -> Iterator[Callable[[str], None]]:
+    """Tell on stderr what is being done, with the client's bars, where that is a terminal."""
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    if sys.stderr.isatty():
+        yield lambda stage: print(f"{stage} …", file=sys.stderr)
+    else:
+        with disable_progress_bars():
+            yield lambda _: None

@@ -1,0 +1,131 @@
+"""What goes into a repository of a run: the adapter's, its pairs', the merged model's. Knows nothing of the Hub's API.
+
+No file has a path of this machine in it, and none is a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import DatasetCardData, ModelCardData
+
+from ..errors import PublishError
+from ..preferences.export import write_preferences
+from ..recipe import DEMO_MODEL
+from ..run import Run
+from .card import LOCAL_FOLDER, environment, public_base, published
+
+Files = dict[str, bytes | Path]
+"""Content, or where it lies, by path in the repository."""
+
+PUBLISHED = (".safetensors", ".json", ".jinja", ".model", ".txt")
+"""What of a model's folder goes out: weights, settings and the tokenizer, and never a pickle."""
+MEASURED = ("metrics.jsonl", "evaluation.json", "curves.png")
+"""What of the run's folder goes out as it is, where it is there."""
+SPLITS = {"train": "data/train.jsonl", "held_out": "data/test.jsonl"}
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """What the base model's own card says that holds for what is made of it: its licence and its languages."""
+
+    license: Mapping[str, str] = field(default_factory=dict)
+    """`license`, and where that is `other`, `license_name` and `license_link`. Empty where it is not known."""
+    language: Sequence[str] = ()
+
+
+OF_THE_DEMO = Inherited({"license": "apache-2.0"}, ["en"])
+
+
+def adapter_files(run: Run, repo_id: str, inherited: Inherited, *, data: str | None = None) -> Files:
+    """The adapter's repository: weights, tokenizer, card, curves, recipe and measurements.
+
+    Args:
+        run: a finished run.
+        repo_id: what it will be called.
+        inherited: what holds for it because of its base model.
+        data: the repository of its pairs, if they are published.
+
+    Raises:
+        PublishError: the adapter was removed.
+    """
+    if not (run.adapter / "adapter_model.safetensors").is_file():
+        raise PublishError(
+            f"There is no adapter in {run.adapter}, so there is nothing to publish. Train the run again."
+        )
+    base = public_base(run.recipe.model)
+    config = json.loads((run.adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    card = published(
+        run.card,
+        repo_id=repo_id,
+        language=list(inherited.language),
+        datasets=[data] if data else [],
+        **inherited.license,
+    )
+    return {
+        **{path.name: path for path in _model_files(run.adapter)},
+        **{name: run.path / name for name in MEASURED if (run.path / name).is_file()},
+        "README.md": card.encode(),
+        "recipe.json": replace(run.recipe, model=base).to_json().encode(),
+        "adapter_config.json": _json(config | {"base_model_name_or_path": base}),
+    }
+
+
+def data_files(run: Run, repo_id: str, model_id: str, folder: Path) -> Files:
+    """The repository of a run's pairs, as they were split; *folder* is where they may be written."""
+    files: Files = {"README.md": _data_card(run, repo_id, model_id).encode()}
+    for split, name in SPLITS.items():
+        path = folder / Path(name).name
+        write_preferences(run.pairs(split), path)
+        files[name] = path
+    return files
+
+
+def merged_files(run: Run, repo_id: str, model_id: str, inherited: Inherited, folder: Path) -> Files:
+    """The repository of the model with the adapter worked into it, which lies in *folder*."""
+    card = _merged_card(run, repo_id, model_id, inherited)
+    return {**{path.name: path for path in _model_files(folder)}, "README.md": card.encode()}
+
+
+def _model_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix in PUBLISHED)
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=2, sort_keys=True).encode()
+
+
+def _data_card(run: Run, repo_id: str, model_id: str) -> str:
+    data = DatasetCardData(
+        tags=["dpo", "preference", "trl", "dpo-hub"],
+        task_categories=["text-generation"],
+        configs=[
+            {
+                "config_name": "default",
+                "data_files": [{"split": Path(name).stem, "path": name} for name in SPLITS.values()],
+            }
+        ],
+    )
+    body = environment().get_template("data.md.jinja").render(repo=repo_id, model=model_id, report=run.report)
+    return f"---\n{data.to_yaml()}\n---\n{body}"
+
+
+def _merged_card(run: Run, repo_id: str, model_id: str, inherited: Inherited) -> str:
+    base = public_base(run.recipe.model)
+    on_hub = base not in (DEMO_MODEL, LOCAL_FOLDER)
+    said: dict[str, Any] = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "base_model": base if on_hub else None,
+        "base_model_relation": "finetune" if on_hub else None,
+        "language": list(inherited.language) or None,
+        "tags": ["dpo", "trl", "dpo-hub"],
+        **inherited.license,
+    }
+    data = ModelCardData(**said)
+    body = environment().get_template("merged.md.jinja").render(model=repo_id, adapter=model_id, base=base)
+    return f"---\n{data.to_yaml()}\n---\n{body}"

@@ -1,0 +1,98 @@
+"""What publishing needs of the models themselves, in a process of its own that nothing else has to load torch for.
+
+    python -m dpo_hub.training.published compare RUN_FOLDER DOWNLOADED_FOLDER
+    python -m dpo_hub.training.published merge RUN_FOLDER TARGET_FOLDER
+
+Comparing prints a JSON list of truths, one a prompt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from ..errors import DPOHubError, ModelError, needing_extra, telling_disk_full
+from ..preferences.pairs import Messages
+from ..run import Run
+from .policy import load_base, load_to_merge, load_tokenizer, quiet, telling_refused_messages
+
+with needing_extra("train"):
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+PROMPTS = 5
+
+
+def compare(run: Run, downloaded: Path) -> list[bool]:
+    """Say for each of a few prompts whether the adapter in *downloaded* gives exactly the logits of the run's own.
+
+    The base model is loaded once, and each adapter, with the tokenizer beside it, answers on top of it.
+
+    Raises:
+        ModelError: the base model is not on this machine, or its chat template refuses the prompts.
+    """
+    recipe = run.recipe
+    prompts = [pair.prompt for pair in (run.pairs("held_out") + run.pairs("train"))[:PROMPTS]]
+    base, _ = load_base(recipe.model, load_in_4bit=recipe.load_in_4bit)
+    own = _logits(base, run.adapter, prompts)
+    theirs = _logits(base, downloaded, prompts)
+    return [torch.equal(one, other) for one, other in zip(own, theirs, strict=True)]
+
+
+@torch.inference_mode()
+def _logits(base: PreTrainedModel, adapter: Path, prompts: Sequence[Messages]) -> list[torch.Tensor]:
+    """Logits of shape (1, tokens, vocabulary), a prompt each, on the CPU; *base* is afterwards as it was."""
+    tokenizer, model = load_tokenizer(adapter), PeftModel.from_pretrained(base, adapter).eval()
+    found = []
+    for prompt in prompts:
+        with telling_refused_messages():
+            encoded: Any = tokenizer.apply_chat_template(
+                [dict(message) for message in prompt], add_generation_prompt=True, return_tensors="pt", return_dict=True
+            )
+        found.append(model(**encoded.to(model.device)).logits.cpu())
+    model.unload()
+    return found
+
+
+def merge(run: Run, target: Path) -> None:
+    """Work the run's adapter into its base model, and save that with its tokenizer in *target*.
+
+    Raises:
+        ModelError: the base model cannot be loaded.
+        DiskFullError: there is no room.
+    """
+    base = load_to_merge(run.recipe.model)
+    model = cast(Any, PeftModel.from_pretrained(base, run.adapter)).merge_and_unload(safe_merge=True)
+    with telling_disk_full(target):
+        model.save_pretrained(target)
+        load_tokenizer(run.adapter).save_pretrained(target)
+
+
+def main() -> None:
+    """Do what is asked for; an expected error is one line on stderr and exit code 2."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("compare", "merge"))
+    parser.add_argument("run", type=Path)
+    parser.add_argument("folder", type=Path)
+    given = parser.parse_args()
+    quiet()
+    try:
+        if given.what == "merge":
+            merge(Run(given.run), given.folder)
+        else:
+            print(json.dumps(compare(Run(given.run), given.folder)))
+    except DPOHubError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except torch.OutOfMemoryError:
+        print(ModelError("The base model does not fit into the memory that is free."), file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .cli_jobs import cli as jobs_cli
-from .cli_recipe import Mapping, Source, mapping_of, with_recipe_options
 from .cli_publish import cli as publish_cli
+from .cli_recipe import Mapping, Source, mapping_of, with_recipe_options
 from .cli_runs import Detach, Json, KeepGoing, RunName, progress_bar, set_going, tell_findings
 from .cli_runs import cli as runs_cli
 from .cli_space import cli as space_cli

@@ -99,7 +99,13 @@ def file(here: Here) -> Path:
 
 
 @pytest.fixture(scope="module")
-def peaceful(here: Here, file: Path) -> Run:
+def submitted(here: Here, file: Path) -> Run:
+    """A run whose job goes on while others train."""
+    return here.submit(file, "--timeout", "2h", "--budget", "0.5", *RECIPE)
+
+
+@pytest.fixture(scope="module")
+def peaceful(here: Here, file: Path, submitted: Run) -> Run:
     """The same run, trained here."""
     before = set(here.runs)
     done = here("train", file, *RECIPE)
@@ -109,11 +115,10 @@ def peaceful(here: Here, file: Path) -> Run:
 
 
 @pytest.fixture(scope="module")
-def finished(here: Here, file: Path) -> Run:
+def finished(here: Here, submitted: Run, peaceful: Run) -> Run:
     """A run that was submitted, and whose job has ended by itself."""
-    run = here.submit(file, "--timeout", "2h", "--budget", "0.5", *RECIPE)
-    until(lambda: job_of(here, run).over)
-    return run
+    until(lambda: job_of(here, submitted).over)
+    return submitted
 
 
 def job_of(here: Here, run: Run) -> Job:
@@ -192,6 +197,7 @@ def test_a_job_that_dies_is_resumed_from_what_was_pushed(here: Here, file: Path,
     """Killed, then stopped, it goes on twice from a checkpoint, and its adapter is that of a run left in peace."""
     run = here.submit(file, *RECIPE, "--timeout", "1h")
     until(lambda: step_pushed(here, run) >= 2)
+    assert "running" in here("runs").stdout
     job_of(here, run).kill()
     until(lambda: job_of(here, run).over)
     told = here("status", run.id).stdout
@@ -221,6 +227,18 @@ def test_a_job_that_dies_is_resumed_from_what_was_pushed(here: Here, file: Path,
     assert digests(run.adapter) == digests(peaceful.adapter)
     assert run.metrics == peaceful.metrics
     assert len(run.remote["jobs"]) == 3
+
+
+def test_a_job_that_is_told_to_end_leaves_its_last_step(here: Here, file: Path) -> None:
+    """At its time limit, say, it pushes a checkpoint of the last step, and why it ended is said."""
+    run = here.submit(file, *RECIPE, "--timeout", "1h")
+    until(lambda: step_pushed(here, run) >= 2)
+    job_of(here, run).end("ERROR", "Job timeout")
+    until(lambda: job_of(here, run).over)
+    told = here("status", run.id).stdout
+    step = step_pushed(here, run)
+    assert f"Stopped after step {step}. Its job ended before the run did (ERROR: Job timeout)." in told
+    assert f"dpo-hub resume {run.id}" in told
 
 
 def test_no_token_is_anywhere(here: Here, finished: Run) -> None:

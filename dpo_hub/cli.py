@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import io
 import json
 import logging
@@ -11,13 +9,15 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .cli_jobs import cli as jobs_cli
 from .cli_publish import cli as publish_cli
+from .cli_recipe import Mapping, Source, mapping_of, with_recipe_options
 from .cli_runs import Detach, Json, KeepGoing, RunName, progress_bar, set_going, tell_findings
 from .cli_runs import cli as runs_cli
 from .cli_space import cli as space_cli
@@ -40,44 +40,11 @@ cli = typer.Typer(
 )
 
 cli.add_typer(runs_cli)
+cli.add_typer(jobs_cli)
 cli.add_typer(publish_cli)
 cli.add_typer(space_cli, name="space")
 
 SHOWN_PAIRS = 2
-
-Mapping = Annotated[
-    list[str] | None,
-    typer.Option("--map", metavar="PART=COLUMN,…", help="Say which column is which, as in prompt=ask,chosen=good."),
-]
-Source = Annotated[str, typer.Argument(metavar="FILE", help="A preference file, or a Hub dataset: OWNER/NAME:SPLIT.")]
-
-
-def with_recipe_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give *command* an option for each field of `Recipe`, in the place of its parameter `settings`."""
-    from .recipe import Recipe
-
-    hints = get_type_hints(Recipe)
-
-    @functools.wraps(command)
-    def wrapped(**values: Any) -> None:
-        settings = {setting.name: values.pop(setting.name) for setting in fields(Recipe)}
-        command(**values, settings=settings)
-
-    options = [
-        inspect.Parameter(
-            setting.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=Annotated[
-                hints[setting.name] | None, typer.Option(help=setting.metadata["help"], show_default=False)
-            ],
-        )
-        for setting in fields(Recipe)
-    ]
-    own = inspect.signature(command, eval_str=True).parameters.values()
-    kept = [parameter for parameter in own if parameter.name != "settings"]
-    wrapped.__signature__ = inspect.Signature([*kept, *options])  # type: ignore[attr-defined]
-    return wrapped
 
 
 @cli.command()
@@ -100,7 +67,7 @@ def check(  # noqa: PLR0913  # an option each
 
     if max_length and not model:
         raise RecipeError("--max-length counts tokens, and whose they are is not said. Add --model.")
-    preferences = read_preferences(file, mapping=_mapping(mapping))
+    preferences = read_preferences(file, mapping=mapping_of(mapping))
     findings = examine(preferences, fit=_fit(model, max_length) if model else None)
     mended = _repaired(preferences, repair) if repair else None
     if as_json:
@@ -114,12 +81,6 @@ def check(  # noqa: PLR0913  # an option each
         print("Nothing looks wrong with these pairs.")
     given = f" --map {shlex.quote(','.join(mapping))}" if mapping else ""
     print(mended.sentence() if mended else f"Train on it:  dpo-hub train {shlex.quote(file)}{given}")
-
-
-def _mapping(written: list[str] | None) -> dict[str, str]:
-    from .preferences.layouts.mapping import parse_mapping
-
-    return parse_mapping(",".join(written)) if written else {}
 
 
 def _fit(model: str, max_length: int | None) -> Callable[[Iterable[PreferencePair]], list[Finding]]:
@@ -187,7 +148,7 @@ def train(  # noqa: PLR0913  # an option each
     from .recipe import DEMO_MODEL, Recipe
     from .run import Run
 
-    preferences = read_preferences(file, mapping=_mapping(mapping))
+    preferences = read_preferences(file, mapping=mapping_of(mapping))
     recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, **settings)
     print(preferences.sentence())
     devices = accelerate_config.read_text(encoding="utf-8") if accelerate_config else ""
@@ -219,7 +180,7 @@ def preflight(  # noqa: PLR0913  # an option each
     from .preferences import read_preferences
     from .recipe import DEMO_MODEL, Recipe
 
-    preferences = read_preferences(file, mapping=_mapping(mapping))
+    preferences = read_preferences(file, mapping=mapping_of(mapping))
     recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, **settings)
     from .training.ahead import look_ahead
     from .training.policy import quiet

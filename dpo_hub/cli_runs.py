@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,6 +31,8 @@ SOON = 2.0
 """Seconds in the queue that are not worth telling."""
 NEWEST = 20
 """Runs that are listed unless all are asked for."""
+HERE = "here"
+"""Where a run trains that was not submitted."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or how it begins, 'last', or its folder.")]
@@ -58,17 +59,24 @@ def runs(
 
     found = all_runs()
     shown = found if every or as_json else found[:NEWEST]
+    elsewhere = {run.id: run.remote["flavor"] for run in shown if run.remote}
+    if unfinished := [run for run in shown if run.id in elsewhere and not run.state.ended]:
+        from .hub.remote import sync_all
+
+        sync_all(unfinished)
     if as_json:
-        print(json.dumps({"runs": [{"run": run.id, **asdict(progress(run))} for run in shown]}, indent=2))
+        told = [{"run": run.id, "where": elsewhere.get(run.id, HERE), **asdict(progress(run))} for run in shown]
+        print(json.dumps({"runs": told}, indent=2))
         return
     if not found:
         print(f"No run was made yet under {home()}. Start with: dpo-hub train FILE")
         return
-    table = Table("run", "state", "step", "", box=box.SIMPLE_HEAD)
+    table = Table("run", *(["where"] if elsewhere else []), "state", "step", "", box=box.SIMPLE_HEAD)
     for run in shown:
         goes = progress(run)
         step = f"{goes.step}/{goes.steps}" if goes.steps else ""
-        table.add_row(Text(run.id, no_wrap=True), goes.status, step, Text(goes.sentence))
+        where = [elsewhere.get(run.id, HERE)] if elsewhere else []
+        table.add_row(Text(run.id, no_wrap=True), *where, goes.status, step, Text(goes.sentence))
     Console().print(table)
     if more := len(found) - len(shown):
         print(f"{more} more: dpo-hub runs --all")
@@ -82,6 +90,10 @@ def status(run: RunName = "last", *, as_json: Json = False) -> None:
     from .training.health import diagnose
 
     found = Run.open(run)
+    if found.remote and not found.state.ended:
+        from .hub.remote import sync_all
+
+        sync_all([found])
     goes = progress(found)
     if as_json:
         last = {name: value if math.isfinite(value) else None for name, value in found.last_metrics.items()}
@@ -92,7 +104,7 @@ def status(run: RunName = "last", *, as_json: Json = False) -> None:
     if goes.steps:
         print(f"Step {goes.step} of {goes.steps}{_figures(found.last_metrics)}")
     tell_findings(diagnose(found))
-    print(f"Run folder: {found.path}\n{_what_next(found, goes.status)}")
+    print(f"Run folder: {found.path}\n{what_next(found, goes.status)}")
 
 
 def _figures(last: dict[str, float]) -> str:
@@ -101,7 +113,9 @@ def _figures(last: dict[str, float]) -> str:
     return f": loss {last['loss']:.3f}, margin {last['margin']:.2f}, reward accuracy {last['reward_accuracy']:.0%}"
 
 
-def _what_next(run: Run, status: str) -> str:
+def what_next(run: Run, status: str) -> str:
+    if status == "finished" and run.remote and not run.adapter.is_dir():
+        return f"Bring it home:  dpo-hub fetch {run.id}"
     return {
         "finished": f'Talk to it:  dpo-hub chat {run.id} "…"',
         "failed": f"See what happened:  dpo-hub logs {run.id}    Go on:  dpo-hub resume {run.id}",
@@ -118,9 +132,15 @@ def logs(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until it ends.")] = False,
 ) -> None:
     """Print what a run's processes said."""
+    from .progress import Log
     from .run import Run
 
     found = Run.open(run)
+    if found.remote:
+        from .cli_jobs import print_log
+
+        print_log(found, follow=follow)
+        return
     seen = Log(found.log)
     print(seen.news(), end="")
     while follow and not found.state.ended:
@@ -139,12 +159,18 @@ def stop(run: RunName = "last") -> None:
     if found.state.ended:
         print(f"{found.id} is {found.state.status} already.")
         return
-    stop_run(found)
+    if found.remote:
+        from .hub.remote import connect
+        from .hub.remote import stop as stop_job
+
+        stop_job(found, connect())
+    else:
+        stop_run(found)
     _tell_end(found)
 
 
 @cli.command()
-def resume(
+def resume(  # noqa: PLR0913  # an option each
     run: RunName = "last",
     *,
     detach: Detach = False,
@@ -153,6 +179,9 @@ def resume(
         bool, typer.Option("--activation-checkpointing", help="From here on compute activations twice, to save memory.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Go on even where preflight says that it will fail.")] = False,
+    budget: Annotated[
+        float | None, typer.Option(metavar="DOLLARS", help="Of a submitted run: what all its jobs may cost.", min=0)
+    ] = None,
 ) -> None:
     """Take up a run that stopped or failed, from its last good checkpoint."""
     from .launch import change
@@ -161,6 +190,11 @@ def resume(
     found = Run.open(run)
     if activation_checkpointing or force:
         change(found, activation_checkpointing=activation_checkpointing, force=force)
+    if found.remote:
+        from .cli_jobs import resume_job
+
+        resume_job(found, budget=budget)
+        return
     set_going(found, detach=detach, keep_going=keep_going)
 
 
@@ -173,8 +207,9 @@ def remove(run: RunName, *, yes: Annotated[bool, typer.Option("--yes", help="Do 
     found = Run.open(run)
     if not yes:
         typer.confirm(f"Delete {found.path} with all that is in it?", abort=True)
+    stays = f" What is on the Hub stays: {found.remote['repo']}, a dataset." if found.remote else ""
     remove_run(found)
-    print(f"{found.id} is gone.")
+    print(f"{found.id} is gone.{stays}")
 
 
 def tell_findings(findings: Sequence[Finding | Symptom]) -> None:
@@ -201,7 +236,7 @@ def set_going(run: Run, *, detach: bool, keep_going: int) -> None:
 
     start(run, keep_going=keep_going)
     if detach:
-        print(f"Started {run.id}.\n{_what_next(run, 'running')}")
+        print(f"Started {run.id}.\n{what_next(run, 'running')}")
         return
     try:
         _follow(run)
@@ -233,12 +268,12 @@ def _tell_end(run: Run) -> None:
         from .progress import progress
 
         print(f"{run.id}: {progress(run).sentence}")
-    print(f"Run folder: {run.path}\n{_what_next(run, state.status)}")
+    print(f"Run folder: {run.path}\n{what_next(run, state.status)}")
 
 
 def _follow(run: Run) -> None:
     """Show how *run* goes until it has ended, and pass on what its log warns of."""
-    from .progress import progress
+    from .progress import Log, progress
     from .state import ENDED
 
     seen, told, began = Log(run.log, from_end=True), "", time.monotonic()
@@ -253,24 +288,6 @@ def _follow(run: Run) -> None:
             if last and goes.steps:
                 show(last, goes.steps)
             time.sleep(POLL)
-
-
-class Log:
-    """A log file that others write, read as it grows."""
-
-    def __init__(self, path: Path, *, from_end: bool = False) -> None:
-        self.path = path
-        self.place = path.stat().st_size if from_end and path.is_file() else 0
-
-    def news(self) -> str:
-        """The whole lines since the last look."""
-        if not self.path.is_file():
-            return ""
-        with self.path.open("rb") as file:
-            file.seek(self.place)
-            whole, newline, _ = file.read().rpartition(b"\n")
-        self.place += len(whole) + len(newline)
-        return (whole + newline).decode(errors="replace")
 
 
 @contextmanager

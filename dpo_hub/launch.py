@@ -41,6 +41,7 @@ def start(run: Run, *, keep_going: int = 0) -> None:
     Raises:
         RunError: it has finished, or is waiting or at work already.
     """
+    _require_here(run)
     try:
         with run.lock.acquire(timeout=LOCK_TIMEOUT):
             _require_idle(run)
@@ -59,6 +60,11 @@ def start(run: Run, *, keep_going: int = 0) -> None:
         raise RunError(f"The run {run.id} is at work already. See how it goes: dpo-hub status {run.id}") from None
     # Somebody has to collect its exit status as long as this process lives, or it stays behind as a zombie.
     threading.Thread(target=keeper.wait, name=f"reaper of {run.id}", daemon=True).start()
+
+
+def _require_here(run: Run) -> None:
+    if run.remote:
+        raise RunError(f"The run {run.id} trains on {run.remote['flavor']}. Look after it with dpo-hub on a terminal.")
 
 
 def _require_idle(run: Run) -> None:
@@ -81,15 +87,20 @@ def change(run: Run, *, activation_checkpointing: bool, force: bool) -> None:
     run.write("recipe.json", replace(recipe, activation_checkpointing=spare, force=recipe.force or force).to_json())
 
 
-def stop(run: Run) -> None:
+def stop(run: Run, *, patience: float = STOP_TIMEOUT) -> None:
     """Ask the worker of *run* to leave a checkpoint and go, and wait until it is gone; one that is slow is forced.
 
     Where it has to be forced, the checkpoint is the one that was due last. Several processes leave a step only at its
     end, so long steps are cut off. A run that has ended already is left as it is.
 
+    Args:
+        run: any run of this machine.
+        patience: seconds that it gets.
+
     Raises:
         RunError: its worker is on another machine.
     """
+    _require_here(run)
     state = run.state
     if state.ended:
         return
@@ -97,7 +108,7 @@ def stop(run: Run) -> None:
     if process and process.host != Process.of().host:
         raise RunError(f"The run {run.id} is at work on {process.host}. Stop it there.")
     run.stop_asked.touch()
-    if process and not _ends(process, psutil.Process.terminate, STOP_TIMEOUT):
+    if process and not _ends(process, psutil.Process.terminate, patience):
         run.end("stopped", "It did not answer in time and was ended by force.")
         for other in _all_of(state):
             _ends(other, psutil.Process.kill, STOP_TIMEOUT)
@@ -135,7 +146,7 @@ def remove(run: Run) -> None:
     try:
         with run.lock.acquire(timeout=LOCK_TIMEOUT):
             state = run.state
-            if state.worker or state.keeper:
+            if state.worker or state.keeper or (run.remote and not state.ended):
                 raise in_use
             run.remove()
     except Timeout:

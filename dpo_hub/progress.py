@@ -1,9 +1,10 @@
-"""How a run goes, in a sentence, for the command line and the app. Reads the run's folder only."""
+"""How a run goes, in a sentence, and its log as it grows. Reads the run's folder only."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from .run import Run
 from .state import SILENCE, State
@@ -83,3 +84,21 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class Log:
+    """A log file that others write, read as it grows."""
+
+    def __init__(self, path: Path, *, from_end: bool = False) -> None:
+        self.path = path
+        self.place = path.stat().st_size if from_end and path.is_file() else 0
+
+    def news(self) -> str:
+        """The whole lines since the last look."""
+        if not self.path.is_file():
+            return ""
+        with self.path.open("rb") as file:
+            file.seek(self.place)
+            whole, newline, _ = file.read().rpartition(b"\n")
+        self.place += len(whole) + len(newline)
+        return (whole + newline).decode(errors="replace")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from .errors import RecipeError
@@ -102,6 +103,19 @@ class Recipe:
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2)
+
+    @classmethod
+    def read(cls, path: Path, **settings: Any) -> Recipe:
+        """The recipe that an earlier run left at *path*, with *settings* on top; those that are None are left.
+
+        Raises:
+            RecipeError: it is none.
+        """
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**found | {name: value for name, value in settings.items() if value is not None})
+        except (ValueError, TypeError) as error:
+            raise RecipeError(f"{path} is not the recipe.json of a run: {error}") from error
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:

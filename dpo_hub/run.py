@@ -31,6 +31,8 @@ from .state import Process, State
 
 LONGEST_LINE = 4096
 """Bytes that no line of metrics exceeds."""
+REMOTE = "remote.json"
+"""Is there where the run trains on another machine; `hub.remote` has what is in it."""
 
 
 def home() -> Path:
@@ -59,7 +61,7 @@ class Run:
         from .preferences.doctor import examine
 
         splits = split_pairs(preferences.pairs, recipe.held_out, seed=recipe.seed)
-        stem = re.sub(r"[^a-z0-9]+", "-", Path(preferences.source).stem.lower()).strip("-")[:40] or "run"
+        stem = re.sub(r"[^a-z0-9]+", "-", Path(preferences.source).stem.lower())[:40].strip("-") or "run"
         runs = home() / "runs"
         path = runs / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
         aside = path.with_name(f".{path.name}")
@@ -119,6 +121,11 @@ class Run:
     def report(self) -> dict[str, Any]:
         """What the preferences were: source, layout, rows, pairs, what was left out, the split, findings."""
         return self._json("report.json")
+
+    @property
+    def remote(self) -> dict[str, Any]:
+        """Where it trains, if that is not on this machine."""
+        return self._json(REMOTE) if (self.path / REMOTE).is_file() else {}
 
     @property
     def evaluation(self) -> dict[str, float]:
@@ -220,6 +227,8 @@ class Run:
         state = self.state
         if state.status != "finished":
             raise RunError(f"The run {self.id} is {state.status}, not finished. {state.reason}".strip())
+        if self.remote and not self.adapter.is_dir():
+            raise RunError(f"The run {self.id} has finished elsewhere. Bring it home first: dpo-hub fetch {self.id}")
         return self
 
     def pairs(self, split: str) -> list[PreferencePair]:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dpo_hub.cli_runs import Log
 from dpo_hub.errors import ModelError
+from dpo_hub.progress import Log
 from dpo_hub.run import all_runs
 
 from .conftest import PATIENCE, until

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs
@@ -127,6 +128,7 @@ def _reading(app: FastAPI, hub: Hub) -> None:
         commit = at(repo, revision)
         siblings = [{"rfilename": path} for path in sorted(commit.files)]
         about = {"id": f"{owner}/{name}", "sha": commit.oid, "private": repo.private, "tags": []}
+        about["lastModified"] = datetime.fromtimestamp(commit.at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         about["cardData"] = front_matter(commit.files.get("README.md", b"").decode())
         return about | {"gated": "manual" if repo.gated else False, "siblings": siblings}
 

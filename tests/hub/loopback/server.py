@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 
 from .account import build_account
 from .faults import Faults
+from .jobs import build_jobs, end_all
 from .repositories import build_repositories
 from .spaces import build_spaces
 from .state import Hub, Refusal
@@ -28,6 +29,7 @@ def build(hub: Hub) -> FastAPI:
 
     build_account(app, hub)
     build_repositories(app, hub)
+    build_jobs(app, hub)
     build_spaces(app, hub)
 
     @app.exception_handler(404)
@@ -70,5 +72,6 @@ def serving(hub: Hub) -> Iterator[Hub]:
         assert server.ready.wait(30), "the loopback Hub did not start"
         yield hub
     finally:
+        end_all(hub)
         server.should_exit = True
         thread.join()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from fastapi import Request
@@ -17,8 +19,9 @@ class Commit:
     summary: str
     files: dict[str, bytes]
     parent: str = ""
+    at: float = field(default_factory=time.time)
 
-    @property
+    @cached_property
     def oid(self) -> str:
         said = [self.parent, self.summary, *(f"{path} {sha256(data)}" for path, data in sorted(self.files.items()))]
         return hashlib.sha1("\n".join(said).encode(), usedforsecurity=False).hexdigest()
@@ -54,6 +57,7 @@ class Hub:
 
     *said* is what whoami says of a token beside its user's name: organisations, and what the token may do.
     `sent` lists the files whose content was asked for, and reading one in `broken` is answered 500.
+    Who is in `without_money` gets no job, and `jobs` are `jobs.Job` by id.
     *buckets* says of each whether it is private. With `refusing`, a status and words, no repository is made.
     `asked` lists all requests, and `fault` is what befalls one of them.
     """
@@ -71,6 +75,8 @@ class Hub:
     blobs: dict[str, bytes] = field(default_factory=dict)
     cards: list[dict[str, Any]] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    jobs: dict[str, Any] = field(default_factory=dict)
+    without_money: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
     fault: Fault | None = None
     endpoint: str = ""
@@ -97,7 +103,7 @@ def git_oid(data: bytes) -> str:
 
 
 def is_large(path: str) -> bool:
-    return path.endswith((".safetensors", ".parquet", ".png", ".pt", ".pth"))
+    return path.endswith((".safetensors", ".parquet", ".png", ".pt", ".pth", ".zip"))
 
 
 def oid(path: str, data: bytes) -> str:

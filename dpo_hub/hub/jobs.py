@@ -1,0 +1,219 @@
+"""Sending a run to Hugging Face Jobs, and sending it again. Needs no torch.
+
+The run's folder and this package go into a private dataset, and the job brings them from there: it needs no release of
+the package anywhere, and whatever becomes of its machine, what it pushed last is safe.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import httpx2
+from huggingface_hub import HfApi, JobInfo
+
+from ..errors import DPOHubError, ModelError, PublishError, RecipeError, RunError
+from ..recipe import DEMO_MODEL
+from ..run import Run
+from .account import Token, require_readable, require_writable
+from .calls import telling
+from .commits import DATASET, commit_once, ensure_repository
+from .mirror import LABEL, PACKAGE, RUN, STOP, look
+from .package import package_files, requirements
+from .remote import Job, Remote, sync
+
+IMAGE = "ghcr.io/astral-sh/uv:python3.12-bookworm"
+"""What `HfApi.run_uv_job` takes, which guesses what arguments are files of this machine and is not used for that."""
+BOOTSTRAP = """\
+import os, sys, zipfile
+from huggingface_hub import hf_hub_download
+zipfile.ZipFile(hf_hub_download(sys.argv[1], "package.zip", repo_type="dataset")).extractall("dpo_hub_job")
+os.environ["PYTHONPATH"] = os.path.abspath("dpo_hub_job")
+os.execv(sys.executable, [sys.executable, "-m", "dpo_hub.hub.job", *sys.argv[1:]])
+"""
+CARD = """\
+---
+tags:
+- dpo-hub
+---
+# {id}
+
+A training run of dpo_hub, mirrored from the machine that works on it: its folder is `run/`, and `package.zip` trains
+it. Bring it home when it has finished:
+
+    dpo-hub fetch {repo}
+"""
+HOUR = 3600.0
+USUAL, LONGEST, SHORTEST = 2 * HOUR, 24 * HOUR, 60.0
+"""Seconds that a job gets where nothing says how long, at most by its budget alone, and at least."""
+START_UP, SAFETY = 900.0, 2.0
+"""Seconds to get a machine ready, and how much slower than this one it may be."""
+_SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+
+
+def seconds_of(written: str) -> float:
+    """Read a time as `2h`, `90m`, `3600` or `3600s`.
+
+    Raises:
+        RecipeError: it is none, or not even a minute.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d|)", written.strip().lower())
+    seconds = float(found[1]) * _SECONDS[found[2]] if found else 0.0
+    if seconds < SHORTEST:
+        raise RecipeError(f"--timeout is {written!r}; write a time of a minute at least, as in 90m or 2h.")
+    return seconds
+
+
+def time_limit(
+    hourly: float, *, timeout: float | None = None, budget: float | None = None, estimate: float | None = None
+) -> float:
+    """Seconds that a job may take at most; a budget in dollars is never exceeded.
+
+    Args:
+        hourly: the machine's price in US dollars.
+        timeout: seconds, where they are asked for.
+        budget: US dollars, where there is a limit.
+        estimate: seconds that training takes on this machine, where that is known.
+    """
+    bought = budget / hourly * HOUR if budget is not None and hourly else math.inf
+    if timeout is not None:
+        return min(timeout, bought)
+    if budget is not None:
+        return min(bought, LONGEST)
+    return USUAL if estimate is None else START_UP + SAFETY * estimate
+
+
+def submit(run: Run, remote: Remote, api: HfApi) -> Remote:
+    """Send a new *run* to where *remote* says, and return what is known of it then.
+
+    Where it cannot be sent, nothing of it stays; where it was sent and only no job was to be had, it can be resumed.
+
+    Raises:
+        PublishError, ModelError, RunError: with what is in the way.
+    """
+    try:
+        _require_possible(run, remote, api)
+        with telling(remote.repo, api):
+            there = ensure_repository(api, remote.repo, kind=DATASET)
+            card = CARD.format(id=run.id, repo=remote.repo).encode()
+            head = commit_once(api, there, {"README.md": card, **_files(run)}, message="Submit")
+    except DPOHubError:
+        run.remove()
+        raise
+    return _start(run, replace(remote, head=head), api)
+
+
+def resume(run: Run, api: HfApi, *, budget: float | None = None) -> Remote:
+    """Take *run* up in a new job, from the last checkpoint that was pushed, and return what is known of it then.
+
+    Args:
+        run: one that was submitted and has ended early.
+        api: the client.
+        budget: US dollars for all its jobs together; None leaves it as it was.
+
+    Raises:
+        RunError: it has finished or is at work, or nothing of the budget is left.
+        PublishError: the Hub says no, or nothing.
+    """
+    sync(run, api)
+    state, remote = run.written_state, Remote.of(run)
+    if state.status not in ("stopped", "failed"):
+        raise RunError(f"The run {run.id} is {state.status} already. See how it goes: dpo-hub status {run.id}")
+    remote = replace(remote, budget=remote.budget if budget is None else budget)
+    _require_time(remote, f"Raise it: dpo-hub resume {run.id} --budget DOLLARS")
+    with telling(remote.repo, api):
+        there = look(api, remote.repo)
+        run.set_state(replace(state, status="queued", reason=""))
+        asked = [STOP] if STOP in there.files else []
+        files = _files(run, "recipe.json", "state.json")
+        head = commit_once(api, there.repository, files, message="Resume", delete=asked)
+    return _start(run, replace(remote, head=head), api)
+
+
+def _require_possible(run: Run, remote: Remote, api: HfApi) -> None:
+    model = run.recipe.model
+    if model != DEMO_MODEL and Path(model).is_dir():
+        raise ModelError(
+            f"The base model {model} is a folder of this machine, and a job cannot see it. Push it to the Hub first "
+            "(hf upload), and give its name there."
+        )
+    _require_time(remote, "Raise --budget, or take a cheaper machine.")
+    token = cast(Token, api.token)
+    require_writable(remote.repo, token, api=api)
+    require_readable(model, token, api=api)
+
+
+def _require_time(remote: Remote, what_to_do: str) -> None:
+    if remote.seconds_left < SHORTEST:
+        raise RunError(
+            f"Of the budget of ${remote.budget:,.2f}, ${remote.spent:,.2f} are spent, and less than a minute on "
+            f"{remote.flavor} at ${remote.hourly:,.2f} an hour is left. {what_to_do}"
+        )
+
+
+def _files(run: Run, *names: str) -> dict[str, bytes | Path]:
+    """The run's files, or those of *names*, and the package, with its demo model only where that is trained."""
+    own = names or ("recipe.json", "preferences.parquet", "report.json", "state.json")
+    return {PACKAGE: _package(run.recipe.model), **{f"{RUN}{name}": run.path / name for name in own}}
+
+
+def _package(model: str) -> bytes:
+    """The package as one file, the same bytes each time: a hundred small ones would take long to bring."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, path in package_files().items():
+            if model == DEMO_MODEL or not name.startswith("dpo_hub/demo/model/"):
+                archive.writestr(zipfile.ZipInfo(name), path.read_bytes(), zipfile.ZIP_DEFLATED)
+    return packed.getvalue()
+
+
+def _start(run: Run, remote: Remote, api: HfApi) -> Remote:
+    """Have a job begin, which costs from here on, and note it in the run's folder."""
+    remote.write(run)
+    try:
+        with telling(remote.repo, api, outcome="so no job was started"):
+            job = _job(run, remote, api)
+    except PublishError as error:
+        run.end("stopped", f"{error} Then: dpo-hub resume {run.id}")
+        raise
+    remote = replace(remote, jobs=(*remote.jobs, Job(job.id, int(remote.seconds_left))))
+    remote.write(run)
+    return remote
+
+
+def _job(run: Run, remote: Remote, api: HfApi) -> JobInfo:
+    needs = [part for line in requirements("train") for part in ("--with", line)]
+    seconds = int(remote.seconds_left)
+    try:
+        return api.run_job(
+            image=IMAGE,
+            command=[
+                "uv",
+                "run",
+                *needs,
+                "python",
+                "-c",
+                BOOTSTRAP,
+                remote.repo,
+                f"{remote.push_minutes}",
+                f"{seconds}",
+            ],
+            env={"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
+            secrets={"HF_TOKEN": api.token},
+            flavor=remote.flavor,
+            timeout=seconds,
+            name=run.id,
+            labels={LABEL: run.id},
+            namespace=remote.namespace,
+        )
+    except httpx2.TransportError:  # only the answer may be lost, and a second job would cost as much again
+        known = {job.id for job in remote.jobs}
+        begun = api.list_jobs(labels={LABEL: run.id}, namespace=remote.namespace)
+        for job in (job for job in begun if job.id not in known):
+            return job
+        raise

@@ -65,8 +65,8 @@ def submit(  # noqa: PLR0913  # an option each
     else:
         recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, **settings)
     api = connect(token)
-    machine = price(flavor, api=api)
-    owner = namespace or account(token, api=api).name
+    machine = price(flavor, api)
+    owner = namespace or account(api).name
     print(preferences.sentence())
     needed = None if asked else _estimate(preferences, recipe)
     seconds = time_limit(machine.hourly, timeout=asked, budget=budget, estimate=needed)

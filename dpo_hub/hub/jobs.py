@@ -12,7 +12,6 @@ import re
 import zipfile
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import httpx2
 from huggingface_hub import HfApi, JobInfo
@@ -20,7 +19,7 @@ from huggingface_hub import HfApi, JobInfo
 from ..errors import DPOHubError, ModelError, PublishError, RecipeError, RunError
 from ..recipe import DEMO_MODEL
 from ..run import Run
-from .account import Token, require_readable, require_writable
+from .account import require_readable, require_writable
 from .calls import telling
 from .commits import DATASET, commit_once, ensure_repository
 from .mirror import LABEL, PACKAGE, RUN, STOP, look
@@ -143,9 +142,8 @@ def _require_possible(run: Run, remote: Remote, api: HfApi) -> None:
             "(hf upload), and give its name there."
         )
     _require_time(remote, "Raise --budget, or take a cheaper machine.")
-    token = cast(Token, api.token)
-    require_writable(remote.repo, token, api=api)
-    require_readable(model, token, api=api)
+    require_writable(remote.repo, api, kind=DATASET)
+    require_readable(model, api)
 
 
 def _require_time(remote: Remote, what_to_do: str) -> None:

@@ -113,6 +113,15 @@ def _tell_job(run: Run, remote: Remote) -> None:
     )
 
 
+def cost_of(run: Run) -> str:
+    """What a submitted run has cost, and may."""
+    from .hub.remote import Remote
+
+    remote = Remote.of(run)
+    most = f" of ${remote.budget:,.2f} at most" if remote.budget is not None else ""
+    return f"On {remote.flavor}: ${remote.spent:,.2f}{most}, mirrored in {remote.repo}"
+
+
 def resume_job(run: Run, *, budget: float | None) -> None:
     from .hub.jobs import resume
     from .hub.remote import connect

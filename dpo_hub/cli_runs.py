@@ -104,6 +104,10 @@ def status(run: RunName = "last", *, as_json: Json = False) -> None:
     if goes.steps:
         print(f"Step {goes.step} of {goes.steps}{_figures(found.last_metrics)}")
     tell_findings(diagnose(found))
+    if found.remote:
+        from .cli_jobs import cost_of
+
+        print(cost_of(found))
     print(f"Run folder: {found.path}\n{what_next(found, goes.status)}")
 
 

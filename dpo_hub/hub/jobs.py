@@ -13,7 +13,6 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
-import httpx2
 from huggingface_hub import HfApi, JobInfo
 
 from ..errors import DPOHubError, ModelError, PublishError, RecipeError, RunError
@@ -174,44 +173,32 @@ def _start(run: Run, remote: Remote, api: HfApi) -> Remote:
     """Have a job begin, which costs from here on, and note it in the run's folder."""
     remote.write(run)
     try:
-        with telling(remote.repo, api, outcome="so no job was started"):
+        with telling(remote.repo, api, outcome="so it is not known to have a job"):
             job = _job(run, remote, api)
     except PublishError as error:
         run.end("stopped", f"{error} Then: dpo-hub resume {run.id}")
         raise
     remote = replace(remote, jobs=(*remote.jobs, Job(job.id, int(remote.seconds_left))))
     remote.write(run)
+    run.set_state(replace(run.written_state, status="queued", reason=""))
     return remote
 
 
 def _job(run: Run, remote: Remote, api: HfApi) -> JobInfo:
     needs = [part for line in requirements("train") for part in ("--with", line)]
     seconds = int(remote.seconds_left)
-    try:
-        return api.run_job(
-            image=IMAGE,
-            command=[
-                "uv",
-                "run",
-                *needs,
-                "python",
-                "-c",
-                BOOTSTRAP,
-                remote.repo,
-                f"{remote.push_minutes}",
-                f"{seconds}",
-            ],
-            env={"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
-            secrets={"HF_TOKEN": api.token},
-            flavor=remote.flavor,
-            timeout=seconds,
-            name=run.id,
-            labels={LABEL: run.id},
-            namespace=remote.namespace,
-        )
-    except httpx2.TransportError:  # only the answer may be lost, and a second job would cost as much again
-        known = {job.id for job in remote.jobs}
-        begun = api.list_jobs(labels={LABEL: run.id}, namespace=remote.namespace)
-        for job in (job for job in begun if job.id not in known):
-            return job
-        raise
+    known = {job.id for job in remote.jobs}
+    for job in api.list_jobs(labels={LABEL: run.id}, namespace=remote.namespace):
+        if job.id not in known:
+            return job  # an earlier try had it begin and never heard of it; a second would cost as much again
+    return api.run_job(
+        image=IMAGE,
+        command=["uv", "run", *needs, "python", "-c", BOOTSTRAP, remote.repo, str(remote.push_minutes), str(seconds)],
+        env={"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
+        secrets={"HF_TOKEN": api.token},
+        flavor=remote.flavor,
+        timeout=seconds,
+        name=run.id,
+        labels={LABEL: run.id},
+        namespace=remote.namespace,
+    )

@@ -95,10 +95,6 @@ def connect(token: Token = None) -> HfApi:
     return client(token)
 
 
-def url(api: HfApi, remote: Remote) -> str:
-    return f"{api.endpoint}/datasets/{remote.repo}"
-
-
 def sync(run: Run, api: HfApi) -> None:
     """Bring what says how *run* goes, and let its state be what its job makes of it.
 
@@ -107,6 +103,7 @@ def sync(run: Run, api: HfApi) -> None:
     """
     remote = Remote.of(run)
     if not remote.jobs:
+        run.end("stopped", run.written_state.reason or f"It has no job. dpo-hub resume {run.id} starts one.")
         return
     with telling(remote.repo, api, outcome="so this is how it stood before"):
         job = api.inspect_job(job_id=remote.jobs[-1].id, namespace=remote.namespace)  # at once: others may wait
@@ -118,11 +115,17 @@ def sync(run: Run, api: HfApi) -> None:
                 os.utime(run.path / "metrics.jsonl", (there.changed, there.changed))
     state = run.written_state
     head = "" if state.ended and not over else there.repository.head  # else it is read again when the job has gone
-    took = job.durations.running_secs if job.durations else None
-    last = replace(remote.jobs[-1], seconds=took or remote.jobs[-1].seconds)
+    last = replace(remote.jobs[-1], seconds=_took(job, remote.jobs[-1].timeout))
     replace(remote, head=head, jobs=(*remote.jobs[:-1], last)).write(run)
     run.beat()
     run.write("state.json", json.dumps(asdict(_state(run, state, job, there))))
+
+
+def _took(job: JobInfo, most: int) -> int:
+    """Seconds that are to be paid for; where a job has begun and they are not known, all that it may take."""
+    if job.durations and job.durations.running_secs is not None:
+        return job.durations.running_secs
+    return most if job.started_at else 0
 
 
 def _state(run: Run, state: State, job: JobInfo, there: Mirror) -> State:

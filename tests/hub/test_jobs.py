@@ -289,6 +289,7 @@ def test_a_run_without_a_job_can_be_resumed(here: Here, file: Path) -> None:
     remote = run.remote | {"jobs": [{"id": spent.id, "timeout": 3600, "seconds": 0}]}
     run.write(REMOTE, json.dumps(remote))
     assert_one_clear_line(here("resume", run.id), "Of the budget of $1.00, $1.00 are spent")
+    assert "On a10g-small: $1.00 of $1.00 at most" in here("status", run.id).stdout
     here("resume", run.id, "--budget", "1.25")
     assert job_of(here, run).spec["timeoutSeconds"] == pytest.approx(910, abs=3)
     assert_one_clear_line(here("remove", run.id, "--yes"), "Stop it first")

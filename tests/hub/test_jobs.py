@@ -33,8 +33,8 @@ from .loopback.jobs import Job
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")  # the client's own
 
-RECIPE = ("--epochs", "6", "--batch-size", "4", "--checkpoint-steps", "2", "--evaluations", "1")
-OFTEN = ("--push-minutes", "0.005")
+RECIPE = ("--epochs", "4", "--batch-size", "4", "--checkpoint-steps", "2", "--evaluations", "0")
+OFTEN = ("--push-minutes", "0.01")
 FLAVOR = ("--flavor", "a10g-small")
 
 

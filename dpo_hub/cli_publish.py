@@ -38,6 +38,9 @@ def publish(  # noqa: PLR0913  # an option each
     compare: Annotated[
         bool, typer.Option("--compare/--no-compare", help="See that the adapter on the Hub computes the same.")
     ] = True,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Write over what was changed there by other means.")
+    ] = False,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
@@ -56,6 +59,7 @@ def publish(  # noqa: PLR0913  # an option each
             with_data=with_data,
             merged=merged,
             compare=compare,
+            overwrite=overwrite,
             tell=tell,
         )
     if as_json:

@@ -68,7 +68,7 @@ def create(  # noqa: PLR0913  # an option each
         keeps_runs=volume,
     )
     if idle is not None:
-        machine = price(hardware, api)
+        machine = price(hardware, api, of_spaces=True)
         print(f"{hardware} ({machine.accelerator or 'CPU'}) costs ${machine.hourly:.2f} an hour. {_sleeps(idle)}")
     print(f"Made: {create_space(api, space, settings)}")
     print(f"It is built now, which takes some minutes. Follow that:  dpo-hub space logs {space} --build -f")

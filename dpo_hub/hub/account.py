@@ -5,26 +5,23 @@ A refusal is a sentence with what to do; a token is in none of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import httpx2
 from huggingface_hub import HfApi, ModelCard, get_token
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
-    OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # exported lazily, which mypy does not see
 
 from ..errors import PublishError, RecipeError
 from ..recipe import DEMO_MODEL, Recipe
-from .calls import TOKENS, UnreachableError
+from .calls import TOKENS, patiently, telling
 from .card import front_matter
 
 Token = str | Literal[False] | None
@@ -103,7 +100,7 @@ def account(api: HfApi) -> Account:
     """
     if not api.token:
         raise PublishError(f"There is no token for the Hub. Run hf auth login, or make one at {TOKENS}.")
-    with _telling(api):
+    with telling("this account", api, outcome="so it is not known whose token this is"):
         try:
             said = api.whoami()
         except HfHubHTTPError as error:
@@ -139,9 +136,9 @@ def require_writable(repo_id: str, api: HfApi, *, kind: str = "model", who: Acco
     who = who or account(api)
     if refusal := _refusal(who, repo_id):
         raise PublishError(refusal)
-    with _telling(api):
+    with telling(repo_id, api, outcome=f"so it is not known whether {repo_id} may be written to"):
         try:
-            api.auth_check(repo_id, repo_type=kind, write=True)
+            patiently(lambda: api.auth_check(repo_id, repo_type=kind, write=True))
         except RepositoryNotFoundError:
             return who  # it will be made
         except HfHubHTTPError as error:
@@ -177,9 +174,9 @@ def require_readable(model: str, api: HfApi) -> None:
     """
     if model == DEMO_MODEL or Path(model).is_dir():
         return
-    with _telling(api):
+    with telling(model, api, outcome=f"so it is not known whether {model} may be downloaded"):
         try:
-            api.auth_check(model)
+            patiently(lambda: api.auth_check(model))
         except GatedRepoError:
             raise PublishError(
                 f"The base model {model} is gated. Accept its terms at https://huggingface.co/{model}, then run: "
@@ -198,40 +195,26 @@ def require_valid_card(recipe: Recipe, api: HfApi) -> None:
         UnreachableError: the Hub cannot be reached.
         PublishError: it takes offence, with its words.
     """
-    with _telling(api):
+    with telling("this account", api, outcome="so the card was not checked"):
         try:
             ModelCard(front_matter(recipe), ignore_metadata_errors=False).validate()
         except ValueError as error:
             raise PublishError(f"The Hub would refuse the card's metadata: {error}") from None
 
 
-def price(flavor: str, api: HfApi) -> Price:
-    """Say what the machine *flavor* costs where the Hub runs jobs, or Spaces.
+def price(flavor: str, api: HfApi, *, of_spaces: bool = False) -> Price:
+    """Say what the machine *flavor* costs where the Hub runs jobs, or, with *of_spaces*, Spaces.
 
     Raises:
         UnreachableError: the Hub cannot be reached.
         RecipeError: there is no such machine; the message has those that there are.
     """
-    with _telling(api):
-        offered = {machine.name: machine for machine in [*api.list_spaces_hardware(), *api.list_jobs_hardware()]}
+    listed = api.list_spaces_hardware if of_spaces else api.list_jobs_hardware
+    with telling("list of machines", api, outcome=f"so it is not known what {flavor} costs"):
+        offered = {machine.name: machine for machine in patiently(listed)}
     if flavor not in offered:
         raise RecipeError(f"The Hub has no machine {flavor!r}. Name one of {', '.join(sorted(offered))}.")
     machine = offered[flavor]
     card = machine.accelerator
     named = f"{card.quantity} × {card.manufacturer} {card.model}, {card.vram}" if card else ""
     return Price(flavor, machine.unit_cost_usd / HOURS[machine.unit_label], named)
-
-
-@contextmanager
-def _telling(api: HfApi) -> Iterator[None]:
-    """Say in a sentence that the Hub cannot be reached; other refusals pass."""
-    try:
-        yield
-    except (httpx2.TransportError, OfflineModeIsEnabled) as error:
-        raise UnreachableError(f"The Hub at {api.endpoint} cannot be reached.") from error
-    except HfHubHTTPError as error:
-        if error.response.status_code >= 500 or error.response.status_code == 429:
-            raise UnreachableError(f"The Hub at {api.endpoint} answered {error.response.status_code}.") from error
-        raise PublishError(
-            f"The Hub answered {error.response.status_code} ({error.server_message or 'no reason given'})."
-        ) from error

@@ -15,14 +15,13 @@ from huggingface_hub import DatasetCardData, ModelCardData
 
 from ..errors import PublishError
 from ..preferences.export import write_preferences
-from ..recipe import DEMO_MODEL
 from ..run import Run
-from .card import LOCAL_FOLDER, environment, public_base, published
+from .card import environment, is_on_hub, public_base, public_source, published
 
 Files = dict[str, bytes | Path]
 """Content, or where it lies, by path in the repository."""
 
-PUBLISHED = (".safetensors", ".json", ".jinja", ".model", ".txt")
+MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")
 """What of a model's folder goes out: weights, settings and the tokenizer, and never a pickle."""
 MEASURED = ("metrics.jsonl", "evaluation.json", "curves.png")
 """What of the run's folder goes out as it is, where it is there."""
@@ -33,9 +32,19 @@ SPLITS = {"train": "data/train.jsonl", "held_out": "data/test.jsonl"}
 class Inherited:
     """What the base model's own card says that holds for what is made of it: its licence and its languages."""
 
-    license: Mapping[str, str] = field(default_factory=dict)
+    license: Mapping[str, Any] = field(default_factory=dict)
     """`license`, and where that is `other`, `license_name` and `license_link`. Empty where it is not known."""
     language: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, base: str, card: Mapping[str, Any]) -> Inherited:
+        """What the metadata *card* of *base* say; a link within its repository leads there from elsewhere too."""
+        said = {name: value for name in ("license", "license_name", "license_link") if (value := card.get(name))}
+        link = said.get("license_link", "")
+        if link and "://" not in link:
+            said["license_link"] = f"https://huggingface.co/{base}/blob/main/{link}"
+        languages = card.get("language") or []
+        return cls(said if "license" in said else {}, [languages] if isinstance(languages, str) else list(languages))
 
 
 OF_THE_DEMO = Inherited({"license": "apache-2.0"}, ["en"])
@@ -92,7 +101,7 @@ def merged_files(run: Run, repo_id: str, model_id: str, inherited: Inherited, fo
 
 
 def _model_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix in PUBLISHED)
+    return sorted(path for path in folder.iterdir() if path.suffix in MODEL_FILES)
 
 
 def _json(value: Any) -> bytes:
@@ -110,13 +119,18 @@ def _data_card(run: Run, repo_id: str, model_id: str) -> str:
             }
         ],
     )
-    body = environment().get_template("data.md.jinja").render(repo=repo_id, model=model_id, report=run.report)
+    report = run.report
+    body = (
+        environment()
+        .get_template("data.md.jinja")
+        .render(repo=repo_id, model=model_id, report=report, source=public_source(report["source"]))
+    )
     return f"---\n{data.to_yaml()}\n---\n{body}"
 
 
 def _merged_card(run: Run, repo_id: str, model_id: str, inherited: Inherited) -> str:
     base = public_base(run.recipe.model)
-    on_hub = base not in (DEMO_MODEL, LOCAL_FOLDER)
+    on_hub = is_on_hub(base)
     said: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
@@ -127,5 +141,9 @@ def _merged_card(run: Run, repo_id: str, model_id: str, inherited: Inherited) ->
         **inherited.license,
     }
     data = ModelCardData(**said)
-    body = environment().get_template("merged.md.jinja").render(model=repo_id, adapter=model_id, base=base)
+    body = (
+        environment()
+        .get_template("merged.md.jinja")
+        .render(model=repo_id, adapter=model_id, base=base, on_hub=on_hub, licence_known=bool(inherited.license))
+    )
     return f"---\n{data.to_yaml()}\n---\n{body}"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from json import JSONDecodeError
 from typing import TypeVar
 
 import httpx2
 from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.utils._http import parse_ratelimit_headers
 
 from ..errors import PublishError
 
@@ -21,50 +24,69 @@ Answer = TypeVar("Answer")
 TOKENS = "https://huggingface.co/settings/tokens"
 PASSING = (408, 425, 429, 500, 502, 503, 504)
 """Answers that may be others in a moment."""
-BROKEN = (httpx2.TransportError, ConnectionError, TimeoutError)
-"""A connection that broke; the last two are the words of the client's part that sends large files."""
+BROKEN = (httpx2.RequestError, ConnectionError, TimeoutError, JSONDecodeError)
+"""No answer, or none of the Hub's: the middle two are the words of the client's part that sends large files."""
+_STATUS = re.compile(r"HTTP status \w+ error \((\d{3})")
+"""How that part tells of a refusal, as a connection error too."""
 WAITS = (1.0, 2.0, 4.0)
 """Seconds before the second, third and fourth try, where the Hub does not say how long."""
-LONGEST_WAIT = 60.0
-"""Seconds that are waited at most where it does say."""
+LONGEST_WAIT = 300.0
+"""Seconds that are waited at most where it does say; its limits are for five minutes."""
+TOLD = 5.0
+"""Seconds of waiting that people are told of."""
+QUOTED = 200
+"""Characters of the Hub's own words that are quoted."""
 
 
 class UnreachableError(PublishError):
     """The Hub does not answer, so nothing can be said."""
 
 
-def patiently(ask: Callable[[], Answer]) -> Answer:
+def patiently(ask: Callable[[], Answer], *, tries: int | None = None) -> Answer:
     """Call *ask*, and again after a while where the connection broke or the Hub was busy.
 
-    Only for what may be done twice.
+    Only for what may be done twice. Four *tries* are made, unless the client itself tries again.
     """
-    for wait in WAITS:
+    for wait in WAITS[: tries and tries - 1]:
         try:
             return ask()
         except (*BROKEN, HfHubHTTPError) as error:
             pause = _pause(error, wait)
             if pause is None:
                 raise
-            log.info("%s; trying again in %.0f s", briefly(error), pause)
+            log.log(logging.WARNING if pause > TOLD else logging.INFO, "%s; again in %.0f s", briefly(error), pause)
         time.sleep(pause)
     return ask()
 
 
 def _pause(error: Exception, wait: float) -> float | None:
     """Seconds to wait before it is tried again, or None where that is no use."""
-    if not isinstance(error, HfHubHTTPError):
-        return wait
-    if error.response.status_code not in PASSING:
+    if not passes(error):
         return None
-    said = error.response.headers.get("Retry-After", "")
-    return min(float(said), LONGEST_WAIT) if said.isdigit() else wait
+    headers = error.response.headers if isinstance(error, HfHubHTTPError) else {}
+    said = headers.get("Retry-After", "")
+    limit = parse_ratelimit_headers(headers)
+    told = float(said) if said.isdigit() else limit.reset_in_seconds if limit else wait
+    return min(told, LONGEST_WAIT)
+
+
+def passes(error: Exception) -> bool:
+    """Whether the same call may go through in a while."""
+    return not isinstance(error, OfflineModeIsEnabled) and _status(error) in (None, *PASSING)
+
+
+def _status(error: Exception) -> int | None:
+    """The status that the Hub answered with, if it did."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code
+    found = _STATUS.search(str(error))
+    return int(found[1]) if found else None
 
 
 def briefly(error: Exception) -> str:
     """What went wrong, in a few words and without an address."""
-    if isinstance(error, HfHubHTTPError):
-        return f"the Hub answered {error.response.status_code}"
-    return "the connection to the Hub broke off"
+    status = _status(error)
+    return f"the Hub answered {status}" if status else "the connection to the Hub broke off"
 
 
 @contextmanager
@@ -86,23 +108,24 @@ def telling(what: str, api: HfApi, *, outcome: str = "so nothing was changed") -
         raise UnreachableError(
             f"The client is in offline mode (HF_HUB_OFFLINE), {outcome}. Leave that mode and run it again."
         ) from error
-    except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-        raise UnreachableError(
-            f"The Hub at {api.endpoint} cannot be reached, {outcome}. Check the connection and run it again."
-        ) from error
-    except BROKEN as error:
-        raise UnreachableError(
-            f"The connection to the Hub at {api.endpoint} broke off, perhaps after the last word was said. Run it "
-            "again: what arrived is not sent twice."
-        ) from error
-    except HfHubHTTPError as error:
-        status = error.response.status_code
+    except (*BROKEN, HfHubHTTPError) as error:
+        if (status := _status(error)) is None:
+            how = _how_unreachable(error)
+            raise UnreachableError(
+                f"The Hub at {api.endpoint} {how}, {outcome}. Check the connection and run it again."
+            ) from error
         kind = UnreachableError if status in PASSING else PublishError
-        raise kind(_refusal(error, what, outcome)) from error
+        raise kind(_refusal(error, status, what, outcome)) from error
 
 
-def _refusal(error: HfHubHTTPError, what: str, outcome: str) -> str:
-    owner, status = what.partition("/")[0], error.response.status_code
+def _how_unreachable(error: Exception) -> str:
+    if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
+        return "cannot be reached"
+    return "gave no answer of its own" if isinstance(error, JSONDecodeError) else "broke off the connection"
+
+
+def _refusal(error: Exception, status: int, what: str, outcome: str) -> str:
+    owner, said = what.partition("/")[0], getattr(error, "server_message", None) or ""
     if isinstance(error, GatedRepoError):
         return f"{what} is gated, {outcome}. Accept its terms at https://huggingface.co/{what}, then run it again."
     told = {
@@ -116,6 +139,6 @@ def _refusal(error: HfHubHTTPError, what: str, outcome: str) -> str:
         409: f"{what} is there already, or something else is being done with it, {outcome}. Wait a little, or take "
         "another name.",
         412: f"{what} was changed by somebody else meanwhile, {outcome}. Run it again.",
-    }.get(status)
-    said = error.server_message or "no reason given"
-    return told or f"The Hub answered {status} ({said}), {outcome}. Run it again in a while."
+    }.get(status, f"The Hub answered {status}, {outcome}. Run it again in a while.")
+    quoted = " ".join(said.split())[:QUOTED].rstrip(". ")
+    return f"{told} The Hub says: {quoted}." if quoted else told

@@ -61,7 +61,7 @@ def render_card(run: Run) -> str:
     """Render the card of a run that has its evaluation and samples: metadata for the Hub, then Markdown for people."""
     recipe, report, base = run.recipe, run.report, public_base(run.recipe.model)
     dataset, split = hub_dataset(report["source"]) or (None, None)
-    source = report["source"] if dataset else re.split(r"[/\\]", report["source"])[-1]
+    source = public_source(report["source"])
     measured = _measured(run)
     body = (
         environment()
@@ -93,7 +93,7 @@ def render_card(run: Run) -> str:
 def front_matter(recipe: Recipe, *, dataset: str | None = None, results: Sequence[EvalResult] = ()) -> str:
     """The metadata that the card of a run of *recipe* begins with."""
     base = public_base(recipe.model)
-    on_hub = base not in (DEMO_MODEL, LOCAL_FOLDER)
+    on_hub = is_on_hub(base)
     data = ModelCardData(
         library_name="peft",
         base_model=base if on_hub else None,
@@ -121,10 +121,10 @@ def published(
     Args:
         card: what the run's README.md says, edited by hand or not.
         repo_id: `owner/name`.
-        license: the base model's, and the adapter's, as the Hub spells it; None leaves what the card has.
-        language: codes of the languages; None leaves what the card has.
+        license: the base model's, as the Hub spells it, where the card has none of its own.
+        language: codes of the languages, where the card has none.
         datasets: where the pairs are on the Hub.
-        more: further metadata, as `license_name` and `license_link`.
+        more: what belongs to *license*: `license_name` and `license_link`.
 
     Raises:
         PublishError: the card's metadata cannot be read.
@@ -136,8 +136,9 @@ def published(
             f"The metadata between the lines --- at the top of README.md cannot be read: {error} Mend it there."
         ) from error
     data: Any = edited.data
-    for name, value in {"license": license, "language": language, **more}.items():
-        if value:
+    inherited = {} if data.license else {"license": license, **more}
+    for name, value in {"language": language, **inherited}.items():
+        if value and not data.get(name):
             data[name] = value
     had = [data.datasets] if isinstance(data.datasets, str) else data.datasets or []
     data.datasets = list(dict.fromkeys([*had, *datasets])) or None
@@ -162,10 +163,21 @@ def _replaced(text: str, line: str, other: str, *, last: bool = False) -> str:
 
 
 def public_base(model: str) -> str:
-    """Name the base model without giving away a path: `demo`, a Hub id, or `LOCAL_FOLDER`."""
-    if model == DEMO_MODEL or (_HUB_ID.fullmatch(model) and not Path(model).exists()):
-        return model
-    return LOCAL_FOLDER
+    """Name the base model without giving away a path: `demo`, a Hub id, or `LOCAL_FOLDER`.
+
+    The path of a folder is absolute in a run, so it does not look like an id.
+    """
+    return model if _HUB_ID.fullmatch(model) else LOCAL_FOLDER
+
+
+def is_on_hub(base: str) -> bool:
+    """Whether what `public_base` returned is the name of a model on the Hub."""
+    return base not in (DEMO_MODEL, LOCAL_FOLDER)
+
+
+def public_source(source: str) -> str:
+    """Name where pairs came from without giving away a folder: a dataset on the Hub, or a file's name."""
+    return source if hub_dataset(source) else re.split(r"[/\\]", source)[-1]
 
 
 def code_span(text: Any) -> str:

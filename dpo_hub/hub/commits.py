@@ -7,6 +7,7 @@ nothing; where somebody else was faster, nothing of theirs is overwritten.
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +15,15 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils.sha import git_hash
+from huggingface_hub.hf_api import GitCommitInfo, RepoFile
 
 from ..errors import PublishError
-from .calls import patiently
+from .calls import BROKEN, UnreachableError, briefly, passes, patiently
 
 log = logging.getLogger(__name__)
 
 MODEL, DATASET, SPACE = "model", "dataset", "space"
+BLOCK = 2**20
 SHOWN = 3
 """Changes of others that are named."""
 
@@ -62,6 +63,11 @@ def look_at(api: HfApi, repo_id: str, *, kind: str = MODEL) -> Repository:
     return Repository(repo_id, kind, info.sha or "", bool(info.private))
 
 
+def last_commit(api: HfApi, of: Repository) -> GitCommitInfo:
+    """The newest commit of the repository, as *of* has it."""
+    return patiently(lambda: api.list_repo_commits(of.id, repo_type=of.kind, revision=of.head))[0]
+
+
 def commit_once(
     api: HfApi,
     to: Repository,
@@ -79,51 +85,102 @@ def commit_once(
         to: the repository as it stood when the caller decided what to send.
         files: content or the path of it, by path in the repository.
         message: the commit's title.
-        delete: files to take out; with `/` at the end, folders.
+        delete: files that are there, to take out.
 
     Returns:
-        The id of the newest commit, in which all of it is.
+        The id of the commit in which all of it is.
 
     Raises:
+        UnreachableError: the Hub stopped answering, and the commit may have been made.
         PublishError: somebody else has changed the repository since, and the message says what; or the metadata of
             its card are refused.
     """
-
-    def send() -> str:
-        operations = [CommitOperationAdd(path, content) for path, content in files.items()]
-        gone = [CommitOperationDelete(path) for path in delete]
-        try:
-            made = api.create_commit(
-                to.id, [*operations, *gone], commit_message=message, repo_type=to.kind, parent_commit=to.head
-            )
-        except RuntimeError as error:  # so the client wraps what befell a large file
-            raise error.__cause__ or error from None
-        except ValueError as error:  # so it tells that the Hub takes offence at a card, before anything is sent
-            raise PublishError(f"The Hub refuses the card of {to.id}, so nothing was sent: {error}") from error
-        return str(made.oid)
-
     try:
-        return patiently(send)
-    except HfHubHTTPError as error:
-        if error.response.status_code != 412:
+        return patiently(lambda: _commit(api, to, files, message, delete))
+    except (*BROKEN, HfHubHTTPError) as error:
+        if isinstance(error, HfHubHTTPError) and error.response.status_code == 412:
+            return _made_before(api, to, files, delete)
+        if not passes(error):
             raise
-        head = look_at(api, to.id, kind=to.kind).head
-        if _is_there(contents(api, to, head), files, delete):
-            return head  # it was this commit that was made, and only the answer that was lost
-        raise PublishError(_what_changed(api, to)) from error
+        raise UnreachableError(
+            f"While {to.id} was being written to, {briefly(error)}, so it is not known whether all arrived. Run it "
+            "again: what is there is not sent twice."
+        ) from error
+
+
+def _commit(api: HfApi, to: Repository, files: Mapping[str, bytes | Path], message: str, delete: Sequence[str]) -> str:
+    """Try once; what the client wraps in errors of other kinds comes out as what it is."""
+    operations = [CommitOperationAdd(path, content) for path, content in files.items()]
+    gone = [CommitOperationDelete(path) for path in delete]
+    try:
+        made = api.create_commit(
+            to.id, [*operations, *gone], commit_message=message, repo_type=to.kind, parent_commit=to.head
+        )
+    except (*BROKEN, HfHubHTTPError):
+        raise
+    except ValueError as error:
+        if not str(error).startswith("Invalid metadata"):
+            raise
+        said = " ".join(str(error).split())
+        raise PublishError(f"The Hub refuses the card of {to.id}, so nothing was sent: {said}") from error
+    except (RuntimeError, PermissionError) as error:  # a large file's; the latter says that a token was refused
+        if isinstance(error.__cause__, (*BROKEN, HfHubHTTPError)):
+            raise error.__cause__ from None
+        said = " ".join(str(error.__cause__ or error).split())
+        raise PublishError(f"A file for {to.id} could not be uploaded, so nothing was changed there: {said}") from error
+    return str(made.oid)
+
+
+def _made_before(api: HfApi, to: Repository, files: Mapping[str, bytes | Path], delete: Sequence[str]) -> str:
+    """Find the commit since *to* that has all *files*: it was made by a try whose answer was lost.
+
+    Raises:
+        PublishError: there is none, so it was somebody else who changed the repository.
+    """
+    newer = newest_commits(api, to)
+    for commit in newer:
+        if _is_there(contents(api, to, commit.commit_id), files, delete):
+            return str(commit.commit_id)
+    raise PublishError(
+        f"{to.id} was changed meanwhile ({_told(newer)}), which touched {_touched(api, to, newer)}. Nothing was "
+        "published, and nothing of theirs was overwritten. Look at it, then run it again."
+    )
+
+
+def newest_commits(api: HfApi, of: Repository) -> list[GitCommitInfo]:
+    """The commits since *of* was looked at, the newest first."""
+    commits = patiently(lambda: api.list_repo_commits(of.id, repo_type=of.kind))
+    ids = [commit.commit_id for commit in commits]
+    return list(commits[: ids.index(of.head)] if of.head in ids else commits[:1])
+
+
+def _told(commits: Sequence[GitCommitInfo]) -> str:
+    return ", ".join(f'"{commit.title}" by {" and ".join(commit.authors)}' for commit in commits[:SHOWN])
+
+
+def _touched(api: HfApi, since: Repository, newer: Sequence[GitCommitInfo]) -> str:
+    then, now = contents(api, since, since.head), contents(api, since, newer[0].commit_id)
+    changed = sorted(path for path in then.keys() | now.keys() if then.get(path) != now.get(path))
+    more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+    return f"{', '.join(changed[:SHOWN])}{more}" or "no file"
 
 
 def _is_there(found: Mapping[str, str], files: Mapping[str, bytes | Path], gone: Sequence[str]) -> bool:
     """Whether a repository that holds *found* has all *files* and nothing of what should be *gone*."""
-    if any(path == name or (name.endswith("/") and path.startswith(name)) for path in found for name in gone):
+    if found.keys() & set(gone):
         return False
     return all(found.get(path) in ids_of(content) for path, content in files.items())
 
 
 def ids_of(content: bytes | Path) -> tuple[str, str]:
     """What the Hub may call this content: its SHA-256 where it keeps it as a large file, else git's id of it."""
-    data = content if isinstance(content, bytes) else content.read_bytes()
-    return hashlib.sha256(data).hexdigest(), git_hash(data)
+    size = len(content) if isinstance(content, bytes) else content.stat().st_size
+    large, small = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
+        while block := file.read(BLOCK):
+            large.update(block)
+            small.update(block)
+    return large.hexdigest(), small.hexdigest()
 
 
 def contents(api: HfApi, of: Repository, revision: str) -> dict[str, str]:
@@ -131,18 +188,3 @@ def contents(api: HfApi, of: Repository, revision: str) -> dict[str, str]:
     listed = patiently(lambda: list(api.list_repo_tree(of.id, recursive=True, revision=revision, repo_type=of.kind)))
     files = (entry for entry in listed if isinstance(entry, RepoFile))
     return {entry.path: entry.lfs.sha256 if entry.lfs else entry.blob_id for entry in files}
-
-
-def _what_changed(api: HfApi, since: Repository) -> str:
-    """Say who has changed what in the repository meanwhile."""
-    commits = patiently(lambda: api.list_repo_commits(since.id, repo_type=since.kind))
-    ids = [commit.commit_id for commit in commits]
-    newer = commits[: ids.index(since.head)] if since.head in ids else commits[:1]
-    by = ", ".join(f'"{commit.title}" by {" and ".join(commit.authors)}' for commit in newer[:SHOWN])
-    then, now = (contents(api, since, at) for at in (since.head, "main"))
-    changed = sorted(path for path in then.keys() | now.keys() if then.get(path) != now.get(path))
-    files = ", ".join(changed[:SHOWN]) + (f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else "")
-    return (
-        f"{since.id} was changed meanwhile ({by}), which touched {files or 'no file'}. Nothing was published, and "
-        "nothing of theirs was overwritten. Look at it, then run it again."
-    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,30 +12,43 @@ from pathlib import Path
 from ..errors import ModelError, needing_extra
 from ..run import Run
 
+EXPECTED = 2
+"""The exit code of an error that is one line on stderr."""
 
-def run_published(what: str, run: Run, folder: Path, *, offline: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run `training.published`, where *offline* with what is on this machine only."""
+
+def has_torch() -> bool:
+    return importlib.util.find_spec("torch") is not None
+
+
+def run_published(what: str, run: Run, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `training.published` with *environment* on top of this process's own."""
     command = [sys.executable, "-m", "dpo_hub.training.published", what, str(run.path), str(folder)]
-    environment = os.environ | ({"HF_HUB_OFFLINE": "1"} if offline else {})
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
 
 
-def last_line(text: str) -> str:
-    """The last line of what a process said, which is its error's where it ended by one."""
-    return text.strip().rpartition("\n")[2] or "it said nothing"
+def why_it_ended(done: subprocess.CompletedProcess[str]) -> str:
+    """Say why the process did not do what it should: its error, or the signal that ended it."""
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        return f"The process that has the model was ended by {name}, as happens where memory runs out."
+    return done.stderr.strip().rpartition("\n")[2] or "It said nothing."
 
 
-def merge(run: Run, folder: Path) -> None:
+def merge(run: Run, folder: Path, *, token: str | bool | None = None) -> None:
     """Save the base model of *run* with the adapter worked into it in *folder*.
+
+    Args:
+        run: a finished run.
+        folder: is made.
+        token: for a base model that has to be downloaded.
 
     Raises:
         MissingExtraError: torch is not installed.
         ModelError: the base model cannot be loaded, or there is no memory or disk for it.
     """
     with needing_extra("train"):
-        import importlib.metadata
-
-        importlib.metadata.version("torch")
-    done = run_published("merge", run, folder)
+        if not has_torch():
+            raise ModuleNotFoundError(name="torch")
+    done = run_published("merge", run, folder, **({"HF_TOKEN": token} if isinstance(token, str) else {}))
     if done.returncode:
-        raise ModelError(f"The adapter could not be worked into its base model. {last_line(done.stderr)}")
+        raise ModelError(f"The adapter could not be worked into its base model. {why_it_ended(done)}")

@@ -16,7 +16,7 @@ NAME = "dpo_hub"
 def package_files() -> dict[str, Path]:
     """Every file of the package, by its path beside the package's folder: `dpo_hub/run.py` and so on."""
     files = (path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    return {str(path.relative_to(PACKAGE.parent)): path for path in sorted(files)}
+    return {path.relative_to(PACKAGE.parent).as_posix(): path for path in sorted(files)}
 
 
 def requirements(*extras: str, pins: Mapping[str, str] | None = None) -> list[str]:

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import json
-import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx2
 from huggingface_hub import HfApi
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from ..errors import PublishError
 from ..run import Run
-from .calls import UnreachableError
+from .calls import patiently
 from .commits import Repository, contents, ids_of
-from .models import last_line, run_published
-
-log = logging.getLogger(__name__)
-
-TRIES = 2
+from .models import EXPECTED, has_torch, run_published, why_it_ended
 
 
 @dataclass(frozen=True)
@@ -44,7 +37,7 @@ def prove_adapter(  # noqa: PLR0913  # what was sent where, and what of
         PublishError: it is not what was sent.
     """
     with tempfile.TemporaryDirectory() as cache:
-        folder = _download(api, of, commit, Path(cache))
+        folder = _download(api, of, files, commit, Path(cache))
         for path, content in files.items():
             _require_same(of, path, content, folder / path)
         prompts, why_not = _same_logits(run, folder) if compare else (0, "")
@@ -64,30 +57,38 @@ def prove_listed(api: HfApi, of: Repository, files: Mapping[str, bytes | Path], 
     return Proof(len(files))
 
 
-def _download(api: HfApi, of: Repository, commit: str, cache: Path) -> Path:
-    """Download it; what the client gives up on is tried again, for the commit is certainly there."""
-    for left in reversed(range(TRIES)):
+def _download(api: HfApi, of: Repository, files: Iterable[str], commit: str, cache: Path) -> Path:
+    """Download *files*; what the client gives up on is tried again, for the commit is certainly there."""
+
+    def download() -> Path:
         try:
-            return Path(api.snapshot_download(of.id, repo_type=of.kind, revision=commit, cache_dir=cache))
-        except (httpx2.HTTPError, OSError) as error:  # the client wraps some of its own in OSError
-            if not left:
-                raise UnreachableError(f"It could not be downloaded again ({error}).") from error
-            log.info("downloading %s again: %s", of.id, error)
-    raise AssertionError
+            return Path(
+                api.snapshot_download(
+                    of.id, repo_type=of.kind, revision=commit, cache_dir=cache, allow_patterns=list(files)
+                )
+            )
+        except (LocalEntryNotFoundError, RuntimeError, OSError) as error:
+            if getattr(error, "errno", None):  # this machine's own trouble, as a full disk
+                raise
+            raise ConnectionError("the download broke off") from error  # whatever the client made of it
+
+    return patiently(download, tries=2)
 
 
 def _same_logits(run: Run, downloaded: Path) -> tuple[int, str]:
     """Have the models compared in another process: on how many prompts they are the same, or why nobody can say.
 
     Raises:
-        PublishError: they differ.
+        PublishError: they differ, or the adapter cannot be loaded.
     """
-    if importlib.util.find_spec("torch") is None:
-        return 0, "torch is not installed"
-    done = run_published("compare", run, downloaded, offline=True)
+    if not has_torch():
+        return 0, "torch is not installed."
+    done = run_published("compare", run, downloaded, HF_HUB_OFFLINE="1")
+    if done.returncode == EXPECTED or done.returncode < 0:
+        return 0, why_it_ended(done)
     if done.returncode:
-        return 0, last_line(done.stderr)
-    same = json.loads(done.stdout)
+        raise PublishError(f"The adapter fetched from the Hub could not be put to work. {why_it_ended(done)}")
+    same = json.loads(done.stdout.strip().rpartition("\n")[2])
     if not all(same):
         raise PublishError(
             f"The adapter fetched from the Hub computes other logits than the one in {run.adapter} on "
@@ -97,16 +98,9 @@ def _same_logits(run: Run, downloaded: Path) -> tuple[int, str]:
 
 
 def _require_same(of: Repository, path: str, sent: bytes | Path, found: Path) -> None:
-    if not found.is_file() or _digest(sent) != _digest(found):
+    if not found.is_file() or ids_of(sent) != ids_of(found):
         raise _different(of, path)
 
 
 def _different(of: Repository, path: str) -> PublishError:
     return PublishError(f"{path} in {of.id} on the Hub is not what was sent. Run it again; if it stays so, tell us.")
-
-
-def _digest(content: bytes | Path) -> str:
-    if isinstance(content, bytes):
-        return hashlib.sha256(content).hexdigest()
-    with content.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

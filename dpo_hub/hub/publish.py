@@ -14,17 +14,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx2
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
+from ..errors import PublishError
 from ..recipe import DEMO_MODEL
 from ..run import Run
 from .account import account, require_name, require_writable
-from .bundle import OF_THE_DEMO, Files, Inherited, adapter_files, data_files, merged_files
-from .calls import UnreachableError, briefly, patiently, telling
+from .bundle import MODEL_FILES, OF_THE_DEMO, Files, Inherited, adapter_files, data_files, merged_files
+from .calls import BROKEN, UnreachableError, briefly, patiently, telling
 from .card import LOCAL_FOLDER, public_base
-from .commits import DATASET, MODEL, Repository, commit_once, ensure_repository
+from .commits import DATASET, MODEL, Repository, commit_once, contents, ensure_repository, last_commit
 from .models import merge
 from .proof import Proof, prove_adapter, prove_listed
 
@@ -32,6 +32,22 @@ log = logging.getLogger(__name__)
 
 Tell = Callable[[str], None]
 Prove = Callable[[HfApi, Repository, Files, str], Proof]
+
+
+TITLE = "Publish the run "
+"""How the title of a commit begins that publishes."""
+BEGINNING = "initial commit"
+"""The title of the commit that the Hub itself begins a repository with."""
+
+
+@dataclass(frozen=True)
+class Destination:
+    """A repository as it is wanted; see `publish`."""
+
+    name: str
+    kind: str
+    private: bool
+    overwrite: bool
 
 
 @dataclass(frozen=True)
@@ -53,6 +69,7 @@ def publish(  # noqa: PLR0913  # an option each
     with_data: bool = False,
     merged: bool = False,
     compare: bool = True,
+    overwrite: bool = False,
     tell: Tell = lambda _: None,
 ) -> list[Published]:
     """Publish the adapter of *run* as the model *repo_id*, with card, curves, recipe and measurements.
@@ -66,6 +83,7 @@ def publish(  # noqa: PLR0913  # an option each
         merged: publish the base model with the adapter worked into it too, as the model `owner/name-merged`.
         compare: load the base model, in a process of its own, and see that the adapter fetched from the Hub computes
             what the run's own does.
+        overwrite: write over what somebody changed there by other means than publishing.
         tell: called with what is done next, in a few words.
 
     Returns:
@@ -75,63 +93,72 @@ def publish(  # noqa: PLR0913  # an option each
         RunError: the run has not finished.
         UnreachableError: the Hub does not answer; the message says whether anything was published.
         PublishError: the name is no good, the token may not write there, the adapter was removed, a repository is
-            public although *private* was asked for or was changed by somebody else, or the Hub refuses.
+            public although *private* was asked for, was last changed otherwise, or the Hub refuses.
         ModelError: the merged model cannot be made.
     """
     run.require_finished()
     data_id, merged_id = f"{repo_id}-preferences" if with_data else None, f"{repo_id}-merged" if merged else None
-    wanted = {repo_id: MODEL} | ({data_id: DATASET} if data_id else {}) | ({merged_id: MODEL} if merged_id else {})
+    kinds = {repo_id: MODEL} | ({data_id: DATASET} if data_id else {}) | ({merged_id: MODEL} if merged_id else {})
     tell(f"Asking whether {repo_id} may be written to")
-    _require_writable(wanted, api)
-    done: dict[str, Published] = {}
-
-    def send(name: str, files: Files, prove: Prove) -> None:
-        done[name] = _send(run, api, name, files, kind=wanted[name], private=private, prove=prove, tell=tell)
-
-    with tempfile.TemporaryDirectory() as folder:
-        made, inherited = Path(folder), _inherited(run, api)
-        files = adapter_files(run, repo_id, inherited, data=data_id)
+    _require_writable(kinds, api)
+    inherited = _inherited(run, api)
+    with tempfile.TemporaryDirectory(dir=run.path, prefix=".", suffix=".aside") as made:
+        ready: dict[str, tuple[Files, Prove]] = {}  # in the order in which they name each other
         if data_id:
-            send(data_id, data_files(run, data_id, repo_id, made), prove_listed)
-        send(repo_id, files, partial(prove_adapter, run=run, compare=compare))
+            ready[data_id] = data_files(run, data_id, repo_id, Path(made)), prove_listed
+        files = adapter_files(run, repo_id, inherited, data=data_id)
+        ready[repo_id] = files, partial(prove_adapter, run=run, compare=compare)
         if merged_id:
             tell("Working the adapter into the base model")
-            merge(run, made / "merged")
-            send(merged_id, merged_files(run, merged_id, repo_id, inherited, made / "merged"), prove_listed)
-    return [done[name] for name in wanted]
+            folder = Path(made) / "merged"
+            merge(run, folder, token=api.token)
+            ready[merged_id] = merged_files(run, merged_id, repo_id, inherited, folder), prove_listed
+        done: dict[str, Published] = {}
+        for name, (files, prove) in ready.items():
+            to = Destination(name, kinds[name], private, overwrite)
+            try:
+                done[name] = _send(api, to, files, f"{TITLE}{run.id}", prove=prove, tell=tell)
+            except PublishError as error:
+                before = f" Before that, all was well with {', '.join(done)}." if done else ""
+                raise type(error)(f"{error}{before}") from error
+    return [done[name] for name in kinds]
 
 
-def _require_writable(wanted: Mapping[str, str], api: HfApi) -> None:
+def _require_writable(kinds: Mapping[str, str], api: HfApi) -> None:
     """See that all repositories may be written to, before the first is made."""
-    for name in wanted:
+    for name in kinds:
         require_name(name)
-    try:
-        who = account(api)
-        for name, kind in wanted.items():
-            require_writable(name, api, kind=kind, who=who)
-    except UnreachableError as error:
-        raise UnreachableError(f"{error} Nothing was published. Check the connection and run it again.") from error
+    who = account(api)
+    for name, kind in kinds.items():
+        require_writable(name, api, kind=kind, who=who)
 
 
 def _send(  # noqa: PLR0913  # what, where, and how it is proved
-    run: Run, api: HfApi, repo_id: str, files: Files, *, kind: str, private: bool, prove: Prove, tell: Tell
+    api: HfApi, to: Destination, files: Files, title: str, *, prove: Prove, tell: Tell
 ) -> Published:
     """Publish one repository, and prove that it is there as it was meant."""
-    url = f"{api.endpoint}/{'datasets/' if kind == DATASET else ''}{repo_id}"
-    with telling(repo_id, api, outcome=f"so {repo_id} was not published"):
-        to = ensure_repository(api, repo_id, kind=kind, private=private)
+    url = f"{api.endpoint}/{'datasets/' if to.kind == DATASET else ''}{to.name}"
+    with telling(to.name, api, outcome=f"so {to.name} was not published"):
+        there = ensure_repository(api, to.name, kind=to.kind, private=to.private)
+        last = last_commit(api, there)
+        own = last.title.startswith(TITLE)
+        if not own and not to.overwrite and last.title != BEGINNING:
+            raise PublishError(
+                f'{to.name} was last changed by "{last.title}" ({", ".join(last.authors)}), and not by a publish, so '
+                "nothing was sent. Look at it there; --overwrite writes over what differs."
+            )
+        stale = [path for path in contents(api, there, there.head) if Path(path).suffix in MODEL_FILES] if own else []
         tell(f"Sending {len(files)} files to {url}")
-        commit = commit_once(api, to, files, message=f"Publish the run {run.id}")
-    tell(f"Comparing what is in {repo_id} now with what was sent")
+        commit = commit_once(api, there, files, message=title, delete=[path for path in stale if path not in files])
+    tell(f"Comparing what is in {to.name} now with what was sent")
     try:
-        with telling(repo_id, api, outcome="so it was not compared"):
-            proof = prove(api, to, files, commit)
+        with telling(to.name, api, outcome="so it was not compared"):
+            proof = prove(api, there, files, commit)
     except UnreachableError as error:
         raise UnreachableError(
-            f"{repo_id} was published ({url}), but it could not be seen whether all is well. {error} Run it again: "
-            "nothing is sent twice, and it is compared."
+            f"{to.name} was published ({url}), but it could not be seen whether all is well. {error}"
         ) from error
-    return Published(url, commit, to.private, proof)
+    return Published(url, commit, there.private, proof)
 
 
 def _inherited(run: Run, api: HfApi) -> Inherited:
@@ -143,12 +170,7 @@ def _inherited(run: Run, api: HfApi) -> Inherited:
         return Inherited()
     try:
         card: Any = patiently(lambda: api.model_info(base)).card_data or {}
-    except (HfHubHTTPError, httpx2.TransportError) as error:
+    except (*BROKEN, HfHubHTTPError) as error:
         log.warning("the licence of %s is not known: its card cannot be seen (%s)", base, briefly(error))
         return Inherited()
-    said = {name: card.get(name) for name in ("license", "license_name", "license_link")}
-    languages = card.get("language") or []
-    return Inherited(
-        {name: value for name, value in said.items() if isinstance(value, str)},
-        [languages] if isinstance(languages, str) else list(languages),
-    )
+    return Inherited.of(base, card)

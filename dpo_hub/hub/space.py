@@ -90,7 +90,12 @@ def create(api: HfApi, repo_id: str, settings: Settings) -> str:
                 space_volumes=bucket,
             )
         )
-    return update(api, repo_id)
+    try:
+        return update(api, repo_id)
+    except PublishError as error:
+        raise type(error)(
+            f"The Space {repo_id} was made, but without the app. {error} Then: dpo-hub space update {repo_id}"
+        ) from error
 
 
 def _listed(values: Mapping[str, str]) -> list[dict[str, str]]:

@@ -140,12 +140,7 @@ def _asked(kind: str, ask: Callable[[], object]) -> Iterator[Finding]:
 
 
 def _unchecked(kind: str, error: UnreachableError) -> Finding:
-    what = {
-        "base-model": "whether the base model may be downloaded",
-        "publishing": "whether publishing will work",
-        "price": "what the machine costs",
-    }[kind]
-    return Finding(kind, f"{error} So it is not known {what}.", 0, (), "Check the connection, and ask again.", "medium")
+    return Finding(kind, str(error), 0, (), "", "medium")
 
 
 def _pace(trainer: Any, recipe: Recipe, outlook: Outlook) -> tuple[float, float]:

@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from ..errors import DPOHubError, ModelError, needing_extra, telling_disk_full
+from ..errors import DPOHubError, needing_extra, telling_disk_full
 from ..preferences.pairs import Messages
 from ..run import Run
+from .memory import is_out_of_memory
 from .policy import load_base, load_to_merge, load_tokenizer, quiet, telling_refused_messages
 
 with needing_extra("train"):
@@ -41,7 +42,8 @@ def compare(run: Run, downloaded: Path) -> list[bool]:
     base, _ = load_base(recipe.model, load_in_4bit=recipe.load_in_4bit)
     own = _logits(base, run.adapter, prompts)
     theirs = _logits(base, downloaded, prompts)
-    return [torch.equal(one, other) for one, other in zip(own, theirs, strict=True)]
+    pairs = zip(own, theirs, strict=True)
+    return [torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True) for one, other in pairs]
 
 
 @torch.inference_mode()
@@ -89,8 +91,10 @@ def main() -> None:
     except DPOHubError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    except torch.OutOfMemoryError:
-        print(ModelError("The base model does not fit into the memory that is free."), file=sys.stderr)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print("The base model does not fit into the memory that is free.", file=sys.stderr)
         sys.exit(2)
 
 

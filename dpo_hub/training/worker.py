@@ -19,7 +19,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from ..comparison.duet import Duet
-from ..errors import BusyError, DPOHubError, RunError, telling_disk_full
+from ..errors import BusyError, DPOHubError, RunError, needing_extra, telling_disk_full
 from ..heartbeat import heartbeat
 from ..hub.card import render_card
 from ..hub.curves import draw_curves
@@ -32,6 +32,9 @@ from .callbacks import OnStep
 from .policy import quiet
 from .processes import COUNT, FIRST
 from .train import train
+
+with needing_extra("train"):
+    import matplotlib.figure  # noqa: F401  # were it missing at the end, the whole training would be lost
 
 log = logging.getLogger("dpo_hub.training.worker")  # not __main__, as which it runs
 

@@ -11,6 +11,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from dpo_hub.errors import PublishError, RecipeError
+from dpo_hub.hub import calls
 from dpo_hub.hub.account import account, client, price, require_readable, require_writable
 from dpo_hub.hub.calls import UnreachableError
 
@@ -103,8 +104,9 @@ def test_prices_are_by_the_hour(api: HfApi) -> None:
         price("h900", api)
 
 
-def test_a_hub_that_does_not_answer_is_told_apart() -> None:
+def test_a_hub_that_does_not_answer_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not knowing is no refusal."""
+    monkeypatch.setattr(calls, "WAITS", (0.0,))
     with socket.create_server(("127.0.0.1", 0)) as free:
         api = client(ADA, endpoint=f"http://127.0.0.1:{free.getsockname()[1]}")
     for ask in (

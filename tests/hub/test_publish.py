@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import socket
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
-from huggingface_hub import RepoCard
+from huggingface_hub import HfApi, RepoCard
 
 from dpo_hub import Run
 from dpo_hub.errors import PublishError, RunError
+from dpo_hub.hub import calls
 from dpo_hub.hub.account import client
 from dpo_hub.hub.calls import UnreachableError
 from dpo_hub.hub.commits import commit_once, look_at
@@ -24,6 +28,7 @@ from dpo_hub.state import State
 from .conftest import ADA, ADA_READS, BASE, BOB, Python, Tiny, finish, measured_run
 from .loopback import Fault, Hub
 
+MINE = b"---\nlicense: mit\n---\n# Mine"
 CLOSE = "torch.allclose(model(ids).logits, expected, atol=1e-5)"
 FILES = {
     ".gitattributes",
@@ -101,7 +106,7 @@ def test_a_public_repository_is_not_mistaken_for_a_private_one(run: Run, hub: Hu
     refused = python.publish(run, BASE)
     assert (refused.returncode, len(hub.repos[BASE].commits)) == (2, 1)
     assert "is public" in refused.stderr
-    assert python.publish(run, BASE, "--public").returncode == 0
+    assert python.publish(run, BASE, "--public", "--overwrite").returncode == 0
     assert len(hub.repos[BASE].commits) == 2
 
 
@@ -128,7 +133,7 @@ def test_a_hub_that_cannot_be_reached(run: Run, python: Python) -> None:
         nowhere = f"http://127.0.0.1:{free.getsockname()[1]}"
     done = replace(python, endpoint=nowhere).publish(run, "ada/tone")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert f"{nowhere} cannot be reached. Nothing was published." in done.stderr
+    assert f"{nowhere} cannot be reached, so it is not known whose token this is." in done.stderr
 
 
 def test_the_token_stays_nowhere(run: Run, python: Python) -> None:
@@ -191,9 +196,9 @@ def test_an_adapter_that_computes_something_else_is_told(run: Run, tiny: Tiny, h
     config = run.adapter / "adapter_config.json"
     config.write_text(config.read_text(encoding="utf-8").replace('"lora_alpha": 8', '"lora_alpha": 16'), "utf-8")
     api = client(ADA, endpoint=hub.endpoint)
-    there = look_at(api, "ada/tone")
+    there, sent = look_at(api, "ada/tone"), hub.repos["ada/tone"].head.files
     with pytest.raises(PublishError, match=r"computes other logits .* on 5 of 5 prompts"):
-        prove_adapter(api, there, {}, there.head, run=run)
+        prove_adapter(api, there, sent, there.head, run=run)
 
 
 def test_licence_and_languages_are_the_base_models(run: Run, hub: Hub, python: Python) -> None:
@@ -201,6 +206,7 @@ def test_licence_and_languages_are_the_base_models(run: Run, hub: Hub, python: P
     assert python.publish(run, "ada/tone").returncode == 0
     card = RepoCard(hub.repos["ada/tone"].head.files["README.md"].decode()).data
     assert (card.license, card.license_name, card.language) == ("other", "tiny", ["en"])
+    assert card.license_link == f"https://huggingface.co/{BASE}/blob/main/LICENSE"
 
 
 def test_pairs_and_adapter_name_each_other(run: Run, hub: Hub, python: Python) -> None:
@@ -232,6 +238,28 @@ def test_the_merged_model_needs_no_adapter(run: Run, tiny: Tiny, hub: Hub, pytho
     assert done.returncode == 0, done.stderr
 
 
+def test_what_was_edited_on_the_hub_is_not_written_over(run: Run, hub: Hub, python: Python) -> None:
+    """Publishing again over a card that somebody corrected there is refused, with whose commit it is, unless asked."""
+    assert python.publish(run, "ada/tone").returncode == 0
+    api = client(ADA, endpoint=hub.endpoint)
+    commit_once(api, look_at(api, "ada/tone"), {"README.md": MINE}, message="Update README.md")
+    refused = python.publish(run, "ada/tone")
+    assert refused.returncode == 2
+    assert 'last changed by "Update README.md" (ada), and not by a publish' in refused.stderr
+    assert hub.repos["ada/tone"].head.files["README.md"] == MINE
+    assert python.publish(run, "ada/tone", "--overwrite").returncode == 0
+    assert hub.repos["ada/tone"].head.files["README.md"] != MINE
+
+
+def test_files_of_an_earlier_publish_go(run: Run, hub: Hub, python: Python) -> None:
+    """A file of the model that this run does not have is taken out, for loaders might prefer it."""
+    (run.adapter / "added_tokens.json").write_text("{}", encoding="utf-8")
+    assert python.publish(run, "ada/tone").returncode == 0
+    (run.adapter / "added_tokens.json").unlink()
+    assert python.publish(run, "ada/tone").returncode == 0
+    assert set(hub.repos["ada/tone"].head.files) == FILES
+
+
 def test_what_somebody_else_changed_is_told(hub: Hub) -> None:
     """A commit on top of a head that is no longer one is not made, and the error says whose commit did what."""
     api = client(ADA, endpoint=hub.endpoint)
@@ -250,26 +278,98 @@ def test_what_somebody_else_changed_is_told(hub: Hub) -> None:
         (403, "Use one with write access"),
         (404, "Check the name, and whose token it is"),
         (409, "something else is being done with it"),
-        (418, "The Hub answered 418 (not now)"),
+        (418, "The Hub answered 418"),
     ],
 )
 def test_each_refusal_says_what_to_do(run: Run, hub: Hub, status: int, told: str) -> None:
     """Whatever the Hub says no to, one sentence or two say what it means and what to do."""
-    hub.fault = Fault(6, str(status))  # where it asks what to upload
+    api = client(ADA, endpoint=hub.endpoint)
+    publish(run, "ada/before", api=api, compare=False)
+    hub.fault = Fault(
+        len(hub.asked) + next(n for n, asked in enumerate(hub.asked) if "preupload" in asked), str(status)
+    )
     with pytest.raises(PublishError) as refused:
-        publish(run, "ada/tone", api=client(ADA, endpoint=hub.endpoint), compare=False)
+        publish(run, "ada/tone", api=api, compare=False)
     assert told in str(refused.value)
+    assert "The Hub says: not now." in str(refused.value)
     assert "so ada/tone was not published" in str(refused.value)
     assert ADA not in str(refused.value)
 
 
-def test_a_hub_that_goes_away_for_good(run: Run, hub: Hub) -> None:
+class Client(HfApi):
+    """A client whose commits end as *error* says, before or after they are made."""
+
+    def __init__(self, hub: Hub, error: Exception, *, late: bool = False) -> None:
+        super().__init__(hub.endpoint, token=ADA)
+        self.error, self.late, self.tries = error, late, 0
+
+    def create_commit(self, *args: Any, **more: Any) -> Any:
+        self.tries += 1
+        if self.late:
+            super().create_commit(*args, **more)
+        raise self.error
+
+
+def refusal(status: int) -> ConnectionError:
+    """What the client's part that sends large files makes of a refusal."""
+    return ConnectionError(f"Network error: Request error: HTTP status client error ({status} Forbidden), domain: x")
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "tries"),
+    [
+        (refusal(403), "Use one with write access", 1),
+        (
+            RuntimeError("Data processing error: bad"),
+            "could not be uploaded, so nothing was changed there: Data pro",
+            1,
+        ),
+        (PermissionError("token is not good"), "could not be uploaded", 1),
+        (ValueError("Invalid metadata in README.md.\nlicense is wrong"), "refuses the card of ada/tone", 1),
+        (httpx2.TooManyRedirects("again and again"), "not known whether all arrived", 4),
+        (json.JSONDecodeError("Expecting value", "<html>", 0), "not known whether all arrived", 4),
+    ],
+)
+def test_whatever_the_client_makes_of_a_failure_is_a_sentence(  # noqa: PLR0913, PLR0917
+    run: Run, hub: Hub, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str, tries: int
+) -> None:
+    """Its errors of many kinds end as one of ours, in one line, and only what may pass is tried again."""
+    monkeypatch.setattr(calls, "WAITS", (0.0, 0.0, 0.0))
+    api = Client(hub, error)
+    with pytest.raises(PublishError) as raised:
+        publish(run, "ada/tone", api=api, compare=False)
+    assert told in str(raised.value)
+    assert (api.tries, str(raised.value).count("\n")) == (tries, 0)
+
+
+def test_a_commit_that_was_made_is_not_denied(run: Run, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each answer is lost after the commit was made, nobody says that nothing was published."""
+    monkeypatch.setattr(calls, "WAITS", (0.0,))
+    with pytest.raises(UnreachableError, match="not known whether all arrived"):
+        publish(run, "ada/tone", api=Client(hub, httpx2.ReadError("gone"), late=True), compare=False)
+    assert len(hub.repos["ada/tone"].commits) == 2
+    publish(run, "ada/tone", api=client(ADA, endpoint=hub.endpoint), compare=False)
+    assert len(hub.repos["ada/tone"].commits) == 2
+
+
+def test_a_commit_is_found_under_later_ones(hub: Hub) -> None:
+    """Where somebody changed the repository after a commit whose answer was lost, that commit is found."""
+    api = client(ADA, endpoint=hub.endpoint)
+    seen = look_at(api, BASE)
+    ours = commit_once(api, seen, {"a.txt": b"ours"}, message="Ours")
+    commit_once(api, look_at(api, BASE), {"a.txt": b"theirs"}, message="Theirs")
+    assert commit_once(api, seen, {"a.txt": b"ours"}, message="Ours") == ours
+    assert hub.repos[BASE].head.files["a.txt"] == b"theirs"
+
+
+def test_a_hub_that_goes_away_for_good(run: Run, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once it is silent for long, the error says whether anything was published; running it again mends it."""
+    monkeypatch.setattr(calls, "WAITS", (0.0,))
     api = client(ADA, endpoint=hub.endpoint)
     publish(run, "ada/one", api=api, compare=False)
     landed = next(n for n, asked in enumerate(hub.asked) if "/commit/" in asked)
     for onwards, told, commits in (
-        (landed, "so ada/two was not published", 1),
+        (landed, "so it is not known whether all arrived", 1),
         (landed + 1, "ada/two was published", 2),
     ):
         hub.asked.clear()

@@ -13,7 +13,21 @@ from urllib.parse import parse_qs
 from fastapi import FastAPI, Request, Response
 
 from .account import front_matter
-from .state import Commit, Hub, Refusal, Repo, entry, git_oid, is_large, oid, readable, sha256, visible, writable
+from .state import (
+    Commit,
+    Hub,
+    Refusal,
+    Repo,
+    entry,
+    git_oid,
+    is_large,
+    oid,
+    readable,
+    sha256,
+    user_of,
+    visible,
+    writable,
+)
 
 KINDS = {"models": "", "datasets": "/datasets", "spaces": "/spaces"}
 """What each kind of repository is called in addresses of the API, and what stands before its name in others."""
@@ -83,15 +97,18 @@ def _commits(app: FastAPI, hub: Hub) -> None:
         files = dict(repo.head.files)
         for line in lines:
             _apply(hub, line["key"], line["value"], files)
-        repo.commits.append(Commit(header["summary"], files, repo.head.oid))
+        repo.commits.append(Commit(header["summary"], files, repo.head.oid, author=user_of(hub, request) or ""))
         url = f"{hub.endpoint}/{repo_id}/commit/{repo.head.oid}"
         return {"success": True, "commitOid": repo.head.oid, "commitUrl": url}
 
     def history(owner: str, name: str, revision: str, request: Request) -> list[dict[str, Any]]:
+        commits = visible(hub, request, f"{owner}/{name}").commits
+        known = [commit.oid for commit in commits]
+        upto = commits if revision == "main" else commits[: known.index(revision) + 1]
         return [
             {"id": commit.oid, "title": commit.summary, "message": "", "date": "2026-01-01T00:00:00.000Z"}
-            | {"authors": [{"user": owner}]}
-            for commit in reversed(visible(hub, request, f"{owner}/{name}").commits)
+            | {"authors": [{"user": commit.author or owner}]}
+            for commit in reversed(upto)
         ]
 
     for kind in KINDS:

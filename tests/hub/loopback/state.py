@@ -20,6 +20,7 @@ class Commit:
     files: dict[str, bytes]
     parent: str = ""
     at: float = field(default_factory=time.time)
+    author: str = ""
 
     @cached_property
     def oid(self) -> str:

@@ -48,6 +48,8 @@ def submit(  # noqa: PLR0913  # an option each
     settings: dict[str, Any],
 ) -> None:
     """Train on a machine of Hugging Face Jobs; looked after, stopped and resumed as if it trained here."""
+    from huggingface_hub import get_token
+
     from .hub.account import account, price
     from .hub.jobs import seconds_of, time_limit
     from .hub.jobs import submit as submit_run
@@ -79,6 +81,8 @@ def submit(  # noqa: PLR0913  # an option each
     tell_findings([Finding(**told) for told in run.report["findings"] if told["severity"] == "high"])
     remote = Remote(f"{owner}/{run.id}", flavor, machine.hourly, seconds, budget, push_minutes)
     _tell_job(run, submit_run(run, remote, api))
+    if token and token != get_token():
+        print("Put this token into HF_TOKEN to look after it: status, stop and resume ask there, or your login.")
 
 
 def _estimate(preferences: Preferences, recipe: Recipe) -> float | None:
@@ -131,14 +135,16 @@ def resume_job(run: Run, *, budget: float | None) -> None:
 
 def print_log(run: Run, *, follow: bool) -> None:
     """Print what was mirrored of a submitted run's log, or what its job says where there is more to come or nothing."""
-    from .hub.remote import connect, lines, sync_all
+    from .hub.remote import DIED, connect, lines, sync_all
 
-    if not run.state.ended:
+    if run.may_have_news:
         sync_all([run])
-    mirrored = run.log_tail(sys.maxsize)
-    if mirrored and not (follow and not run.state.ended):
+    mirrored, state = run.log_tail(sys.maxsize), run.state
+    if mirrored and (state.ended or not follow):
         print(mirrored)
-        return
+        if not (state.ended and state.reason.startswith(DIED)):
+            return
+        print("\nWhat its last job said:\n")
     for line in lines(run, connect(), follow=follow):
         print(line, flush=True)
 

@@ -60,7 +60,7 @@ def runs(
     found = all_runs()
     shown = found if every or as_json else found[:NEWEST]
     elsewhere = {run.id: run.remote["flavor"] for run in shown if run.remote}
-    if unfinished := [run for run in shown if run.id in elsewhere and not run.state.ended]:
+    if unfinished := [run for run in shown if run.may_have_news]:
         from .hub.remote import sync_all
 
         sync_all(unfinished)
@@ -90,7 +90,7 @@ def status(run: RunName = "last", *, as_json: Json = False) -> None:
     from .training.health import diagnose
 
     found = Run.open(run)
-    if found.remote and not found.state.ended:
+    if found.may_have_news:
         from .hub.remote import sync_all
 
         sync_all([found])
@@ -160,7 +160,7 @@ def stop(run: RunName = "last") -> None:
     from .run import Run
 
     found = Run.open(run)
-    if found.state.ended:
+    if found.state.ended and not found.may_have_news:
         print(f"{found.id} is {found.state.status} already.")
         return
     if found.remote:
@@ -192,6 +192,14 @@ def resume(  # noqa: PLR0913  # an option each
     from .run import Run
 
     found = Run.open(run)
+    if found.remote and (detach or keep_going):
+        raise RunError("--detach and --keep-going are for runs that train here; a job goes on by itself.")
+    if budget is not None and not found.remote:
+        raise RunError(f"--budget is for runs that were submitted, and {found.id} trains here, for nothing.")
+    if found.remote:
+        from .hub.remote import connect, sync
+
+        sync(found, connect())  # before anything of it is changed here
     if activation_checkpointing or force:
         change(found, activation_checkpointing=activation_checkpointing, force=force)
     if found.remote:
@@ -209,6 +217,10 @@ def remove(run: RunName, *, yes: Annotated[bool, typer.Option("--yes", help="Do 
     from .run import Run
 
     found = Run.open(run)
+    if found.may_have_news:
+        from .hub.remote import sync_all
+
+        sync_all([found])
     if not yes:
         typer.confirm(f"Delete {found.path} with all that is in it?", abort=True)
     stays = f" What is on the Hub stays: {found.remote['repo']}, a dataset." if found.remote else ""

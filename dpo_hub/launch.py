@@ -28,7 +28,7 @@ POLL = 0.05
 """Seconds between two looks at whether it is gone."""
 
 
-def start(run: Run, *, keep_going: int = 0) -> None:
+def start(run: Run, *, keep_going: int = 0) -> subprocess.Popen[bytes]:
     """Start a detached process that sees to *run*: it waits for the device, works, and says how it ended.
 
     The run is `queued`, by that process, when this returns. It takes up a run that has stopped or failed where its last
@@ -37,6 +37,9 @@ def start(run: Run, *, keep_going: int = 0) -> None:
     Args:
         run: one that nobody works on.
         keep_going: how often to take it up again by itself when its worker dies.
+
+    Returns:
+        That process. It ends when the run has, for good.
 
     Raises:
         RunError: it has finished, or is waiting or at work already.
@@ -60,6 +63,7 @@ def start(run: Run, *, keep_going: int = 0) -> None:
         raise RunError(f"The run {run.id} is at work already. See how it goes: dpo-hub status {run.id}") from None
     # Somebody has to collect its exit status as long as this process lives, or it stays behind as a zombie.
     threading.Thread(target=keeper.wait, name=f"reaper of {run.id}", daemon=True).start()
+    return keeper
 
 
 def _require_here(run: Run) -> None:
@@ -71,7 +75,7 @@ def _require_idle(run: Run) -> None:
     state = run.state
     if state.status == "finished":
         raise RunError(f"The run {run.id} has finished; there is nothing left to do. Make a new one: dpo-hub train.")
-    if state.worker or state.keeper:
+    if state.worker or state.keeper or run.may_have_news:
         raise RunError(f"The run {run.id} is {state.status} already. See how it goes: dpo-hub status {run.id}")
 
 
@@ -146,7 +150,7 @@ def remove(run: Run) -> None:
     try:
         with run.lock.acquire(timeout=LOCK_TIMEOUT):
             state = run.state
-            if state.worker or state.keeper or (run.remote and not state.ended):
+            if state.worker or state.keeper or run.may_have_news:
                 raise in_use
             run.remove()
     except Timeout:

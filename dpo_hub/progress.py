@@ -56,7 +56,7 @@ def _sentence(run: Run, state: State, step: int, pace: float | None) -> str:
 
 
 def _at_work(run: Run, state: State, step: int, pace: float | None) -> str:
-    if run.silence > SILENCE:
+    if run.silence > SILENCE and not run.remote:
         return f"No sign of life for {duration(run.silence)}: its process may hang."
     if not state.steps:
         return "Loading the base model and preparing the pairs."

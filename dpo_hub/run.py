@@ -128,6 +128,12 @@ class Run:
         return self._json(REMOTE) if (self.path / REMOTE).is_file() else {}
 
     @property
+    def may_have_news(self) -> bool:
+        """Whether it trains elsewhere, and something may have happened to it there."""
+        remote = self.remote
+        return bool(remote) and (remote["pending"] or not self.written_state.ended)
+
+    @property
     def evaluation(self) -> dict[str, float]:
         """What the held-out pairs say of the adapter, in the words of `training.metrics.StepMetrics`."""
         return self._json("evaluation.json")
@@ -159,8 +165,8 @@ class Run:
     def state(self) -> State:
         """The state, except that a run whose processes are gone has failed, whatever the file still says."""
         state = self.written_state
-        if not (state.worker or state.keeper) or state.in_hand(self.silence):
-            return state
+        if not (state.worker or state.keeper) or self.remote or state.in_hand(self.silence):
+            return state  # of a run elsewhere, its job tells whether it lives
         again = self.written_state  # they may have ended, and said so, between the two looks
         if again != state:
             return again

@@ -13,7 +13,7 @@ import math
 import signal
 import sys
 import time
-from contextlib import suppress
+from threading import Event
 
 from huggingface_hub import HfApi
 
@@ -22,7 +22,7 @@ from ..launch import start, stop
 from ..progress import Log
 from ..run import Run, home
 from .account import client
-from .calls import UnreachableError, telling
+from .calls import UnreachableError, patiently, telling
 from .mirror import LABEL, STOP, look, pull, push
 
 log = logging.getLogger("dpo_hub.hub.job")  # not __main__, as which it runs
@@ -55,15 +55,19 @@ def time_left(api: HfApi, repo_id: str, seconds: float) -> float:
     seconds -= min(RESERVE, 0.1 * seconds)
     try:
         with telling(repo_id, api):
-            job = next(iter(api.list_jobs(labels={LABEL: name}, namespace=owner)), None)
+            labels = {LABEL: name}
+            job = patiently(lambda: next(iter(api.list_jobs(labels=labels, namespace=owner)), None))
     except PublishError as error:
         log.warning("when the job began is not known: %s", error)
         return seconds
-    return seconds - (time.time() - job.started_at.timestamp()) if job and job.started_at else seconds
+    began = (job.started_at or job.created_at) if job else None
+    return seconds - (time.time() - began.timestamp()) if began else seconds
 
 
-def see_through(api: HfApi, repo_id: str, run: Run, *, every: float, left: float = math.inf) -> None:
-    """Start *run* and show its log, until it has ended, somebody wants it to end, or the time is up.
+def see_through(  # noqa: PLR0913  # where, what, and until when
+    api: HfApi, repo_id: str, run: Run, *, every: float, left: float = math.inf, asked: Event | None = None
+) -> None:
+    """Start *run* and show its log, until it has ended for good, somebody wants it to end, or the time is up.
 
     Args:
         api: the client.
@@ -71,23 +75,23 @@ def see_through(api: HfApi, repo_id: str, run: Run, *, every: float, left: float
         run: one that nobody works on.
         every: seconds between two pushes.
         left: seconds that there are.
+        asked: is set when this machine is to be given back.
 
     Raises:
         PublishError: what it left in the end could not be pushed.
     """
     until = time.monotonic() + left
     said, pushed, looked, told = Log(run.log, from_end=True), 0.0, 0.0, ""
-    with suppress(KeyboardInterrupt):
-        start(run, keep_going=KEEP_GOING)
-        while not (state := run.state).ended and time.monotonic() < until:
-            print(said.news(), end="", flush=True)
-            now = time.monotonic()
-            if now - looked >= min(LOOK, every):
-                looked, due = now, state.status != told or now - pushed >= every
-                if _push(api, repo_id, run, due=due):
-                    break
-                pushed, told = (now, state.status) if due else (pushed, told)
-            time.sleep(POLL)
+    keeper = start(run, keep_going=KEEP_GOING)
+    while keeper.poll() is None and time.monotonic() < until and not (asked and asked.is_set()):
+        print(said.news(), end="", flush=True)
+        now, status = time.monotonic(), run.state.status
+        if now - looked >= min(LOOK, every):
+            looked, due = now, status != told or now - pushed >= every
+            if _push(api, repo_id, run, due=due):
+                break
+            pushed, told = (now, status) if due else (pushed, told)
+        time.sleep(POLL)
     stop(run, patience=STOP_PATIENCE)
     if run.state.status == "stopped" and time.monotonic() >= until:
         run.end("stopped", "The time of its job was up.")
@@ -125,11 +129,7 @@ def _push_last(api: HfApi, repo_id: str, run: Run) -> None:
 
 def main() -> None:
     """See the run through whose repository is given; a SIGTERM stops it in good order."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
+    asked = Event()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("repo")
     parser.add_argument("minutes", type=float)
@@ -140,9 +140,9 @@ def main() -> None:
     api = client()
     try:
         run = bring(api, given.repo)
-        signal.signal(signal.SIGTERM, interrupt)
+        signal.signal(signal.SIGTERM, lambda *_: asked.set())
         left = time_left(api, given.repo, given.seconds)
-        see_through(api, given.repo, run, every=60 * given.minutes, left=left)
+        see_through(api, given.repo, run, every=60 * given.minutes, left=left, asked=asked)
     except DPOHubError as error:
         sys.exit(str(error))
     sys.exit(run.state.status == "failed")

@@ -18,12 +18,12 @@ from huggingface_hub import HfApi, JobInfo
 from ..errors import DPOHubError, ModelError, PublishError, RecipeError, RunError
 from ..recipe import DEMO_MODEL
 from ..run import Run
-from .account import require_readable, require_writable
-from .calls import telling
+from .account import price, require_readable, require_writable
+from .calls import UnreachableError, telling
 from .commits import DATASET, commit_once, ensure_repository
 from .mirror import LABEL, PACKAGE, RUN, STOP, look
 from .package import package_files, requirements
-from .remote import Job, Remote, sync
+from .remote import Job, Remote, bring_news, held
 
 IMAGE = "ghcr.io/astral-sh/uv:python3.12-bookworm"
 """What `HfApi.run_uv_job` takes, which guesses what arguments are files of this machine and is not used for that."""
@@ -48,7 +48,7 @@ it. Bring it home when it has finished:
 """
 HOUR = 3600.0
 USUAL, LONGEST, SHORTEST = 2 * HOUR, 24 * HOUR, 60.0
-"""Seconds that a job gets where nothing says how long, at most by its budget alone, and at least."""
+"""Seconds that a job gets where nothing says how long, at most unless that is asked for, and at least."""
 START_UP, SAFETY = 900.0, 2.0
 """Seconds to get a machine ready, and how much slower than this one it may be."""
 _SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
@@ -83,23 +83,27 @@ def time_limit(
         return min(timeout, bought)
     if budget is not None:
         return min(bought, LONGEST)
-    return USUAL if estimate is None else START_UP + SAFETY * estimate
+    return USUAL if estimate is None else min(LONGEST, START_UP + SAFETY * estimate)
 
 
 def submit(run: Run, remote: Remote, api: HfApi) -> Remote:
     """Send a new *run* to where *remote* says, and return what is known of it then.
 
-    Where it cannot be sent, nothing of it stays; where it was sent and only no job was to be had, it can be resumed.
+    Where the Hub refuses it, nothing of it stays; where it may have arrived, or only no job was to be had, it can be
+    resumed.
 
     Raises:
         PublishError, ModelError, RunError: with what is in the way.
     """
     try:
         _require_possible(run, remote, api)
-        with telling(remote.repo, api):
-            there = ensure_repository(api, remote.repo, kind=DATASET)
-            card = CARD.format(id=run.id, repo=remote.repo).encode()
-            head = commit_once(api, there, {"README.md": card, **_files(run)}, message="Submit")
+        remote.write(run)
+        head = _send(run, remote, api, message="Submit")
+    except UnreachableError as error:
+        if run.remote:
+            raise _resumable(run, error) from error
+        run.remove()
+        raise
     except DPOHubError:
         run.remove()
         raise
@@ -118,19 +122,42 @@ def resume(run: Run, api: HfApi, *, budget: float | None = None) -> Remote:
         RunError: it has finished or is at work, or nothing of the budget is left.
         PublishError: the Hub says no, or nothing.
     """
-    sync(run, api)
-    state, remote = run.written_state, Remote.of(run)
-    if state.status not in ("stopped", "failed"):
-        raise RunError(f"The run {run.id} is {state.status} already. See how it goes: dpo-hub status {run.id}")
-    remote = replace(remote, budget=remote.budget if budget is None else budget)
-    _require_time(remote, f"Raise it: dpo-hub resume {run.id} --budget DOLLARS")
-    with telling(remote.repo, api):
-        there = look(api, remote.repo)
+    with held(run):
+        if Remote.of(run).head:
+            bring_news(run, api)
+        state, remote = run.written_state, Remote.of(run)
+        if state.status not in ("stopped", "failed"):
+            raise RunError(f"The run {run.id} is {state.status} already. See how it goes: dpo-hub status {run.id}")
+        hourly = price(remote.flavor, api).hourly
+        remote = replace(remote, hourly=hourly, budget=remote.budget if budget is None else budget)
+        _require_time(remote, f"Raise it: dpo-hub resume {run.id} --budget DOLLARS")
         run.set_state(replace(state, status="queued", reason=""))
+        try:
+            head = _send(run, remote, api, message="Resume")
+        except DPOHubError:
+            run.set_state(state)
+            raise
+        return _start(run, replace(remote, head=head), api)
+
+
+def _send(run: Run, remote: Remote, api: HfApi, *, message: str) -> str:
+    """Bring to the repository what a job begins with, and return the commit."""
+    with telling(remote.repo, api):
+        ensure_repository(api, remote.repo, kind=DATASET)
+        there = look(api, remote.repo)
+        new = f"{RUN}preferences.parquet" not in there.files
+        own = ("recipe.json", "state.json", *(("preferences.parquet", "report.json") if new else ()))
+        files: dict[str, bytes | Path] = {f"{RUN}{name}": run.path / name for name in own}
+        files |= {PACKAGE: _package(run.recipe.model), "README.md": CARD.format(id=run.id, repo=remote.repo).encode()}
         asked = [STOP] if STOP in there.files else []
-        files = _files(run, "recipe.json", "state.json")
-        head = commit_once(api, there.repository, files, message="Resume", delete=asked)
-    return _start(run, replace(remote, head=head), api)
+        return commit_once(api, there.repository, files, message=message, delete=asked)
+
+
+def _resumable(run: Run, error: Exception) -> UnreachableError:
+    """Note in the run's state, and tell, that it may be there or not, and how to go on."""
+    reason = f"{str(error).partition(' Check the')[0]} Do not submit it again: dpo-hub resume {run.id} goes on with it."
+    run.end("stopped", reason)
+    return UnreachableError(reason)
 
 
 def _require_possible(run: Run, remote: Remote, api: HfApi) -> None:
@@ -153,12 +180,6 @@ def _require_time(remote: Remote, what_to_do: str) -> None:
         )
 
 
-def _files(run: Run, *names: str) -> dict[str, bytes | Path]:
-    """The run's files, or those of *names*, and the package, with its demo model only where that is trained."""
-    own = names or ("recipe.json", "preferences.parquet", "report.json", "state.json")
-    return {PACKAGE: _package(run.recipe.model), **{f"{RUN}{name}": run.path / name for name in own}}
-
-
 def _package(model: str) -> bytes:
     """The package as one file, the same bytes each time: a hundred small ones would take long to bring."""
     packed = io.BytesIO()
@@ -170,27 +191,32 @@ def _package(model: str) -> bytes:
 
 
 def _start(run: Run, remote: Remote, api: HfApi) -> Remote:
-    """Have a job begin, which costs from here on, and note it in the run's folder."""
-    remote.write(run)
+    """Have a job begin, which costs from here on, and note it in the run's folder.
+
+    Raises:
+        UnreachableError: the answer was lost, and it may have begun.
+        PublishError: the Hub refuses.
+    """
+    seconds, asked = int(remote.seconds_left), replace(remote, pending=True)
+    asked.write(run)
     try:
-        with telling(remote.repo, api, outcome="so it is not known to have a job"):
-            job = _job(run, remote, api)
+        with telling(remote.repo, api, outcome="so a job may have begun, or not"):
+            job = _job(run, remote, seconds, api)
+    except UnreachableError as error:
+        raise _resumable(run, error) from error
     except PublishError as error:
-        run.end("stopped", f"{error} Then: dpo-hub resume {run.id}")
-        raise
-    remote = replace(remote, jobs=(*remote.jobs, Job(job.id, int(remote.seconds_left))))
+        remote.write(run)
+        reason = f"{error} It waits: dpo-hub resume {run.id}"
+        run.end("stopped", reason)
+        raise PublishError(reason) from error
+    remote = replace(remote, jobs=(*remote.jobs, Job(job.id, seconds, remote.hourly)))
     remote.write(run)
     run.set_state(replace(run.written_state, status="queued", reason=""))
     return remote
 
 
-def _job(run: Run, remote: Remote, api: HfApi) -> JobInfo:
+def _job(run: Run, remote: Remote, seconds: int, api: HfApi) -> JobInfo:
     needs = [part for line in requirements("train") for part in ("--with", line)]
-    seconds = int(remote.seconds_left)
-    known = {job.id for job in remote.jobs}
-    for job in api.list_jobs(labels={LABEL: run.id}, namespace=remote.namespace):
-        if job.id not in known:
-            return job  # an earlier try had it begin and never heard of it; a second would cost as much again
     return api.run_job(
         image=IMAGE,
         command=["uv", "run", *needs, "python", "-c", BOOTSTRAP, remote.repo, str(remote.push_minutes), str(seconds)],

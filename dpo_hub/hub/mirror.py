@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from .calls import UnreachableError, patiently
 from .commits import DATASET, Repository, commit_once, contents, ids_of
 
 RUN, PACKAGE, STOP = "run/", "package.zip", ".stop"
+CHECKPOINTS = f"{RUN}checkpoints/"
 LABEL = "dpo-hub"
 """By which jobs are found: its value is the run's id."""
 SMALL = (
@@ -59,11 +60,10 @@ def look(api: HfApi, repo_id: str) -> Mirror:
     return Mirror(Repository(repo_id, DATASET, info.sha or "", bool(info.private)), files, changed)
 
 
-def push(api: HfApi, run: Run, onto: Mirror) -> str:
+def push(api: HfApi, run: Run, onto: Mirror) -> None:
     """Make the mirror the same as the run's folder, with its newest checkpoint alone, in one commit.
 
-    Returns:
-        The newest commit's id.
+    Checkpoints that went before are deleted for good, or a long run would fill the account's storage.
 
     Raises:
         OSError: something of the folder went while it was copied. What came instead is there the next time.
@@ -76,7 +76,16 @@ def push(api: HfApi, run: Run, onto: Mirror) -> str:
         gone = sorted(path for path in onto.files if path.startswith(RUN) and path not in files)
         step = int(run.last_metrics.get("step", 0))
         message = f"{run.written_state.status.capitalize()}, step {step}"
-        return commit_once(api, onto.repository, files, message=message, delete=gone)
+        commit_once(api, onto.repository, files, message=message, delete=gone)
+        if any(path.startswith(CHECKPOINTS) for path in gone):
+            _forget_checkpoints(api, onto.repository, {ids_of(content)[0] for content in files.values()})
+
+
+def _forget_checkpoints(api: HfApi, of: Repository, kept: Set[str]) -> None:
+    """Delete what large files of checkpoints held, but for the SHA-256s *kept*; old commits are never read."""
+    large = patiently(lambda: list(api.list_lfs_files(of.id, repo_type=DATASET)))
+    old = [file for file in large if file.filename.startswith(CHECKPOINTS) and file.file_oid not in kept]
+    patiently(lambda: api.permanently_delete_lfs_files(of.id, old, rewrite_history=False, repo_type=DATASET))
 
 
 def copy_whole(run: Run, to: Path) -> None:

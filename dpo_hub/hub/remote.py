@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from huggingface_hub import HfApi, JobInfo
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from ..errors import DPOHubError, RunError
+from ..errors import BusyError, DPOHubError, RunError
 from ..run import REMOTE, Run, home
 from ..state import State
 from .account import Token, client, require_name
 from .calls import patiently, telling
 from .commits import DATASET
-from .mirror import RUN, SMALL, STOP, Mirror, look, pull, read
+from .mirror import LABEL, RUN, SMALL, STOP, Mirror, look, pull, read
 
 log = logging.getLogger(__name__)
 
+DIED = "Its job ended before the run did"
+"""How the reason of a run begins whose job said no more."""
 OVER = ("COMPLETED", "CANCELED", "ERROR", "DELETED")
 """Stages in which a job does nothing any more."""
 STOP_PATIENCE, CANCEL_PATIENCE = 90.0, 15.0
@@ -35,11 +41,17 @@ POLL = 1.0
 
 @dataclass(frozen=True)
 class Job:
-    """A job that worked on the run: the seconds it may take and, so far, took."""
+    """A job that worked on the run: the seconds it may take and, so far, took, and its price in US dollars an hour."""
 
     id: str
     timeout: int
+    hourly: float
     seconds: int = 0
+
+    @property
+    def cost(self) -> float:
+        """US dollars, by the minute."""
+        return math.ceil(self.seconds / 60) * self.hourly / 60
 
 
 @dataclass(frozen=True)
@@ -47,7 +59,8 @@ class Remote:
     """Where and at what price a run trains; kept beside it in `remote.json`.
 
     `timeout` are the seconds that a job may take at most, `budget` the US dollars that all of them may cost together,
-    and `head` the newest commit of the repository that was seen.
+    and `head` the newest commit of the repository that was seen. A job is `pending` that was asked for, and of which
+    it is not known whether it began.
     """
 
     repo: str
@@ -58,6 +71,7 @@ class Remote:
     push_minutes: float = 3.0
     jobs: tuple[Job, ...] = ()
     head: str = ""
+    pending: bool = False
 
     @classmethod
     def of(cls, run: Run) -> Remote:
@@ -80,7 +94,7 @@ class Remote:
     @property
     def spent(self) -> float:
         """US dollars until now, as far as is known."""
-        return sum(job.seconds for job in self.jobs) * self.hourly / 3600
+        return sum(job.cost for job in self.jobs)
 
     @property
     def seconds_left(self) -> float:
@@ -95,19 +109,43 @@ def connect(token: Token = None) -> HfApi:
     return client(token)
 
 
+@contextmanager
+def held(run: Run) -> Iterator[None]:
+    """Keep others from changing what is known of *run* meanwhile.
+
+    Raises:
+        BusyError: one does, and for long.
+    """
+    try:
+        with FileLock(run.path / ".remote.lock").acquire(timeout=SYNC_PATIENCE):
+            yield
+    except Timeout:
+        raise BusyError(f"Another command looks after {run.id} just now. Try again in a moment.") from None
+
+
 def sync(run: Run, api: HfApi) -> None:
     """Bring what says how *run* goes, and let its state be what its job makes of it.
 
     Raises:
+        BusyError: another command does so.
         PublishError: the Hub says no, or nothing.
     """
+    with held(run):
+        bring_news(run, api)
+
+
+def bring_news(run: Run, api: HfApi) -> None:
+    """As `sync`, for who has it `held`."""
     remote = Remote.of(run)
-    if not remote.jobs:
-        run.end("stopped", run.written_state.reason or f"It has no job. dpo-hub resume {run.id} starts one.")
-        return
     with telling(remote.repo, api, outcome="so this is how it stood before"):
-        job = api.inspect_job(job_id=remote.jobs[-1].id, namespace=remote.namespace)  # at once: others may wait
-        over = job.status.stage in OVER
+        if remote.pending or not remote.jobs:
+            remote = _with_unknown_jobs(run, remote, api)
+            remote.write(run)
+        if not remote.jobs:
+            run.end("stopped", run.written_state.reason or f"It has no job. dpo-hub resume {run.id} starts one.")
+            return
+        job = inspect(api, remote)
+        over = stage_of(job) in OVER
         there = look(api, remote.repo)  # after the job, so that nothing which it pushed at its end is missed
         if there.repository.head != remote.head:
             pull(api, there, run.path, *SMALL)
@@ -115,25 +153,50 @@ def sync(run: Run, api: HfApi) -> None:
                 os.utime(run.path / "metrics.jsonl", (there.changed, there.changed))
     state = run.written_state
     head = "" if state.ended and not over else there.repository.head  # else it is read again when the job has gone
-    last = replace(remote.jobs[-1], seconds=_took(job, remote.jobs[-1].timeout))
+    last = replace(remote.jobs[-1], seconds=took(job, remote.jobs[-1].timeout))
     replace(remote, head=head, jobs=(*remote.jobs[:-1], last)).write(run)
     run.beat()
     run.write("state.json", json.dumps(asdict(_state(run, state, job, there))))
 
 
-def _took(job: JobInfo, most: int) -> int:
+def _with_unknown_jobs(run: Run, remote: Remote, api: HfApi) -> Remote:
+    """*remote* with the jobs that the Hub has of the run and that nobody here heard of: only the answer was lost."""
+    known = {job.id for job in remote.jobs}
+    listed = patiently(lambda: list(api.list_jobs(labels={LABEL: run.id}, namespace=remote.namespace)))
+    found = [job for job in listed if job.id not in known]
+    seconds = int(remote.seconds_left)
+    new = [Job(job.id, seconds, remote.hourly, took(job, seconds)) for job in reversed(found)]
+    return replace(remote, jobs=(*remote.jobs, *new), pending=remote.pending and not new)
+
+
+def inspect(api: HfApi, remote: Remote) -> JobInfo | None:
+    """How the run's last job stands; None where the Hub does not know it any more."""
+    try:
+        return patiently(lambda: api.inspect_job(job_id=remote.jobs[-1].id, namespace=remote.namespace))
+    except HfHubHTTPError as error:
+        if error.response.status_code != 404:
+            raise
+        return None
+
+
+def stage_of(job: JobInfo | None) -> str:
+    return str(job.status.stage) if job else "DELETED"
+
+
+def took(job: JobInfo | None, most: int) -> int:
     """Seconds that are to be paid for; where a job has begun and they are not known, all that it may take."""
-    if job.durations and job.durations.running_secs is not None:
+    if job and job.durations and job.durations.running_secs is not None:
         return job.durations.running_secs
-    return most if job.started_at else 0
+    return 0 if stage_of(job) == "SCHEDULING" else most
 
 
-def _state(run: Run, state: State, job: JobInfo, there: Mirror) -> State:
+def _state(run: Run, state: State, job: JobInfo | None, there: Mirror) -> State:
     """What becomes of the *state* that was pushed, under a job that stands so."""
-    state, stage = replace(state, worker=None, keeper=None), job.status.stage
+    state, stage = replace(state, worker=None, keeper=None), stage_of(job)
     if stage not in OVER:
         return replace(state, status="queued" if stage == "SCHEDULING" else "running")
-    said = f"Its job ended before the run did ({stage}{f': {job.status.message}' if job.status.message else ''})."
+    message = job.status.message if job else None
+    said = f"{DIED} ({stage}{f': {message}' if message else ''})."
     if state.ended:
         return replace(state, reason=state.reason or said) if state.status == "stopped" and stage == "ERROR" else state
     where = f"from step {there.step}" if there.step else "from the beginning"
@@ -141,19 +204,15 @@ def _state(run: Run, state: State, job: JobInfo, there: Mirror) -> State:
     return replace(state, status=status, reason=f"{said} dpo-hub resume {run.id} goes on {where}.")
 
 
-def _inspect(api: HfApi, remote: Remote) -> JobInfo:
-    return patiently(lambda: api.inspect_job(job_id=remote.jobs[-1].id, namespace=remote.namespace))
-
-
 def sync_all(runs: Sequence[Run]) -> None:
     """Bring how all *runs* go, side by side, and in no more than a few seconds; what cannot be had is noted."""
-    api, missed = connect(), {run.id: "The Hub is slow to answer." for run in runs}
+    missed = {run.id: "The Hub is slow to answer." for run in runs}
 
     def bring(run: Run) -> None:
         try:
-            sync(run, api)
+            sync(run, connect())
             del missed[run.id]
-        except DPOHubError as error:
+        except (DPOHubError, OSError) as error:
             missed[run.id] = str(error)
 
     threads = [threading.Thread(target=bring, args=(run,), daemon=True) for run in runs]
@@ -180,9 +239,12 @@ def stop(run: Run, api: HfApi) -> None:
     Raises:
         PublishError: the Hub says no, or nothing.
     """
+    sync(run, api)
     remote = Remote.of(run)
+    if run.written_state.ended:
+        return
     with telling(remote.repo, api, outcome="so it may still be at work"):
-        if _inspect(api, remote).status.stage == "RUNNING":
+        if stage_of(inspect(api, remote)) == "RUNNING":
             patiently(
                 lambda: api.upload_file(
                     path_or_fileobj=b"stop\n",
@@ -201,7 +263,7 @@ def stop(run: Run, api: HfApi) -> None:
 def _is_over(api: HfApi, remote: Remote, *, within: float) -> bool:
     """Wait for the job's end, unless it has not begun, and say whether it came."""
     end = time.monotonic() + within
-    while (stage := _inspect(api, remote).status.stage) not in OVER:
+    while (stage := stage_of(inspect(api, remote))) not in OVER:
         if stage == "SCHEDULING" or time.monotonic() > end:
             return False
         time.sleep(POLL)
@@ -218,9 +280,13 @@ def fetch(name: str, api: HfApi) -> Run:
     if "/" in name and not Path(name).is_dir():
         require_name(name)
         repo, path = name, home() / "runs" / name.partition("/")[2]
+        if path.exists() and Run(path).remote.get("repo", repo) != repo:
+            raise RunError(f"There is another run in {path}. Remove it, or set DPO_HUB_HOME to another folder.")
     else:
         run = Run.open(name)
         repo, path = Remote.of(run).repo, run.path
+    if (path / "adapter").is_dir() and Run(path).written_state.status == "finished":
+        return Run(path)  # with what was edited here since
     with telling(repo, api, outcome="so nothing was fetched"):
         there = look(api, repo)
         if f"{RUN}state.json" not in there.files:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -14,16 +15,20 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 from huggingface_hub import HfApi
 
 from dpo_hub import Recipe, Run, read_preferences
 from dpo_hub.demo import FILES
-from dpo_hub.errors import PublishError, RecipeError
+from dpo_hub.errors import PublishError, RecipeError, RunError
 from dpo_hub.hub import calls, job
-from dpo_hub.hub.jobs import LONGEST, USUAL, seconds_of, time_limit
+from dpo_hub.hub.calls import UnreachableError
+from dpo_hub.hub.jobs import LONGEST, USUAL, resume, seconds_of, submit, time_limit
 from dpo_hub.hub.mirror import copy_whole, look, push
+from dpo_hub.hub.remote import Remote
 from dpo_hub.run import REMOTE
 from tests.conftest import PATIENCE, until
 
@@ -286,18 +291,52 @@ def test_a_run_without_a_job_can_be_resumed(here: Here, file: Path) -> None:
     began = time.time() - 3590
     spent = Job("spent", "ada", {"labels": {}}, {}, "", created=began, started=began, ended=time.time(), stage="ERROR")
     here.hub.jobs[spent.id] = spent
-    remote = run.remote | {"jobs": [{"id": spent.id, "timeout": 3600, "seconds": 0}]}
+    remote = run.remote | {"jobs": [{"id": spent.id, "timeout": 3600, "hourly": 1.0, "seconds": 0}]}
     run.write(REMOTE, json.dumps(remote))
     assert_one_clear_line(here("resume", run.id), "Of the budget of $1.00, $1.00 are spent")
     assert "On a10g-small: $1.00 of $1.00 at most" in here("status", run.id).stdout
     here("resume", run.id, "--budget", "1.25")
-    assert job_of(here, run).spec["timeoutSeconds"] == pytest.approx(910, abs=3)
+    assert job_of(here, run).spec["timeoutSeconds"] == pytest.approx(900, abs=3)
     assert_one_clear_line(here("remove", run.id, "--yes"), "Stop it first")
     job_of(here, run).end("CANCELED")
     until(lambda: job_of(here, run).over)
     del here.hub.jobs[spent.id]
     here("status", run.id)
     assert "ada/" in here("remove", run.id, "--yes").stdout
+
+
+class Lossy(HfApi):
+    """A client that hears nothing of the jobs that it has begin."""
+
+    def run_job(self, **asked: Any) -> Any:
+        super().run_job(**asked)
+        raise httpx2.ReadError("gone")
+
+
+def test_a_job_whose_answer_is_lost_is_found(hub: Hub, api: HfApi, few_pairs: Path) -> None:
+    """The user is told to resume, not to submit again; whoever looks finds the job, and can end it."""
+    run = Run.create(read_preferences(few_pairs), Recipe.for_model(epochs=50))
+    lost = Remote(f"ada/{run.id}", "a10g-small", 1.0, 600.0, budget=1.0)
+    with pytest.raises(UnreachableError, match=f"Do not submit it again: dpo-hub resume {run.id} goes on"):
+        submit(run, lost, Lossy(hub.endpoint, token=ADA))
+    assert run.may_have_news
+    with pytest.raises(RunError, match="already"):
+        resume(run, api)
+    assert run.state.status in ("queued", "running")
+    (known,) = Remote.of(run).jobs
+    assert list(hub.jobs)[-1] == known.id
+    assert not Remote.of(run).pending
+    hub.jobs[known.id].end("CANCELED")
+    until(lambda: hub.jobs[known.id].over)
+
+
+def test_what_a_job_needs_is_asked_for(here: Here, finished: Run) -> None:
+    """The bootstrap's own library and what trains are among the packages that the job installs, each pinned."""
+    command = job_of(here, finished).spec["command"]
+    asked = [needed for option, needed in itertools.pairwise(command) if option == "--with"]
+    assert {"huggingface_hub", "torch", "trl", "peft"} <= {
+        needed.partition("==")[0] for needed in asked if "==" in needed
+    }
 
 
 def recipe_file(here: Here) -> Path:
@@ -310,7 +349,8 @@ def test_a_hub_that_is_away_hides_no_run(hub: Hub, few_pairs: Path, tmp_path: Pa
     """Runs are listed as they stood before, with a note and no error."""
     run = Run.create(read_preferences(few_pairs), Recipe.for_model())
     told = {"repo": f"ada/{run.id}", "flavor": "a10g-small", "hourly": 1.0, "timeout": 3600.0}
-    run.write(REMOTE, json.dumps(told | {"jobs": [{"id": "none", "timeout": 3600}]}))
+    jobs = [{"id": "none", "timeout": 3600, "hourly": 1.0}]
+    run.write(REMOTE, json.dumps(told | {"jobs": jobs, "pending": False}))
     listed = Here(hub, tmp_path)("runs", HF_ENDPOINT="http://127.0.0.1:9")
     assert (listed.returncode, run.id in listed.stdout) == (0, True)
     assert f"note: {run.id} is shown as it stood before." in listed.stderr

@@ -111,7 +111,24 @@ def _commits(app: FastAPI, hub: Hub) -> None:
             for commit in reversed(upto)
         ]
 
+    def large_files(owner: str, name: str, request: Request) -> list[dict[str, Any]]:
+        commits = writable(hub, request, f"{owner}/{name}").commits
+        large = {path: data for commit in commits for path, data in commit.files.items() if is_large(path)}
+        return [
+            {"fileOid": sha256(data), "filename": path, "oid": sha256(data), "pushedAt": "2026-01-01T00:00:00.000Z"}
+            | {"ref": "main", "size": len(data)}
+            for path, data in large.items()
+            if sha256(data) in hub.blobs
+        ]
+
+    async def delete_large(owner: str, name: str, request: Request) -> None:
+        writable(hub, request, f"{owner}/{name}")
+        for digest in (await request.json())["deletions"]["sha"]:
+            hub.blobs.pop(digest, None)
+
     for kind in KINDS:
+        app.get(f"/api/{kind}/{{owner}}/{{name}}/lfs-files")(large_files)
+        app.post(f"/api/{kind}/{{owner}}/{{name}}/lfs-files/batch")(delete_large)
         app.post(f"/api/{kind}/{{owner}}/{{name}}/commit/{{revision}}")(commit)
         app.get(f"/api/{kind}/{{owner}}/{{name}}/commits/{{revision}}")(history)
 

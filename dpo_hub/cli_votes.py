@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,27 +44,26 @@ def vote(  # noqa: PLR0913  # an option each
     ] = None,
 ) -> None:
     """Vote blindly between a run's replies before and after, and see at the end what the votes say."""
-    from .comparison.votes import cast, draw, votes_of
+    from .comparison.votes import ballots, cast, least_voted
     from .run import Run
 
     found = Run.open(run).require_finished()
-    given = [*(prompt or []), *_lines(prompts)]
-    asked = [_message(text) for text in given] or _least_asked(found, votes_of(found), voter)[:count]
+    given: list[Messages] = [[{"role": "user", "content": text}] for text in (*(prompt or ()), *_lines(prompts))]
+    asked = given or least_voted(found, voter)
     from .comparison.duet import Duet
     from .training.policy import quiet
 
     quiet()
-    if seed is None:
-        seed = secrets.randbelow(2**31)
-    replies = Duet.open(found).replies(asked, temperature=temperature, seed=seed)
-    ballots = [draw(one, both.before, both.after) for one, both in zip(asked, replies, strict=True)]
-    worth = [ballot for ballot in ballots if ballot]
-    if len(worth) < len(ballots):
-        print(f"{len(ballots) - len(worth)} of {len(ballots)} prompts got the same reply twice and are left out.")
-    for number, ballot in enumerate(worth, 1):
-        if not (filled := _ask(ballot, f"{number} of {len(worth)}", voter)):
+    duet, number, count = Duet.open(found), 0, len(given) or min(count, len(asked))
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    replying = partial(duet.replies, temperature=temperature, seed=seed)
+    for number, ballot in enumerate(ballots(asked, replying, count=count), 1):  # read below
+        if not (filled := _ask(ballot, f"{number} of {count}", voter)):
             break
         cast(found, filled)
+    else:
+        if number < count:
+            print("To all other prompts both sides reply the same.")
     _tell(found)
     _into_card(found)
 
@@ -79,17 +78,6 @@ def _lines(path: Path | None) -> list[str]:
     if path and not any(map(str.strip, lines)):
         raise PreferencesError(f"{path} has no line to ask. Write a prompt on each line.")
     return [line.strip() for line in lines if line.strip()]
-
-
-def _message(text: str) -> Messages:
-    return [{"role": "user", "content": text}]
-
-
-def _least_asked(run: Run, votes: Iterable[Vote], voter: str) -> list[Messages]:
-    """The held-out prompts of *run*, those first that *voter* has voted on least."""
-    times = Counter(json.dumps(vote.prompt) for vote in votes if vote.voter == voter)
-    prompts = {pair.prompt_key: pair.prompt for pair in run.pairs("held_out")}
-    return sorted(prompts.values(), key=lambda prompt: times[json.dumps(prompt)])
 
 
 def _ask(ballot: Ballot, place: str, voter: str) -> Vote | None:

@@ -11,6 +11,7 @@ from statistics import NormalDist
 from typing import Any
 
 from ..hub.card import render_card
+from ..preferences.pairs import counted
 from ..run import Run
 from .votes import Vote, lock_of, votes_of
 
@@ -85,8 +86,8 @@ class Tally:
         low, high = self.interval
         told = [
             f"After was preferred in {self.win_rate:.0%} of {self.votes} blind votes (95% interval {low:.0%} to "
-            f"{high:.0%}): {self.after} for after, {self.before} for before, {self.ties} ties and {self.both_bad} with "
-            "both bad, which count half.",
+            f"{high:.0%}): {self.after} for after, {self.before} for before, {counted(self.ties, 'tie')} and "
+            f"{self.both_bad} with both bad, which count half.",
             self._verdict_told(),
         ]
         if self.unequal:
@@ -142,10 +143,10 @@ def into_card(run: Run) -> bool:
     Returns False where the card is not what would have been rendered before: somebody edited it, and it stays so.
     """
     with lock_of(run):
-        counted = tally(votes_of(run))
+        votes = tally(votes_of(run))
         rendered = not (run.path / "README.md").is_file() or run.card == render_card(run)
-        if counted.votes:
-            run.write("evaluation.json", json.dumps(run.evaluation | counted.as_evaluation(), indent=2))
+        if votes.votes:
+            run.write("evaluation.json", json.dumps(run.evaluation | votes.as_evaluation(), indent=2))
         if rendered:
             run.write("README.md", render_card(run))
     return rendered

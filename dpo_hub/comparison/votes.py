@@ -9,16 +9,21 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Literal
+from itertools import islice
+from typing import TYPE_CHECKING, Literal
 
 from filelock import FileLock
 
 from ..preferences import PreferencePair, Preferences
-from ..preferences.pairs import Message, Messages
+from ..preferences.pairs import Messages
 from ..run import Run
+
+if TYPE_CHECKING:
+    from .duet import Replies
 
 Side = Literal["before", "after"]
 Choice = Literal["left", "right", "tie", "both_bad"]
@@ -84,10 +89,34 @@ def draw(prompt: Messages, before: str, after: str, *, dice: random.Random | Non
     """
     if before.strip() == after.strip():
         return None
-    asked: list[Message] = [dict(message) for message in prompt]
-    about = json.dumps([asked, sorted([before, after])], sort_keys=True)
+    about = json.dumps([_key(prompt), *sorted([before, after])])
     left: Side = "before" if (dice or random.SystemRandom()).random() < 0.5 else "after"
-    return Ballot(hashlib.sha256(about.encode()).hexdigest()[:16], asked, before, after, left)
+    return Ballot(hashlib.sha256(about.encode()).hexdigest()[:16], prompt, before, after, left)
+
+
+def ballots(
+    prompts: Sequence[Messages], replying: Callable[[Sequence[Messages]], Sequence[Replies]], *, count: int
+) -> Iterator[Ballot]:
+    """Draw up to *count* ballots on *prompts*; more are replied to only where both sides say the same to some."""
+
+    def drawn() -> Iterator[Ballot | None]:
+        for start in range(0, len(prompts), count):
+            some = prompts[start : start + count]
+            for prompt, both in zip(some, replying(some), strict=True):
+                yield draw(prompt, both.before, both.after)
+
+    return islice(filter(None, drawn()), count)
+
+
+def least_voted(run: Run, voter: str) -> list[Messages]:
+    """The held-out prompts of *run*, each once, those first that *voter* has voted on least."""
+    times = Counter(_key(vote.prompt) for vote in votes_of(run) if vote.voter == voter)
+    prompts = {_key(pair.prompt): pair.prompt for pair in run.pairs("held_out")}
+    return [prompts[key] for key in sorted(prompts, key=lambda key: times[key])]
+
+
+def _key(prompt: Messages) -> str:
+    return json.dumps([dict(message) for message in prompt], sort_keys=True)
 
 
 def lock_of(run: Run) -> FileLock:

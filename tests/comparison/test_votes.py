@@ -7,16 +7,30 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dpo_hub.comparison.duet import Replies
 from dpo_hub.comparison.tally import into_card, tally
-from dpo_hub.comparison.votes import FILE, Ballot, Choice, Vote, cast, draw, preferences_of, votes_of
+from dpo_hub.comparison.votes import (
+    FILE,
+    Ballot,
+    Choice,
+    Vote,
+    ballots,
+    cast,
+    draw,
+    least_voted,
+    preferences_of,
+    votes_of,
+)
 from dpo_hub.hub.card import render_card
 from dpo_hub.preferences import read_preferences, text_of
 from dpo_hub.preferences.export import write_preferences
+from dpo_hub.preferences.pairs import Messages
 from dpo_hub.run import Run
 from tests.conftest import PATIENCE
 from tests.hub.conftest import finish, measured_run
@@ -27,6 +41,7 @@ VOTER = f"""
 import sys
 from pathlib import Path
 from dpo_hub.comparison.votes import Ballot, cast
+from dpo_hub.preferences.pairs import Messages
 from dpo_hub.run import Run
 
 run, voter = Run(Path(sys.argv[1])), sys.argv[2]
@@ -55,12 +70,12 @@ def vote(choice: Choice, text: str = "why", *, voter: str = "ada", edit: str | N
 
 def test_which_is_which_is_random_and_not_told() -> None:
     """Either side is left about as often, and nothing of a ballot but the vote on it gives the order away."""
-    ballots = [ballot for n in range(2_000) if (ballot := draw([{"role": "user", "content": str(n)}], "one", "two"))]
-    assert 900 < Counter(ballot.shown for ballot in ballots)["one", "two"] < 1_100  # 4.5 standard deviations
-    assert not any(told in repr(ballots[0]) for told in ("one", "two", "before", "after", "left"))
+    drawn = [ballot for n in range(2_000) if (ballot := draw([{"role": "user", "content": str(n)}], "one", "two"))]
+    assert 880 < Counter(ballot.shown for ballot in drawn)["one", "two"] < 1_120  # 5.4 standard deviations
+    assert not any(told in repr(drawn[0]) for told in ("one", "two", "before", "after", "left"))
     turned = draw([{"role": "user", "content": "0"}], "two", "one")
     assert turned
-    assert turned.id == ballots[0].id
+    assert turned.id == drawn[0].id
     dice = (random.Random(5), random.Random(5))
     assert draw(turned.prompt, "a", "b", dice=dice[0]) == draw(turned.prompt, "a", "b", dice=dice[1])
 
@@ -68,6 +83,30 @@ def test_which_is_which_is_random_and_not_told() -> None:
 def test_the_same_reply_twice_is_not_worth_a_vote() -> None:
     """There is no ballot where the two sides say the same."""
     assert draw([{"role": "user", "content": "why"}], "because", "because\n") is None
+
+
+def test_other_prompts_are_asked_where_both_sides_say_the_same() -> None:
+    """As many ballots as asked for are drawn, and no more prompts replied to than that takes."""
+    prompts = [[{"role": "user", "content": str(number)}] for number in range(9)]
+    replied: list[str] = []
+
+    def replying(some: Sequence[Messages]) -> list[Replies]:
+        replied.extend(map(text_of, some))
+        return [Replies(str(int(text_of(prompt)) % 3), "0") for prompt in some]
+
+    drawn = list(ballots(prompts, replying, count=2))
+    assert [text_of(ballot.prompt) for ballot in drawn] == ["1", "2"]
+    assert replied == ["0", "1", "2", "3"]
+    assert len(list(ballots(prompts[:4], replying, count=4))) == 2
+
+
+def test_prompts_that_a_voter_has_not_seen_come_first(run: Run) -> None:
+    """The held-out prompts, each once; the votes of others do not matter."""
+    one, two = least_voted(run, "ada")
+    assert {text_of(one), text_of(two)} == {text_of(pair.prompt) for pair in run.pairs("held_out")}
+    cast(run, vote("tie", text_of(one)))
+    assert least_voted(run, "ada") == [two, one]
+    assert least_voted(run, "bob") == [one, two]
 
 
 @pytest.mark.parametrize(("left", "other"), [("before", "after"), ("after", "before")])

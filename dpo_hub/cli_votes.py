@@ -57,7 +57,7 @@ def vote(  # noqa: PLR0913  # an option each
     duet, number, count = Duet.open(found), 0, len(given) or min(count, len(asked))
     seed = secrets.randbelow(2**31) if seed is None else seed
     replying = partial(duet.replies, temperature=temperature, seed=seed)
-    for number, ballot in enumerate(ballots(asked, replying, count=count), 1):  # read below
+    for number, ballot in enumerate(ballots(asked, replying, count=count), 1):
         if not (filled := _ask(ballot, f"{number} of {count}", voter)):
             break
         cast(found, filled)
@@ -183,7 +183,7 @@ def _write(run: Run, votes: Sequence[Vote], to: Path, *, quiet: bool) -> None:
 def _into_card(run: Run) -> None:
     from .comparison.tally import into_card
 
-    if not into_card(run):
+    if not into_card(run.require_finished()):
         print(
             f"{run.path / 'README.md'} was edited and stays as it is, without the new win rate. To have it rendered "
             f"again, remove it and run:  dpo-hub votes {run.id} --into-card",

@@ -28,7 +28,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A short run that learned a warmer tone."""
     folder = tmp_path_factory.mktemp("trained")
     lines = (FILES / "tone.csv").read_text(encoding="utf-8").splitlines(keepends=True)
-    (folder / "few.csv").write_text("".join(lines[:121]), encoding="utf-8")
+    (folder / "few.csv").write_text("".join(lines[:81]), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DPO_HUB_HOME", str(folder))
         return work(Run.create(read_preferences(folder / "few.csv"), Recipe.for_model(epochs=2)))

@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
 
@@ -75,9 +75,8 @@ class Tally:
         return {"win_rate": self.win_rate, "win_rate_low": low, "win_rate_high": high, "comparisons": self.votes}
 
     def as_dict(self) -> dict[str, Any]:
-        counts = {name: getattr(self, name) for name in ("after", "before", "ties", "both_bad", "longer", "unequal")}
         figures = self.as_evaluation() if self.votes else {"comparisons": 0}
-        return figures | counts | {"verdict": self.verdict, "more": self.more}
+        return figures | asdict(self) | {"verdict": self.verdict, "more": self.more}
 
     def sentences(self) -> list[str]:
         """The same for people."""
@@ -96,9 +95,9 @@ class Tally:
 
     def _verdict_told(self) -> str:
         if self.verdict:
-            return f"Verdict: {self.verdict} is better."
+            return f"Verdict: {self.verdict} is better. Of equals, {ERROR:.0%} at most would ever get a verdict."
         if self.more is None:
-            return "No verdict yet, and none in sight: the two are close."
+            return "No verdict yet, and none in sight: so far the two are close."
         return f"No verdict yet: about {self.more} more votes if they go on like this."
 
 
@@ -106,11 +105,9 @@ def tally(votes: Iterable[Vote]) -> Tally:
     """Count *votes*."""
     votes = list(votes)
     counts = Counter(vote.better or vote.choice for vote in votes)
-    lengths = [(len(vote.reply(vote.better)), len(vote.before), len(vote.after)) for vote in votes if vote.better]
-    unequal = [chosen == max(both) for chosen, *both in lengths if both[0] != both[1]]
-    return Tally(
-        counts["after"], counts["before"], counts["tie"], counts["both_bad"], longer=sum(unequal), unequal=len(unequal)
-    )
+    unequal = [vote for vote in votes if vote.better and len(vote.after) != len(vote.before)]
+    longer = sum((vote.better == "after") == (len(vote.after) > len(vote.before)) for vote in unequal)
+    return Tally(counts["after"], counts["before"], counts["tie"], counts["both_bad"], longer, len(unequal))
 
 
 def wilson(share: float, number: int, *, error: float = ERROR) -> tuple[float, float]:
@@ -131,7 +128,8 @@ def evidence(wins: float, losses: float) -> float:
 
     Λₙ = ∫₀¹ pʷ(1−p)ˡ dp / 2⁻ⁿ = 2ⁿ B(w+1, l+1), the mixture of likelihood ratios of Robbins (Ann. Math. Statist. 41,
     1970, 1397–1409) with a uniform prior. For a fair coin Λ is a martingale that starts at 1, so by Ville's inequality
-    P(some Λₙ ≥ 1/α) ≤ α. Ties say nothing about which is better and are not among the n votes.
+    P(some Λₙ ≥ 1/α) ≤ α. Ties say nothing about which is better and are not among the n votes. Each vote counts as a
+    draw of its own: many voters on the same few replies prove less about the model than as many replies would.
     """
     number = wins + losses
     return number * math.log(2) + math.lgamma(wins + 1) + math.lgamma(losses + 1) - math.lgamma(number + 2)
@@ -143,10 +141,10 @@ def into_card(run: Run) -> bool:
     Returns False where the card is not what would have been rendered before: somebody edited it, and it stays so.
     """
     with lock_of(run):
-        votes = tally(votes_of(run))
+        found = tally(votes_of(run))
         rendered = not (run.path / "README.md").is_file() or run.card == render_card(run)
-        if votes.votes:
-            run.write("evaluation.json", json.dumps(run.evaluation | votes.as_evaluation(), indent=2))
+        if found.votes:
+            run.write("evaluation.json", json.dumps(run.evaluation | found.as_evaluation(), indent=2))
         if rendered:
             run.write("README.md", render_card(run))
     return rendered

@@ -39,18 +39,19 @@ VOTES = 1_000
 LONG_REPLY = "a reply that takes several blocks of the disk " * 100
 VOTER = f"""
 import sys
+from itertools import count
 from pathlib import Path
 from dpo_hub.comparison.votes import Ballot, cast
 from dpo_hub.preferences.pairs import Messages
 from dpo_hub.run import Run
 
 run, voter = Run(Path(sys.argv[1])), sys.argv[2]
-for number in range({VOTES}):
+for number in range({VOTES}) if voter in "23" else count():
     ballot = Ballot(str(number), [{{"role": "user", "content": "é?"}}], "no", {LONG_REPLY!r}, "before")
     cast(run, ballot.vote("left", voter=voter))
     print(number, flush=True)
 """
-"""Prints the number of each vote once it is cast."""
+"""Prints the number of each vote once it is cast; voters 0 and 1 never end."""
 
 
 @pytest.fixture
@@ -155,14 +156,13 @@ def test_no_vote_is_lost_or_doubled_when_voters_are_killed(run: Run) -> None:
         for n in range(4)
     ]
     acknowledged: list[tuple[str, str]] = []
+    said = [voter.stdout for voter in voters if voter.stdout]
     for number, killed_after in ((0, 200), (1, 450)):
-        lines = voters[number].stdout
-        assert lines
-        acknowledged += [(next(lines).strip(), str(number)) for _ in range(killed_after)]
+        acknowledged += [(next(said[number]).strip(), str(number)) for _ in range(killed_after)]
         voters[number].kill()
     for number, voter in enumerate(voters):
-        out, _ = voter.communicate(timeout=PATIENCE)
-        acknowledged += [(line, str(number)) for line in out.split()]
+        acknowledged += [(line.strip(), str(number)) for line in said[number]]
+        voter.communicate(timeout=PATIENCE)
     assert [voter.returncode for voter in voters] == [-9, -9, 0, 0]
     assert len(acknowledged) == len(set(acknowledged)) >= 2 * VOTES + 650
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -166,10 +167,10 @@ def _write(run: Run, votes: Sequence[Vote], to: Path, *, quiet: bool) -> None:
     Raises:
         RunError: they become none.
     """
-    from .comparison.votes import preferences_of, provenance
+    from .comparison.votes import FILE, preferences_of, provenance
     from .preferences.export import replacing, write_preferences
 
-    made = preferences_of(votes, source=f"{run.id}: votes")
+    made = preferences_of(votes, source=f"{run.id}/{FILE}")
     if not made.pairs:
         raise RunError(f"{made.sentence()} Vote for a side, or edit a reply:  dpo-hub vote {run.id}")
     write_preferences(made.pairs, to)
@@ -177,7 +178,9 @@ def _write(run: Run, votes: Sequence[Vote], to: Path, *, quiet: bool) -> None:
     with replacing(beside) as file:
         file.write(json.dumps(provenance(run, votes, made.pairs), indent=2, ensure_ascii=False).encode())
     if not quiet:
-        print(f"{made.sentence()}\nTrain on them:  dpo-hub train {to}    Whose votes they were: {beside}")
+        print(
+            f"{made.sentence()}\nWhose votes they were: {beside}\nTrain on them:  dpo-hub train {shlex.quote(str(to))}"
+        )
 
 
 def _into_card(run: Run) -> None:

@@ -21,6 +21,7 @@ from .cli_recipe import Mapping, Source, mapping_of, with_recipe_options
 from .cli_runs import Detach, Json, KeepGoing, RunName, progress_bar, set_going, tell_findings
 from .cli_runs import cli as runs_cli
 from .cli_space import cli as space_cli
+from .cli_votes import cli as votes_cli
 from .errors import DPOHubError, RecipeError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ cli = typer.Typer(
 cli.add_typer(runs_cli)
 cli.add_typer(jobs_cli)
 cli.add_typer(publish_cli)
+cli.add_typer(votes_cli)
 cli.add_typer(space_cli, name="space")
 
 SHOWN_PAIRS = 2

@@ -17,7 +17,9 @@ DpoHub = Callable[..., subprocess.CompletedProcess[str]]
 COLUMNS = ("prompt", "chosen", "rejected")
 
 
-def dpo_hub(*arguments: object, limit_file_size: int | None = None) -> subprocess.CompletedProcess[str]:
+def dpo_hub(
+    *arguments: object, limit_file_size: int | None = None, typed: str = ""
+) -> subprocess.CompletedProcess[str]:
     """Run the real command line as a process of its own, offline."""
 
     def limit() -> None:
@@ -28,6 +30,7 @@ def dpo_hub(*arguments: object, limit_file_size: int | None = None) -> subproces
         [sys.executable, "-m", "dpo_hub", *map(str, arguments)],
         capture_output=True,
         text=True,
+        input=typed,
         check=False,
         env=os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "100"},
         preexec_fn=limit,

@@ -26,7 +26,7 @@ LAYERS = (
     ("demo.showcase",),
     ("launch",),
     ("hub.remote", "hub.jobs", "hub.job"),
-    ("cli_runs", "cli_jobs", "cli_recipe", "cli_space", "app"),
+    ("cli_runs", "cli_jobs", "cli_recipe", "cli_space", "cli_votes", "app"),
     ("cli_publish",),
     ("cli",),
     ("__main__",),
@@ -49,6 +49,9 @@ LIGHT = (
     "dpo_hub.hub.jobs",
     "dpo_hub.hub.job",
     "dpo_hub.cli_jobs",
+    "dpo_hub.cli_votes",
+    "dpo_hub.comparison.votes",
+    "dpo_hub.comparison.tally",
     "dpo_hub.launch",
     "dpo_hub.training.machine",
 )

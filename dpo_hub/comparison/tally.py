@@ -1,0 +1,150 @@
+"""What blind votes come to: win rate with its interval, and whether they suffice."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from statistics import NormalDist
+from typing import Any
+
+from ..hub.card import render_card
+from ..preferences.pairs import counted
+from ..run import Run
+from .votes import Vote, lock_of, votes_of
+
+ERROR = 0.05
+"""How often a verdict may come of votes that are fair coins, and what the interval misses."""
+ENOUGH = math.log(1 / ERROR)
+MOST = 2_000
+"""Further votes that are worth asking for."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Votes, counted: for "after", for "before", ties, and both bad.
+
+    `longer` of the `unequal` votes for a side, with replies of different length, went to the longer one.
+    """
+
+    after: int
+    before: int
+    ties: int
+    both_bad: int
+    longer: int = 0
+    unequal: int = 0
+
+    @property
+    def votes(self) -> int:
+        return self.after + self.before + self.ties + self.both_bad
+
+    @property
+    def win_rate(self) -> float:
+        """The share that "after" wins, 0..1; ties count half.
+
+        Both bad is a tie too, as in Chatbot Arena: which votes count must not depend on how they turned out.
+        """
+        return (self.after + (self.ties + self.both_bad) / 2) / self.votes if self.votes else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's interval of the win rate; rather too wide with ties, as half wins vary less than wins do."""
+        return wilson(self.win_rate, self.votes)
+
+    @property
+    def verdict(self) -> str | None:
+        """`after` or `before` if that is better beyond doubt, else None. May be looked at after every vote."""
+        if evidence(self.after, self.before) < ENOUGH:
+            return None
+        return "after" if self.after > self.before else "before"
+
+    @property
+    def more(self) -> int | None:
+        """About how many more votes a verdict takes if they go on as they went; None if beyond `MOST`."""
+        for further in range(0, MOST + 1) if self.after != self.before else ():
+            grown = 1 + further / self.votes
+            if evidence(self.after * grown, self.before * grown) >= ENOUGH:
+                return further
+        return None
+
+    def as_evaluation(self) -> dict[str, float]:
+        """The figures as a run's evaluation.json and its card have them."""
+        low, high = self.interval
+        return {"win_rate": self.win_rate, "win_rate_low": low, "win_rate_high": high, "comparisons": self.votes}
+
+    def as_dict(self) -> dict[str, Any]:
+        figures = self.as_evaluation() if self.votes else {"comparisons": 0}
+        return figures | asdict(self) | {"verdict": self.verdict, "more": self.more}
+
+    def sentences(self) -> list[str]:
+        """The same for people."""
+        if not self.votes:
+            return ["There is no vote yet."]
+        low, high = self.interval
+        told = [
+            f"After was preferred in {self.win_rate:.0%} of {self.votes} blind votes (95% interval {low:.0%} to "
+            f"{high:.0%}): {self.after} for after, {self.before} for before, {counted(self.ties, 'tie')} and "
+            f"{self.both_bad} with both bad, which count half.",
+            self._verdict_told(),
+        ]
+        if self.unequal:
+            told.append(f"Of {self.unequal} votes for one of two lengths, {self.longer} went to the longer reply.")
+        return told
+
+    def _verdict_told(self) -> str:
+        if self.verdict:
+            return f"Verdict: {self.verdict} is better. Of equals, {ERROR:.0%} at most would ever get a verdict."
+        if self.more is None:
+            return "No verdict yet, and none in sight: so far the two are close."
+        return f"No verdict yet: about {self.more} more votes if they go on like this."
+
+
+def tally(votes: Iterable[Vote]) -> Tally:
+    """Count *votes*."""
+    votes = list(votes)
+    counts = Counter(vote.better or vote.choice for vote in votes)
+    unequal = [vote for vote in votes if vote.better and len(vote.after) != len(vote.before)]
+    longer = sum((vote.better == "after") == (len(vote.after) > len(vote.before)) for vote in unequal)
+    return Tally(counts["after"], counts["before"], counts["tie"], counts["both_bad"], longer, len(unequal))
+
+
+def wilson(share: float, number: int, *, error: float = ERROR) -> tuple[float, float]:
+    """Bound the share that *share* of *number* draws estimates: Wilson's score interval (JASA 22, 1927, p. 209).
+
+    (p̂ + z²/2n ± z √(p̂(1−p̂)/n + z²/4n²)) / (1 + z²/n), with z the normal quantile of 1 − *error*/2.
+    """
+    if not number:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf(1 - error / 2)
+    middle, spread = share + z**2 / (2 * number), z * math.sqrt(share * (1 - share) / number + (z / (2 * number)) ** 2)
+    low, high = ((middle + side * spread) / (1 + z**2 / number) for side in (-1, 1))
+    return max(0.0, low), min(1.0, high)
+
+
+def evidence(wins: float, losses: float) -> float:
+    """Weigh the votes for either side against a fair coin: log Λ, which may be looked at after every vote.
+
+    Λₙ = ∫₀¹ pʷ(1−p)ˡ dp / 2⁻ⁿ = 2ⁿ B(w+1, l+1), the mixture of likelihood ratios of Robbins (Ann. Math. Statist. 41,
+    1970, 1397–1409) with a uniform prior. For a fair coin Λ is a martingale that starts at 1, so by Ville's inequality
+    P(some Λₙ ≥ 1/α) ≤ α. Ties say nothing about which is better and are not among the n votes. Each vote counts as a
+    draw of its own: many voters on the same few replies prove less about the model than as many replies would.
+    """
+    number = wins + losses
+    return number * math.log(2) + math.lgamma(wins + 1) + math.lgamma(losses + 1) - math.lgamma(number + 2)
+
+
+def into_card(run: Run) -> bool:
+    """Put what the votes of *run* come to into its evaluation and render its card again.
+
+    Returns False where the card is not what would have been rendered before: somebody edited it, and it stays so.
+    """
+    with lock_of(run):
+        found = tally(votes_of(run))
+        rendered = not (run.path / "README.md").is_file() or run.card == render_card(run)
+        if found.votes:
+            run.write("evaluation.json", json.dumps(run.evaluation | found.as_evaluation(), indent=2))
+        if rendered:
+            run.write("README.md", render_card(run))
+    return rendered

@@ -1,0 +1,199 @@
+"""Blind votes on replies before and after, kept in a run's folder, and the preferences that they become.
+
+Knows nothing of how replies are made, nor of who asks for a vote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Literal
+
+from filelock import FileLock
+
+from ..preferences import PreferencePair, Preferences
+from ..preferences.pairs import Messages
+from ..run import Run
+
+if TYPE_CHECKING:
+    from .duet import Replies
+
+Side = Literal["before", "after"]
+Choice = Literal["left", "right", "tie", "both_bad"]
+
+FILE = "votes.jsonl"
+LEFT_OUT = {"tie": "a tie", "both_bad": "both replies bad"}
+"""Why a vote without an edit gives no pair."""
+
+
+@dataclass(frozen=True)
+class Vote:
+    """What a *voter* chose, and which side was shown left; `edit` is a better reply that they wrote."""
+
+    ballot: str
+    voter: str
+    prompt: Messages
+    before: str
+    after: str
+    left: Side
+    choice: Choice
+    edit: str | None
+    time: str
+
+    @property
+    def better(self) -> Side | None:
+        """The side that was chosen, if one was."""
+        if self.choice not in ("left", "right"):
+            return None
+        return "after" if (self.choice == "left") == (self.left == "after") else "before"
+
+    def reply(self, side: Side) -> str:
+        return self.after if side == "after" else self.before
+
+
+@dataclass(frozen=True)
+class Ballot:
+    """Two replies to a prompt, as they are `shown`; what must not be told before the vote is in no repr."""
+
+    id: str
+    prompt: Messages
+    before: str = field(repr=False)
+    after: str = field(repr=False)
+    left: Side = field(repr=False)
+
+    @property
+    def shown(self) -> tuple[str, str]:
+        """The left reply and the right one."""
+        return (self.before, self.after) if self.left == "before" else (self.after, self.before)
+
+    def vote(self, choice: Choice, *, voter: str, edit: str | None = None) -> Vote:
+        """Fill in the ballot. An *edit* that is empty or changes nothing is none."""
+        written = (edit or "").strip()
+        changed = written if written not in ("", self.before.strip(), self.after.strip()) else None
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return Vote(self.id, voter, self.prompt, self.before, self.after, self.left, choice, changed, now)
+
+
+def draw(prompt: Messages, before: str, after: str, *, dice: random.Random | None = None) -> Ballot | None:
+    """Lay two replies side by side in an order that nobody can foresee, unless *dice* are given.
+
+    The id says which prompt and replies these are, whatever their order, so it is the same if they are drawn again.
+    Returns None where the replies are the same: there is nothing to vote on.
+    """
+    if before.strip() == after.strip():
+        return None
+    about = json.dumps([_key(prompt), *sorted([before, after])])
+    left: Side = "before" if (dice or random.SystemRandom()).random() < 0.5 else "after"
+    return Ballot(hashlib.sha256(about.encode()).hexdigest()[:16], prompt, before, after, left)
+
+
+def ballots(
+    prompts: Sequence[Messages], replying: Callable[[Sequence[Messages]], Sequence[Replies]], *, count: int
+) -> Iterator[Ballot]:
+    """Draw up to *count* ballots on *prompts*; more are replied to only where both sides say the same to some."""
+
+    def drawn() -> Iterator[Ballot | None]:
+        for start in range(0, len(prompts), count):
+            some = prompts[start : start + count]
+            for prompt, both in zip(some, replying(some), strict=True):
+                yield draw(prompt, both.before, both.after)
+
+    return islice(filter(None, drawn()), count)
+
+
+def least_voted(run: Run, voter: str) -> list[Messages]:
+    """The held-out prompts of *run*, each once, those first that *voter* has voted on least."""
+    times = Counter(_key(vote.prompt) for vote in votes_of(run) if vote.voter == voter)
+    prompts = {_key(pair.prompt): pair.prompt for pair in run.pairs("held_out")}
+    return [prompts[key] for key in sorted(prompts, key=lambda key: times[key])]
+
+
+def _key(prompt: Messages) -> str:
+    return json.dumps([dict(message) for message in prompt], sort_keys=True)
+
+
+def lock_of(run: Run) -> FileLock:
+    """Held by whoever writes votes of *run*, or what they come to."""
+    return FileLock(run.path / ".votes.lock")
+
+
+def cast(run: Run, vote: Vote) -> None:
+    """Keep *vote*: once this returns it lies on the disk, whatever happens to this process or to others.
+
+    Where a killed process left half a line, the vote begins a line of its own.
+    """
+    line = json.dumps(asdict(vote), ensure_ascii=False).encode(errors="replace") + b"\n"
+    with lock_of(run), (run.path / FILE).open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read() == b"\n" else b"\n" + line
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def votes_of(run: Run) -> list[Vote]:
+    """The votes of *run* in the order they were cast; half a line, which a killed process left, is none.
+
+    Of several votes of one voter on the same ballot the first counts: the later ones may not have been blind.
+    """
+    path = run.path / FILE
+    first: dict[tuple[str, str], Vote] = {}
+    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
+        try:
+            vote = Vote(**json.loads(line))
+        except ValueError:
+            continue
+        first.setdefault((vote.ballot, vote.voter), vote)
+    return list(first.values())
+
+
+def preferences_of(votes: Sequence[Vote], *, source: str = FILE) -> Preferences:
+    """Make preferences of *votes*, at most a pair each; its row is the vote's number, from 1.
+
+    The chosen reply is the edit where there is one, and the rejected one then the reply that it improves on: the one
+    voted better or, where neither was, "after", which the model says now. A pair that differs little shows best what
+    to change (D'Oosterlinck et al. 2024, arXiv:2408.06266), and no voter weighs double. Voters may contradict each
+    other: all pairs are kept, and the doctor tells.
+    """
+    pairs: list[PreferencePair] = []
+    left_out: dict[str, list[int]] = {}
+    for number, vote in enumerate(votes, 1):
+        if why := _no_pair(vote):
+            left_out.setdefault(why, []).append(number)
+        else:
+            pairs.append(_pair(vote, number))
+    return Preferences(source, "blind votes", pairs, left_out, rows=len(votes))
+
+
+def _no_pair(vote: Vote) -> str | None:
+    if not vote.edit and vote.better is None:
+        return LEFT_OUT[vote.choice]
+    return None if all(_parts(vote)) else "an empty reply"
+
+
+def _parts(vote: Vote) -> tuple[str, str]:
+    """The chosen reply and the rejected one."""
+    better = vote.better or "after"
+    if vote.edit:
+        return vote.edit, vote.reply(better)
+    return vote.reply(better), vote.reply("before" if better == "after" else "after")
+
+
+def _pair(vote: Vote, number: int) -> PreferencePair:
+    chosen, rejected = ([{"role": "assistant", "content": text}] for text in _parts(vote))
+    return PreferencePair(vote.prompt, chosen, rejected, number)
+
+
+def provenance(run: Run, votes: Sequence[Vote], pairs: Iterable[PreferencePair]) -> list[dict[str, str | None]]:
+    """Say of each of the *pairs* whose vote in which run it was."""
+    of = [votes[pair.row - 1] for pair in pairs]
+    told = ("ballot", "voter", "time", "left", "choice", "edit")
+    return [{"run": run.id, **{name: getattr(vote, name) for name in told}} for vote in of]

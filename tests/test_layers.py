@@ -27,7 +27,7 @@ LAYERS = (
     ("launch",),
     ("hub.remote", "hub.jobs", "hub.job"),
     ("cli_runs", "cli_jobs", "cli_recipe", "cli_space", "app"),
-    ("cli_publish",),
+    ("cli_publish", "cli_lens"),
     ("cli",),
     ("__main__",),
 )
@@ -49,6 +49,8 @@ LIGHT = (
     "dpo_hub.hub.jobs",
     "dpo_hub.hub.job",
     "dpo_hub.cli_jobs",
+    "dpo_hub.cli_lens",
+    "dpo_hub.preferences.replies",
     "dpo_hub.launch",
     "dpo_hub.training.machine",
 )

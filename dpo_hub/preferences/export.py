@@ -21,6 +21,7 @@ from .pairs import Messages, PreferencePair, rows_named
 PARQUET_ROWS = 2_000
 FURTHER = ("tools", "chat_template_kwargs")
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?", re.IGNORECASE)
 _GUARDED = re.compile(r"'+[=+\-@\t\r]")
 
 
@@ -73,9 +74,12 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_csv(rows: Iterable[Iterable[str]], file: IO[bytes]) -> None:
-    """Write *rows* as CSV: in UTF-8 with a byte order mark, without which Excel garbles é, and formulas guarded."""
+    """Write *rows* as CSV: in UTF-8 with a byte order mark, without which Excel garbles é, and formulas guarded.
+
+    A number is no formula.
+    """
     with io.TextIOWrapper(file, encoding="utf-8-sig", newline="", write_through=True) as text:
-        csv.writer(text).writerows(map(guarded, row) for row in rows)
+        csv.writer(text).writerows([cell if _NUMBER.fullmatch(cell) else guarded(cell) for cell in row] for row in rows)
 
 
 def _write_csv(pairs: Sequence[PreferencePair], file: IO[bytes]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -29,12 +30,15 @@ WRITTEN = {".csv": ".csv", ".tsv": ".csv", ".txt": ".csv", ".parquet": ".parquet
 )
 """How a scored file's name ends, by how the name of what was scored does."""
 
+SHADES = (0.1, 0.5)
+"""A token is coloured from the first share of the strongest on, and bold from the second."""
+
 
 @cli.command()
 def score(  # noqa: PLR0913  # an option each
     run: RunName,
     file: Annotated[
-        str | None, typer.Argument(metavar="[FILE]", help="Prompts and replies; or a Hub dataset: OWNER/NAME:SPLIT.")
+        str | None, typer.Argument(metavar="FILE", help="Prompts and replies; or a Hub dataset: OWNER/NAME:SPLIT.")
     ] = None,
     *,
     mapping: Annotated[
@@ -141,14 +145,13 @@ def _tell_readings(readings: list[Reading]) -> None:
 
 
 def _coloured(reading: Reading, most: float) -> Text:
-    """The reply with each token the stronger in colour the more it is worth, up to *most*."""
+    """The reply with each token in colour, or bold, by how much of *most* it is worth."""
     from rich.text import Text
 
     text = Text()
     for token, worth in zip(reading.tokens, reading.rewards, strict=True):
-        faded = round(200 * (1 - abs(worth) / most))
-        red, green = (faded, 200) if worth > 0 else (200, faded)
-        text.append(token, style=f"rgb({red},{green},{faded})")
+        strength = bisect(SHADES, abs(worth) / most)
+        text.append(token, style=("", "bold ")[strength > 1] + ("green" if worth > 0 else "red") if strength else "")
     return text
 
 
@@ -181,8 +184,8 @@ def _tell_accuracy(measured: Accuracy) -> None:
         print(f"Left out: {pairs:,}, {reason}")
     if measured.trained_on:
         print(
-            f"{measured.trained_on:,} of these pairs have a prompt that this run was trained on: the figures say more "
-            "of what it remembers than of what it has learnt."
+            f"With a prompt that this run was trained on: {measured.trained_on:,}. "
+            "Of these the figures say what it remembers rather than what it has learnt."
         )
 
 

@@ -67,6 +67,8 @@ class ReplyFile:
         file = cls(source, Asking(), (), frozenset(map(simple, chain.from_iterable(mapping.values()))))
         with naming(source):
             sample = [row for _, row in islice(file.rows(), SAMPLE_ROWS) if isinstance(row, dict)]
+            if not any(sample):
+                raise PreferencesError("It has no row that can be read. It needs rows with a prompt and a reply.")
             columns = Columns(dict.fromkeys(chain.from_iterable(sample)))
             told = {part: [column_meant(columns, sample, name) for name in names] for part, names in mapping.items()}
             replies = told.pop("reply", None) or _replies(columns, told.get("prompt", []))

@@ -119,6 +119,9 @@ def test_refusals(lens: Lens, tmp_path: Path) -> None:
         scores.write(path)
     with pytest.raises(PreferencesError, match=r"Use \.csv"):
         scores.write(tmp_path / "out.xls")
+    path.write_text("prompt,reply\n")
+    with pytest.raises(PreferencesError, match=r"a\.csv: It has no row"):
+        ReplyFile.open(path)
     path.write_text("prompt,reply\nHi?,\n")
     with pytest.raises(PreferencesError, match=r"None of 1 row has .*no reply \(row 2\)"):
         score(lens, ReplyFile.open(path))

@@ -91,8 +91,9 @@ def _beside(file: str) -> Path:
 
 
 def _score_file(run: Run, file: str, columns: dict[str, list[str]], out: Path, *, as_json: bool) -> None:
-    from .preferences.replies import ReplyFile
+    from .preferences.replies import ReplyFile, require_name
 
+    require_name(out, file)
     replies = ReplyFile.open(file, columns)
     from .comparison.scores import score
 

@@ -23,7 +23,7 @@ from ..preferences.replies import Question
 from ..preferences.table import Unreadable
 from ..recipe import SHARED_PREFIX, Recipe
 from ..run import Run
-from ..training.policy import device, load_base
+from ..training.policy import load_base
 
 with needing_extra("train"):
     import torch
@@ -134,7 +134,8 @@ class Lens:
             whole = [self._with_text(template, prompt + [dict(m) for m in reply]) for reply in question.replies]
         except (TemplateError, TypeError, ValueError) as error:
             return Unreadable(f"messages that the chat template refuses ({error})")
-        begin = max(1, min(common_prefix(asked, ids) for ids, _ in whole))  # nothing predicts the very first token
+        shared = min((common_prefix(asked, ids) for ids, _ in whole), default=len(asked))
+        begin = max(1, shared)  # nothing predicts the very first token
         if begin >= limit:
             return Unreadable(NO_ROOM)
         return [_Row(ids[:limit], begin, tuple(text[begin:limit]), len(ids) > limit) for ids, text in whole]
@@ -188,7 +189,7 @@ class Lens:
             return torch.tensor([[*given, *[filler] * (width - len(given))] for given in lists], device=where)
 
         alike = shared_prefix(self.model) if self.recipe.engine == SHARED_PREFIX else nullcontext()
-        with alike, torch.autocast(where.type, torch.bfloat16, enabled=device().type == "cuda"):
+        with alike, torch.autocast(where.type, torch.bfloat16, enabled=where.type == "cuda"):
             scored: Any = self.model(
                 input_ids=tensor((row.ids for row in rows), pad),
                 attention_mask=tensor(([1] * len(row.ids) for row in rows), 0),

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import PreferencesError
 from ..preferences.pairs import SHOWN_REASONS, counted, rows_named
 from ..preferences.read import naming
-from ..preferences.replies import Question, ReplyFile, write_rows
+from ..preferences.replies import Question, ReplyFile, require_name, write_rows
 from ..preferences.table import Row, Unreadable
 from .lens import Lens
 
@@ -51,10 +51,9 @@ class Scores:
         """Write the file with these columns to *path*.
 
         Raises:
-            PreferencesError: as `write_rows`; or *path* is the file itself.
+            PreferencesError: as `require_name` and `write_rows`.
         """
-        if path.exists() and Path(self.file.source).exists() and path.samefile(self.file.source):
-            raise PreferencesError(f"{path} would be written over. Give another name with --out.")
+        require_name(path, self.file.source)
         write_rows(self._rows(), list(dict.fromkeys([*self.names, *self.added])), path)
 
     def _rows(self) -> Iterator[Row]:
@@ -92,7 +91,8 @@ def score(lens: Lens, file: ReplyFile) -> Scores:
             row, prompt = asked.popleft()
             if isinstance(found, Unreadable):
                 rewards.append(None)
-                left_out[found].append(row)
+                if row not in left_out[found][-1:]:  # once for all its replies
+                    left_out[found].append(row)
             else:
                 rewards.append(found[0].reward)
                 places[prompt].append(place)
@@ -109,7 +109,7 @@ def _ranks(rewards: Sequence[float | None], by_prompt: Sequence[Sequence[int]]) 
         return []
     ranks: list[int | None] = [None] * len(rewards)
     for places in by_prompt:
-        ordered = sorted((rewards[place] or 0.0 for place in places), reverse=True)
-        for place in places:
-            ranks[place] = 1 + ordered.index(rewards[place] or 0.0)
+        first: dict[float | None, int] = {}
+        for rank, place in enumerate(sorted(places, key=lambda at: -(rewards[at] or 0.0)), 1):
+            ranks[place] = first.setdefault(rewards[place], rank)
     return ranks

@@ -62,8 +62,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         PreferencesError: there is no such folder.
         DiskFullError: there is no room.
     """
-    if not path.parent.is_dir():
-        raise PreferencesError(f"There is no folder {path.parent} to write {path.name} to. Make it, or name another.")
+    require_folder(path)
     aside = path.with_name(f".{secrets.token_hex(4)}.{path.name}"[:200])
     try:
         with telling_disk_full(path.parent), aside.open("xb") as file:
@@ -71,6 +70,16 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def require_folder(path: Path) -> None:
+    """See that there is a folder to write *path* to.
+
+    Raises:
+        PreferencesError: there is none.
+    """
+    if not path.parent.is_dir():
+        raise PreferencesError(f"There is no folder {path.parent} to write {path.name} to. Make it, or name another.")
 
 
 def write_csv(rows: Iterable[Iterable[str]], file: IO[bytes]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import PreferencesError
-from .export import PARQUET_ROWS, replacing, write_csv
+from .export import PARQUET_ROWS, replacing, require_folder, write_csv
 from .files import open_table
 from .layouts.columns import Columns, is_known, simple
 from .layouts.drafts import reply_to
@@ -113,22 +113,32 @@ def _replies(columns: Columns, taken: Iterable[str]) -> list[str]:
     return [name for name in found if name]
 
 
+def require_name(path: Path, source: str | Path) -> None:
+    """See that what was made of *source* can be called *path*, before the work of making it.
+
+    Raises:
+        PreferencesError: it ends in none of `.csv`, `.jsonl` and `.parquet`, has no folder, or is *source* itself.
+    """
+    if path.suffix.lower() not in _WRITERS:
+        raise PreferencesError(
+            f"{path}: replies are written as CSV, JSON Lines or Parquet. Use .csv, .jsonl or .parquet."
+        )
+    require_folder(path)
+    if path.exists() and Path(source).exists() and path.samefile(source):
+        raise PreferencesError(f"{path} would be written over. Give another name with --out.")
+
+
 def write_rows(rows: Iterable[Row], columns: Sequence[str], path: Path) -> None:
-    """Write *rows* to *path*, which ends in `.csv`, `.jsonl` or `.parquet`; what was there is replaced in one step.
+    """Write *rows* to *path* as its name ends; what was there is replaced in one step.
 
     In CSV, cells that a spreadsheet would run are guarded, and lists and objects are JSON.
 
     Raises:
-        PreferencesError: the name ends otherwise, there is no such folder, or Parquet cannot hold the rows.
+        PreferencesError: Parquet cannot hold the rows.
         DiskFullError: there is no room.
     """
-    write = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}.get(path.suffix.lower())
-    if write is None:
-        raise PreferencesError(
-            f"{path}: replies are written as CSV, JSON Lines or Parquet. Use .csv, .jsonl or .parquet."
-        )
     with replacing(path) as file:
-        write(rows, columns, file)
+        _WRITERS[path.suffix.lower()](rows, columns, file)
 
 
 def _write_csv(rows: Iterable[Row], columns: Sequence[str], file: IO[bytes]) -> None:
@@ -163,3 +173,6 @@ def _write_parquet(rows: Iterable[Row], columns: Sequence[str], file: IO[bytes])
         pq.write_table(pa.concat_tables(tables(), promote_options="permissive"), file)
     except (pa.ArrowException, TypeError) as error:
         raise PreferencesError(f"Parquet cannot hold these rows ({error}). End the name in .jsonl.") from error
+
+
+_WRITERS = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}

@@ -59,6 +59,8 @@ def test_bad_input_is_one_line(trained_run: Run, few_pairs: Path) -> None:
     assert_one_clear_line(dpo_hub("score", run), "Give either a FILE to score, or --prompt")
     assert_one_clear_line(dpo_hub("score", run, few_pairs, "--prompt", "x"), "Give either a FILE")
     assert_one_clear_line(dpo_hub("score", run, "owner/name"), "--out")
+    assert_one_clear_line(dpo_hub("score", run, few_pairs, "--out", few_pairs), "would be written over")
+    assert_one_clear_line(dpo_hub("score", run, few_pairs, "--out", "none/out.csv"), "There is no folder none")
     assert_one_clear_line(dpo_hub("score", run, "none.csv"), "There is no such file")
     assert_one_clear_line(dpo_hub("evaluate", run, "none.csv"), "There is no such file")
     assert_one_clear_line(dpo_hub("evaluate", "none", few_pairs), "There is no run none")

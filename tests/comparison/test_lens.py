@@ -77,6 +77,7 @@ def test_the_best_comes_first(lens: Lens, trained_run: Run) -> None:
     ranked = lens.rank(pair.prompt, [pair.rejected, pair.chosen])
     assert [candidate for candidate, _ in ranked] == [pair.chosen, pair.rejected]
     assert ranked[0][1].reward > 0 > ranked[1][1].reward
+    assert lens.rank(pair.prompt, []) == []
 
 
 def test_company_makes_no_difference(lens: Lens, trained_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

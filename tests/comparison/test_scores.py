@@ -77,13 +77,14 @@ def test_several_candidates_in_a_row_are_ranked(lens: Lens, tmp_path: Path) -> N
     """Each column of replies, found by its name or told, gets a reward and a rank of its own."""
     path = tmp_path / "c.jsonl"
     row = {"ask": PROMPT, "response_a": "On its way!", "response_b": "", "response_c": "Wait.", "x": {"y": "No."}}
-    path.write_text(json.dumps(row))
-    scored(lens, path, "named.jsonl", {"prompt": ["ask"]})
-    (named,) = rows_of(tmp_path / "named.jsonl")
+    path.write_text(json.dumps(row) + '\n{"response_a": "Yes.", "response_b": "No."}')
+    scores = scored(lens, path, "named.jsonl", {"prompt": ["ask"]})
+    assert scores.left_out == {"no reply": [1], "no prompt": [2]}
+    named, _ = rows_of(tmp_path / "named.jsonl")
     assert named["response_b_reward"] is None
     assert {named["response_a_rank"], named["response_c_rank"]} == {1, 2}
     scored(lens, path, "told.jsonl", {"prompt": ["ask"], "reply": ["x.y", "response_a"]})
-    (told,) = rows_of(tmp_path / "told.jsonl")
+    told, _ = rows_of(tmp_path / "told.jsonl")
     assert told.keys() == row.keys() | {"x.y_reward", "x.y_rank", "response_a_reward", "response_a_rank"}
     assert told["response_a_reward"] == named["response_a_reward"]
 

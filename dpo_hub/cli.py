@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .cli_jobs import cli as jobs_cli
+from .cli_lens import cli as lens_cli
 from .cli_publish import cli as publish_cli
 from .cli_recipe import Mapping, Source, mapping_of, with_recipe_options
 from .cli_runs import Detach, Json, KeepGoing, RunName, progress_bar, set_going, tell_findings
@@ -42,6 +43,7 @@ cli = typer.Typer(
 
 cli.add_typer(runs_cli)
 cli.add_typer(jobs_cli)
+cli.add_typer(lens_cli)
 cli.add_typer(publish_cli)
 cli.add_typer(votes_cli)
 cli.add_typer(space_cli, name="space")

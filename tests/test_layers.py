@@ -27,7 +27,7 @@ LAYERS = (
     ("launch",),
     ("hub.remote", "hub.jobs", "hub.job"),
     ("cli_runs", "cli_jobs", "cli_recipe", "cli_space", "cli_votes", "app"),
-    ("cli_publish",),
+    ("cli_publish", "cli_lens"),
     ("cli",),
     ("__main__",),
 )
@@ -52,6 +52,8 @@ LIGHT = (
     "dpo_hub.cli_votes",
     "dpo_hub.comparison.votes",
     "dpo_hub.comparison.tally",
+    "dpo_hub.cli_lens",
+    "dpo_hub.preferences.replies",
     "dpo_hub.launch",
     "dpo_hub.training.machine",
 )

@@ -7,16 +7,14 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from statistics import NormalDist
 from typing import Any
 
 from ..hub.card import render_card
 from ..preferences.pairs import counted
 from ..run import Run
+from .intervals import ERROR, wilson
 from .votes import Vote, lock_of, votes_of
 
-ERROR = 0.05
-"""How often a verdict may come of votes that are fair coins, and what the interval misses."""
 ENOUGH = math.log(1 / ERROR)
 MOST = 2_000
 """Further votes that are worth asking for."""
@@ -108,19 +106,6 @@ def tally(votes: Iterable[Vote]) -> Tally:
     unequal = [vote for vote in votes if vote.better and len(vote.after) != len(vote.before)]
     longer = sum((vote.better == "after") == (len(vote.after) > len(vote.before)) for vote in unequal)
     return Tally(counts["after"], counts["before"], counts["tie"], counts["both_bad"], longer, len(unequal))
-
-
-def wilson(share: float, number: int, *, error: float = ERROR) -> tuple[float, float]:
-    """Bound the share that *share* of *number* draws estimates: Wilson's score interval (JASA 22, 1927, p. 209).
-
-    (p̂ + z²/2n ± z √(p̂(1−p̂)/n + z²/4n²)) / (1 + z²/n), with z the normal quantile of 1 − *error*/2.
-    """
-    if not number:
-        return 0.0, 1.0
-    z = NormalDist().inv_cdf(1 - error / 2)
-    middle, spread = share + z**2 / (2 * number), z * math.sqrt(share * (1 - share) / number + (z / (2 * number)) ** 2)
-    low, high = ((middle + side * spread) / (1 + z**2 / number) for side in (-1, 1))
-    return max(0.0, low), min(1.0, high)
 
 
 def evidence(wins: float, losses: float) -> float:

@@ -21,6 +21,7 @@ from .pairs import Messages, PreferencePair, rows_named
 PARQUET_ROWS = 2_000
 FURTHER = ("tools", "chat_template_kwargs")
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?", re.IGNORECASE)
 _GUARDED = re.compile(r"'+[=+\-@\t\r]")
 
 
@@ -61,8 +62,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         PreferencesError: there is no such folder.
         DiskFullError: there is no room.
     """
-    if not path.parent.is_dir():
-        raise PreferencesError(f"There is no folder {path.parent} to write {path.name} to. Make it, or name another.")
+    require_folder(path)
     aside = path.with_name(f".{secrets.token_hex(4)}.{path.name}"[:200])
     try:
         with telling_disk_full(path.parent), aside.open("xb") as file:
@@ -72,10 +72,23 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         aside.unlink(missing_ok=True)
 
 
+def require_folder(path: Path) -> None:
+    """See that there is a folder to write *path* to.
+
+    Raises:
+        PreferencesError: there is none.
+    """
+    if not path.parent.is_dir():
+        raise PreferencesError(f"There is no folder {path.parent} to write {path.name} to. Make it, or name another.")
+
+
 def write_csv(rows: Iterable[Iterable[str]], file: IO[bytes]) -> None:
-    """Write *rows* as CSV: in UTF-8 with a byte order mark, without which Excel garbles é, and formulas guarded."""
+    """Write *rows* as CSV: in UTF-8 with a byte order mark, without which Excel garbles é, and formulas guarded.
+
+    A number is no formula.
+    """
     with io.TextIOWrapper(file, encoding="utf-8-sig", newline="", write_through=True) as text:
-        csv.writer(text).writerows(map(guarded, row) for row in rows)
+        csv.writer(text).writerows([cell if _NUMBER.fullmatch(cell) else guarded(cell) for cell in row] for row in rows)
 
 
 def _write_csv(pairs: Sequence[PreferencePair], file: IO[bytes]) -> None:

@@ -46,7 +46,7 @@ def read_preferences(source: str | Path, *, mapping: Mapping[str, str] | None = 
         PreferencesError: the source cannot be read, its layout or direction is not known, or it holds no pair.
     """
     late: set[str] = set()
-    with _naming(source):
+    with naming(source):
         while True:
             try:
                 return _read(source, mapping or {}, late)
@@ -171,7 +171,7 @@ def _no_pair(layout: Layout, left_out: Mapping[str, list[int]], rows: int) -> st
 
 
 @contextmanager
-def _naming(source: str | Path) -> Iterator[None]:
+def naming(source: str | Path) -> Iterator[None]:
     """Begin each complaint with the source's name."""
     try:
         yield

@@ -25,7 +25,7 @@ def split_pairs(pairs: Iterable[PreferencePair], held_out: float, *, seed: int) 
     Raises:
         PreferencesError: there are fewer than two distinct prompts.
     """
-    keys = [_key(pair) for pair in pairs]
+    keys = [prompt_digest(pair) for pair in pairs]
     prompts = list(dict.fromkeys(keys))
     if len(prompts) < 2:
         raise PreferencesError(
@@ -37,7 +37,7 @@ def split_pairs(pairs: Iterable[PreferencePair], held_out: float, *, seed: int) 
     return [HELD_OUT if key in aside else TRAIN for key in keys]
 
 
-def _key(pair: PreferencePair) -> bytes:
-    """The same for the same prompt; short, because there may be many."""
+def prompt_digest(pair: PreferencePair) -> bytes:
+    """The same for prompts that `split_pairs` takes as one; short, because there may be many."""
     words = re.sub(r"[\W_]+", " ", pair.prompt_key.casefold()).strip() or pair.prompt_key
     return blake2b(words.encode(), digest_size=12).digest()

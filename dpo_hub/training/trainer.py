@@ -36,6 +36,7 @@ with needing_extra("train"):
     from peft import LoraConfig, PeftModel
     from transformers import PreTrainedModel, PrinterCallback
     from trl import DPOConfig, DPOTrainer
+    from trl.trainer.utils import add_fused_lm_head
 
 log = logging.getLogger(__name__)
 COMPUTING = ("dpo_hub", "trl", "transformers", "peft", "torch")
@@ -159,6 +160,11 @@ def _collated(trainer: PreferenceTrainer, pairs: list[Any]) -> dict[str, Any]:
 def computing(trainer: PreferenceTrainer, recipe: Recipe) -> AbstractContextManager[None]:
     """Compute log-probabilities as `settle_engine` decided, for as long as the context lasts."""
     return shared_prefix(cast(PeftModel, trainer.model)) if recipe.engine == SHARED_PREFIX else nullcontext()
+
+
+def add_head(model: PeftModel) -> None:
+    """Have *model* take `fused_lm_head`, as TRL has it in training."""
+    add_fused_lm_head(cast(PreTrainedModel, model.get_base_model()))
 
 
 def measures_reference(trainer: PreferenceTrainer, recipe: Recipe) -> bool:

@@ -70,6 +70,17 @@ class Columns:
         names = list(self.actual.values())
         return ", ".join(map(repr, names[:SHOWN_COLUMNS])) + (" …" if len(names) > SHOWN_COLUMNS else "")
 
+    def candidates(self) -> list[str]:
+        """The columns of answers that differ in a letter or a number only, two or more of them."""
+        families: dict[tuple[str, ...], list[str]] = {}
+        for name in self.actual.values():
+            said = tokens(name)
+            family = tuple("" if len(word) == 1 or word.isdigit() else word for word in said)
+            if family.count("") == 1 and _ANSWER & set(said) and not _ABOUT & set(said):
+                families.setdefault(family, []).append(name)
+        most = max(families.values(), key=len, default=[])
+        return most if len(most) > 1 else []
+
     def sides(self) -> tuple[str, str, str] | None:
         """Two columns that differ in their side only, and which side the first one has: `a`, `0`, `1`, `left`, `first`.
 

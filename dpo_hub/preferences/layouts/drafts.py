@@ -40,16 +40,34 @@ def draft(number: int, asked: Asked, chosen: Part, rejected: Part) -> Draft:
     good, bad = as_messages(chosen, "assistant"), as_messages(rejected, "assistant")
     if _asks(good) and _asks(bad):
         conversation, good, bad = _shared(conversation, good, bad)
-    if not conversation or conversation[-1]["role"] == "system" or not _says(conversation[-1]):
-        raise Unusable("no prompt")
-    if conversation[-1]["role"] == "assistant":
-        raise Unusable("a prompt that ends with the assistant")
+    _require_question(conversation)
     good, bad = _reply(good, "chosen", conversation), _reply(bad, "rejected", conversation)
     if good == bad:
         raise Unusable(SAME)
     if further := [message for message in (*conversation, *good, *bad) if len(message) > 2]:
         _require_json(further, "a tool call")
     return Draft(number, conversation, good, bad, tools, kwargs)
+
+
+def reply_to(asked: Asked, reply: Part) -> tuple[List, List]:
+    """The conversation and the one reply to it, without what the reply repeats; a whole chat ends in its own.
+
+    Raises:
+        Unusable: one of them is missing, or a turn stands where it cannot.
+    """
+    conversation, said = _conversation(asked), as_messages(reply, "assistant")
+    if _asks(said) and not any(message["role"] == "user" for message in conversation):
+        end = max(place for place, message in enumerate(said) if message["role"] == "user") + 1
+        conversation, said = conversation + said[:end], said[end:]
+    _require_question(conversation)
+    return conversation, _reply(said, "reply", conversation)
+
+
+def _require_question(conversation: List) -> None:
+    if not conversation or conversation[-1]["role"] == "system" or not _says(conversation[-1]):
+        raise Unusable("no prompt")
+    if conversation[-1]["role"] == "assistant":
+        raise Unusable("a prompt that ends with the assistant")
 
 
 def _require_json(value: Any, what: str) -> None:

@@ -69,7 +69,7 @@ def mapped(columns: Columns, sample: Sequence[Row], mapping: Mapping[str, str]) 
     """
     if unknown := [part for part in mapping if part not in PARTS]:
         raise PreferencesError(f"The mapping names {unknown[0]!r}, which is no part. The parts are {', '.join(PARTS)}.")
-    paths = {part: _column(columns, sample, name) for part, name in mapping.items() if part not in _VALUES}
+    paths = {part: column_meant(columns, sample, name) for part, name in mapping.items() if part not in _VALUES}
     layout = _told(columns, sample, paths, (mapping.get("a_wins"), mapping.get("b_wins")))
     nested = [path for path in paths.values() if path not in columns.actual.values()]
     if nested:
@@ -127,7 +127,7 @@ def _given(column: str | None, part: str) -> str:
     return column
 
 
-def _column(columns: Columns, sample: Sequence[Row], name: str) -> str:
+def column_meant(columns: Columns, sample: Sequence[Row], name: str) -> str:
     """The column or path that *name* means, as the source spells it."""
     actual = columns.spelled(name) or columns.spelled(f"column {name}")
     if actual is None and any(dig(row, name) is not None for row in sample):

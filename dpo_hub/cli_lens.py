@@ -1,0 +1,201 @@
+"""The commands that use a run's adapter as a reward model: score replies, evaluate pairs."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .cli_recipe import Mapping, Source, mapping_of
+from .cli_runs import Json, RunName
+from .errors import PreferencesError, RecipeError
+from .run import Run
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from .comparison.accuracy import Accuracy
+    from .comparison.lens import Lens, Reading
+    from .comparison.scores import Scores
+
+cli = typer.Typer()
+
+WRITTEN = {".csv": ".csv", ".tsv": ".csv", ".txt": ".csv", ".parquet": ".parquet"} | dict.fromkeys(
+    (".jsonl", ".ndjson", ".json"), ".jsonl"
+)
+"""How a scored file's name ends, by how the name of what was scored does."""
+
+SHADES = (0.1, 0.5)
+"""A token is coloured from the first share of the strongest on, and bold from the second."""
+
+
+@cli.command()
+def score(  # noqa: PLR0913  # an option each
+    run: RunName,
+    file: Annotated[
+        str | None, typer.Argument(metavar="FILE", help="Prompts and replies; or a Hub dataset: OWNER/NAME:SPLIT.")
+    ] = None,
+    *,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="PART=COLUMN,…",
+            help="Which column is which: prompt=ask,reply=text. Again for more replies.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write here: .csv, .jsonl or .parquet.", show_default="FILE's name with .scored")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="Score replies to this prompt, and show each token.")] = None,
+    reply: Annotated[list[str] | None, typer.Option(help="A reply to it; several are ranked.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a run's adapter makes of replies, as a reward model: of a file's, or of those given, token by token."""
+    found = Run.open(run).require_finished()
+    if file is None and prompt and reply:
+        _score_here(found, prompt, reply, as_json=as_json)
+    elif file and not (prompt or reply):
+        _score_file(found, file, _columns(mapping), out or _beside(file), as_json=as_json)
+    else:
+        raise RecipeError("Give either a FILE to score, or --prompt and at least one --reply.")
+
+
+def _open(run: Run) -> Lens:
+    from .comparison.lens import Lens
+    from .training.policy import quiet
+
+    quiet()
+    return Lens.open(run)
+
+
+def _columns(written: list[str] | None) -> dict[str, list[str]]:
+    """What is mapped; a part may be named by several of *written*."""
+    columns: dict[str, list[str]] = {}
+    for one in written or ():
+        for part, column in mapping_of([one]).items():
+            columns.setdefault(part, []).append(column)
+    return columns
+
+
+def _beside(file: str) -> Path:
+    path = Path(file.removesuffix(".gz"))
+    if path.suffix.lower() not in WRITTEN:
+        raise PreferencesError(f"Where {file} scored shall go is not known. Name a file: --out scored.csv")
+    return path.with_name(f"{path.stem}.scored{WRITTEN[path.suffix.lower()]}")
+
+
+def _score_file(run: Run, file: str, columns: dict[str, list[str]], out: Path, *, as_json: bool) -> None:
+    from .preferences.replies import ReplyFile, require_name
+
+    require_name(out, file)
+    replies = ReplyFile.open(file, columns)
+    from .comparison.scores import score
+
+    scores = score(_open(run), replies)
+    scores.write(out)
+    if as_json:
+        kept = {"out": str(out), "scored": scores.count, "cut": scores.cut, "columns": scores.added}
+        print(
+            json.dumps(kept | {"left_out": {reason: len(rows) for reason, rows in scores.left_out.items()}}, indent=2)
+        )
+    else:
+        _tell_scores(scores, out)
+
+
+def _tell_scores(scores: Scores, out: Path) -> None:
+    from .preferences.pairs import counted, rows_named
+
+    parts = {**scores.file.asking.columns, "reply": ", ".join(scores.file.replies)}
+    print(f"Read as: {', '.join(f'{part} ← `{column}`' for part, column in parts.items())}")
+    print(f"Scored: {scores.count:,} of {len(scores.rewards):,} replies")
+    for reason, rows in scores.left_out.items():
+        print(f"Left without a reward: {counted(len(rows), 'row')}, {reason} ({rows_named(rows)})")
+    if scores.cut:
+        print(f"Cut off at max_length: {scores.cut:,}, scored by what is left")
+    print(f"Written to {out}, with {', '.join(scores.added)}")
+
+
+def _score_here(run: Run, prompt: str, replies: list[str], *, as_json: bool) -> None:
+    ranked = _open(run).rank(prompt, replies)
+    if as_json:
+        told = [{"reply": reply, "reward": reading.reward, **asdict(reading)} for reply, reading in ranked]
+        print(json.dumps({"prompt": prompt, "replies": told}, indent=2, ensure_ascii=False))
+    else:
+        _tell_readings([reading for _, reading in ranked])
+
+
+def _tell_readings(readings: list[Reading]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    most = max((abs(worth) for reading in readings for worth in reading.rewards), default=0.0) or 1.0
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("rank", "reward"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("liked green, avoided red")
+    for rank, reading in enumerate(readings, 1):
+        table.add_row(str(rank), f"{reading.reward:+.3f}", _coloured(reading, most))
+    Console(highlight=False).print(table)
+
+
+def _coloured(reading: Reading, most: float) -> Text:
+    """The reply with each token in colour, or bold, by how much of *most* it is worth."""
+    from rich.text import Text
+
+    text = Text()
+    for token, worth in zip(reading.tokens, reading.rewards, strict=True):
+        strength = bisect(SHADES, abs(worth) / most)
+        text.append(token, style=("", "bold ")[strength > 1] + ("green" if worth > 0 else "red") if strength else "")
+    return text
+
+
+@cli.command()
+def evaluate(run: RunName, file: Source, *, mapping: Mapping = None, as_json: Json = False) -> None:
+    """Say how well a run's adapter orders the pairs of any preference file."""
+    from .preferences import read_preferences
+
+    found = Run.open(run).require_finished()
+    preferences = read_preferences(file, mapping=mapping_of(mapping))
+    from .comparison.accuracy import accuracy
+
+    measured = accuracy(_open(found), preferences.pairs, found.pairs("train"))
+    if as_json:
+        print(json.dumps(asdict(measured) | {"preferences": preferences.report()}, indent=2))
+    else:
+        print(preferences.sentence())
+        _tell_accuracy(measured)
+
+
+def _tell_accuracy(measured: Accuracy) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for name, figure in _figures(measured):
+        grid.add_row(name, figure)
+    Console(highlight=False).print(grid)
+    for reason, pairs in measured.left_out.items():
+        print(f"Left out: {pairs:,}, {reason}")
+    if measured.trained_on:
+        print(
+            f"With a prompt that this run was trained on: {measured.trained_on:,}. "
+            "Of these the figures say what it remembers rather than what it has learnt."
+        )
+
+
+def _figures(measured: Accuracy) -> Iterable[tuple[str, str]]:
+    low, high = measured.interval
+    yield "pairs", f"{measured.pairs:,}"
+    yield "reward accuracy", f"{measured.reward_accuracy:.1%}  (95 % interval {low:.1%} to {high:.1%})"
+    yield "margin", f"{measured.margin:+.3f}"
+    yield "chosen reward", f"{measured.chosen_reward:+.3f}"
+    yield "rejected reward", f"{measured.rejected_reward:+.3f}"
+    yield "ties", f"{measured.ties:,}"
+    yield "cut off at max_length", f"{measured.cut:,}"

@@ -1,0 +1,115 @@
+"""A file of replies with what the lens says of each, and their order within equal prompts."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import PreferencesError
+from ..preferences.pairs import SHOWN_REASONS, counted, rows_named
+from ..preferences.read import naming
+from ..preferences.replies import Question, ReplyFile, require_name, write_rows
+from ..preferences.table import Row, Unreadable
+from .lens import Lens
+
+DIGITS = 6
+"""Decimals of a reward that are written; what is beyond them is rounding."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The reward of each reply of a file, row by row, and its rank, 1 for the best to its prompt; None for none.
+
+    `ranks` is empty where no prompt has several replies, and `left_out` maps a reason to the rows with a reply
+    that was not read for it.
+    """
+
+    file: ReplyFile
+    names: Sequence[str]
+    """All columns that the rows have."""
+    rewards: Sequence[float | None]
+    ranks: Sequence[int | None]
+    left_out: Mapping[str, Sequence[int]]
+    cut: int
+    """Replies of which `max_length` took the end."""
+
+    @property
+    def count(self) -> int:
+        """Replies that have a reward."""
+        return sum(reward is not None for reward in self.rewards)
+
+    @property
+    def added(self) -> list[str]:
+        """The columns that `write` adds: `reward` and `rank`, after the name of the reply's where there are several."""
+        replies = self.file.replies
+        kinds = ("reward", "rank") if self.ranks else ("reward",)
+        return [kind if len(replies) == 1 else f"{reply}_{kind}" for kind in kinds for reply in replies]
+
+    def write(self, path: Path) -> None:
+        """Write the file with these columns to *path*.
+
+        Raises:
+            PreferencesError: as `require_name` and `write_rows`.
+        """
+        require_name(path, self.file.source)
+        write_rows(self._rows(), list(dict.fromkeys([*self.names, *self.added])), path)
+
+    def _rows(self) -> Iterator[Row]:
+        added, width = self.added, len(self.file.replies)
+        rewards = [None if reward is None else round(reward, DIGITS) for reward in self.rewards]
+        for place, (_, row) in enumerate(self.file.rows()):
+            own = slice(place * width, place * width + width)
+            figures = zip(added, [*rewards[own], *self.ranks[own]], strict=True)
+            yield (row if isinstance(row, dict) else {}) | dict(figures)
+
+
+def score(lens: Lens, file: ReplyFile) -> Scores:
+    """Read every reply of *file*; no more than their rewards is kept in memory.
+
+    Raises:
+        PreferencesError: no reply can be read.
+        ModelError: the device's memory is full.
+    """
+    names: dict[str, None] = {}
+    asked: deque[tuple[int, bytes]] = deque()
+
+    def questions() -> Iterator[Question | Unreadable]:
+        for number, row in file.rows():
+            names.update(dict.fromkeys(row if isinstance(row, dict) else ()))
+            for question in file.questions(row):
+                asked.append((number, question.key if isinstance(question, Question) else b""))
+                yield question
+
+    rewards: list[float | None] = []
+    places: dict[bytes, list[int]] = defaultdict(list)
+    left_out: dict[str, list[int]] = defaultdict(list)
+    cut = 0
+    with naming(file.source):
+        for place, found in enumerate(lens.read(questions())):
+            row, prompt = asked.popleft()
+            if isinstance(found, Unreadable):
+                rewards.append(None)
+                if row not in left_out[found][-1:]:  # once for all its replies
+                    left_out[found].append(row)
+            else:
+                rewards.append(found[0].reward)
+                places[prompt].append(place)
+                cut += found[0].cut
+        if not places:
+            reasons = "; ".join(f"{why} ({rows_named(rows)})" for why, rows in list(left_out.items())[:SHOWN_REASONS])
+            raise PreferencesError(f"None of {counted(len(rewards), 'row')} has a reply that can be read: {reasons}.")
+    return Scores(file, list(names), rewards, _ranks(rewards, list(places.values())), dict(left_out), cut)
+
+
+def _ranks(rewards: Sequence[float | None], by_prompt: Sequence[Sequence[int]]) -> list[int | None]:
+    """The rank of each reply among those to its prompt; equal rewards share one."""
+    if max(map(len, by_prompt)) == 1:
+        return []
+    ranks: list[int | None] = [None] * len(rewards)
+    for places in by_prompt:
+        first: dict[float | None, int] = {}
+        for rank, place in enumerate(sorted(places, key=lambda at: -(rewards[at] or 0.0)), 1):
+            ranks[place] = first.setdefault(rewards[place], rank)
+    return ranks

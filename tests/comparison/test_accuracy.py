@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from dpo_hub.comparison.accuracy import accuracy, wilson
+from dpo_hub.comparison.accuracy import accuracy
 from dpo_hub.comparison.lens import Lens
 from dpo_hub.errors import ModelError
 from dpo_hub.run import Run
@@ -47,12 +47,3 @@ def test_ties_and_what_is_cut_or_dropped_are_counted(lens: Lens, trained_run: Ru
     assert measured.left_out == {"a prompt that fills max_length": 1}
     with pytest.raises(ModelError, match="fills max_length"):
         accuracy(short, [long], [])
-
-
-def test_the_interval_is_wilsons() -> None:
-    """The bounds are those that solve |p̂ − p| = z·√(p(1−p)/n), and they stay within 0 and 1."""
-    for share, number in ((0.8, 50), (0.5, 10), (0.99, 1000)):
-        for bound in wilson(share, number):
-            assert abs(share - bound) == pytest.approx(1.959964 * (bound * (1 - bound) / number) ** 0.5)
-    assert wilson(1.0, 5)[1] == 1
-    assert wilson(0.0, 5)[0] == 0

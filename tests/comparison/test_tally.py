@@ -6,7 +6,8 @@ from itertools import accumulate
 
 import pytest
 
-from dpo_hub.comparison.tally import ENOUGH, ERROR, Tally, evidence, tally, wilson
+from dpo_hub.comparison.intervals import ERROR
+from dpo_hub.comparison.tally import ENOUGH, Tally, evidence, tally
 
 from .test_votes import vote
 
@@ -26,14 +27,6 @@ def test_votes_are_counted() -> None:
     counted = tally(votes)
     assert counted == Tally(after=2, before=2, ties=1, both_bad=1, longer=2, unequal=3)
     assert (counted.votes, counted.win_rate) == (6, 0.5)
-
-
-def test_the_interval_is_wilsons() -> None:
-    """As published figures have it, and never beyond 0 and 1."""
-    assert wilson(0.64, 50) == pytest.approx((0.5014, 0.7586), abs=1e-4)
-    assert wilson(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe, Stat. Med. 17, 1998, table I
-    assert wilson(0, 20) == pytest.approx((0, 0.1611), abs=1e-4)
-    assert Tally(3, 0, 0, 0).interval[1] == 1
 
 
 def test_the_evidence_is_the_mixture_of_likelihood_ratios() -> None:

@@ -2,9 +2,9 @@
 
     python benchmarks/duet.py [--json] [--model demo|135m] [--tokens 128] [--turns 7]
 
-Greedy, one prompt, in one process; the two ways take turns, and times are medians. "One after the other" is two calls of
-`generate`, adapter on and adapter off. Bars: at most 0.65 of its time, the same text, and the first token of both sides
-before its first side has ended. The model of 135 million parameters has random weights and never ends a reply; no
+Greedy, one prompt, in one process; the two ways take turns, and times are medians. "One after the other" is two calls
+of `generate`, adapter on and adapter off. Bars: at most 0.65 of its time, the same text, and the first token of both
+sides before its first side has ended. The model of 135 million parameters has random weights and never ends a reply; no
 adapter was trained, each has random weights large enough to change what is said.
 """
 

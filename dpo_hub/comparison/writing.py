@@ -6,6 +6,7 @@ Knows nothing of runs or of chat templates.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,8 @@ from ..errors import needing_extra
 with needing_extra("train"):
     import torch
     from peft import PeftModel
+    from peft.tuners.lora import LoraLayer
+    from peft.utils import AuxiliaryTrainingWrapper
     from transformers import PreTrainedTokenizerBase
 
 BASE = "__base__"
@@ -39,12 +42,14 @@ def decoding(
         **state: Any,
     ) -> Iterator[dict[int, int]]:
         draw = {seed: torch.Generator(input_ids.device).manual_seed(seed) for seed in seeds}
+        layers = [layer for layer in policy.modules() if isinstance(layer, (LoraLayer, AuxiliaryTrainingWrapper))]
         rows, new = list(range(len(input_ids))), None
         while rows:
             inputs = model.prepare_inputs_for_generation(
                 input_ids, next_sequence_length=new, is_first_iteration=new is None, **state
             )
-            outputs = policy(**inputs, adapter_names=[adapters[row] for row in rows], return_dict=True)
+            with _adapted(layers, [adapters[row] for row in rows]):
+                outputs = model(**inputs, return_dict=True)
             state = model._update_model_kwargs_for_generation(outputs, state)
             scores = logits_processor(input_ids, outputs.logits[:, -1].float())
             if generation_config.do_sample:
@@ -58,6 +63,21 @@ def decoding(
             rows, new = [rows[row] for row in going.tolist()], 1 if state["use_cache"] else None
 
     return decode
+
+
+@contextmanager
+def _adapted(layers: Sequence[torch.nn.Module], adapters: list[str]) -> Iterator[None]:
+    """Let each row of a batch have its own adapter, as PEFT does, which seeks the layers anew at each step."""
+
+    def name_them(_layer: Any, args: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return args, options | {"adapter_names": adapters}
+
+    hooks = [layer.register_forward_pre_hook(name_them, with_kwargs=True) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _noise(scores: torch.Tensor, draw: Sequence[torch.Generator]) -> torch.Tensor:

@@ -45,10 +45,10 @@ def chat(  # noqa: PLR0913  # an option each
     for run in runs:
         run.require_finished()
     from .comparison.duet import Duet, make_way
-    from .training.policy import quiet
+    from .training.policy import device, quiet
 
     quiet()
-    make_way(beside=beside)
+    make_way(device(), beside=beside)
     sides = ["before", "after"] if len(runs) == 1 else ["before", *(run.id for run in runs)]
     sampling = {"temperature": temperature, "seed": seed, "max_new_tokens": max_new_tokens}
     talk = Talk(Duet.open(*runs), sides, sampling, system)

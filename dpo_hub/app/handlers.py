@@ -212,8 +212,9 @@ class Stage:
 
 def _open_duet(run: Run) -> Duet:
     from ..comparison.duet import make_way
+    from ..training.policy import device
 
-    make_way()
+    make_way(device())
     return _models().duet(run)
 
 

@@ -15,7 +15,7 @@ from ..errors import ModelError, RunError, needing_extra
 from ..preferences.pairs import Messages
 from ..recipe import Recipe
 from ..run import Run
-from ..training.policy import device, load_base, telling_refused_messages
+from ..training.policy import load_base, telling_refused_messages
 from ..turns import at_work
 from .writing import BASE, Text, decoding
 
@@ -187,8 +187,8 @@ def _told(recipe: Recipe) -> str:
     return recipe.model + (" in 4 bits" if recipe.load_in_4bit else "")
 
 
-def make_way(*, beside: bool = False) -> None:
-    """Leave the device to the run that trains on it, unless the chat is to be *beside* it. A CPU is shared, and told.
+def make_way(on: torch.device, *, beside: bool = False) -> None:
+    """Leave the device to the run that trains *on* it, unless the chat is to be *beside* it. A CPU is shared, and told.
 
     Raises:
         RunError: a run trains on the GPU.
@@ -196,7 +196,7 @@ def make_way(*, beside: bool = False) -> None:
     run = at_work()
     if run is None:
         return
-    if device().type == "cpu" or beside:
+    if on.type == "cpu" or beside:
         log.warning("The run %s trains on this machine: the chat and the training slow each other down.", run.id)
     else:
         raise RunError(

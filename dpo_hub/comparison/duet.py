@@ -60,20 +60,16 @@ class Duet:
 
         What a prompt is answered depends on its place, but not on the other prompts. "After" is the first adapter.
         """
-        texts = [["", ""] for _ in prompts]
+        replies: list[Replies] = []
         for start in range(0, len(prompts), BATCH // 2):
-            places = [place for place in range(start, min(start + BATCH // 2, len(prompts))) for _ in range(2)]
-            steps = self._write(
-                [prompts[place] for place in places],
-                [BASE, self.adapters[0]] * (len(places) // 2),
-                [seed + place for place in places],
-                temperature,
-                max_new_tokens,
-            )
-            for step in steps:
-                for row, text in enumerate(step):
-                    texts[places[row]][row % 2] += text
-        return [Replies(*both) for both in texts]
+            asked = prompts[start : start + BATCH // 2]
+            names = [BASE] * len(asked) + [self.adapters[0]] * len(asked)
+            seeds = [seed + start + place for place in range(len(asked))]
+            texts = [""] * len(names)
+            for step in self._write([*asked, *asked], names, seeds * 2, temperature, max_new_tokens):
+                texts = [text + new for text, new in zip(texts, step, strict=True)]
+            replies += map(Replies, texts[: len(asked)], texts[len(asked) :])
+        return replies
 
     def stream(
         self, chats: Sequence[Messages], *, temperature: float = 0.7, seed: int = 0, max_new_tokens: int = 256

@@ -15,7 +15,7 @@ from ..errors import needing_extra
 with needing_extra("train"):
     import torch
     from peft import PeftModel
-    from peft.tuners.lora import LoraLayer
+    from peft.tuners.lora import Linear, LoraLayer
     from peft.utils import AuxiliaryTrainingWrapper
     from transformers import PreTrainedTokenizerBase
 
@@ -31,6 +31,7 @@ def decoding(
     """The loop that `generate` is to run: it yields the next token of each row that has not ended, by its number.
 
     `generate` itself prepares the masks, positions, cache and rules of its generation config. Rows that end leave.
+    Those of one adapter have to lie together.
     """
 
     def decode(
@@ -66,18 +67,36 @@ def decoding(
 
 
 @contextmanager
-def _adapted(layers: Sequence[torch.nn.Module], adapters: list[str]) -> Iterator[None]:
-    """Let each row of a batch have its own adapter, as PEFT does, which seeks the layers anew at each step."""
+def _adapted(layers: Sequence[Any], adapters: list[str]) -> Iterator[None]:
+    """Let each row of a batch have its own adapter, as PEFT does, which seeks the layers anew at each step.
 
-    def name_them(_layer: Any, args: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        return args, options | {"adapter_names": adapters}
+    Plain linear layers do it here: PEFT copies the rows out and back in, which those that lie together do not need.
+    """
+    spans = {name: slice(adapters.index(name), adapters.index(name) + adapters.count(name)) for name in adapters}
+    spans.pop(BASE, None)
+
+    def name_them(layer: Any, args: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        names = [BASE] * len(adapters) if _is_plain(layer) else adapters
+        return args, options | {"adapter_names": names}
+
+    def add(layer: Any, args: tuple[torch.Tensor, ...], result: torch.Tensor) -> None:
+        for name, rows in spans.items():
+            if name in layer.lora_A:
+                down, up = layer.lora_A[name], layer.lora_B[name]
+                more = up(down(args[0][rows].to(down.weight.dtype))) * layer.scaling[name]
+                result[rows] += more.to(result.dtype)
 
     hooks = [layer.register_forward_pre_hook(name_them, with_kwargs=True) for layer in layers]
+    hooks += [layer.register_forward_hook(add) for layer in layers if _is_plain(layer)]
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _is_plain(layer: Any) -> bool:
+    return isinstance(layer, Linear) and not layer.lora_variant
 
 
 def _noise(scores: torch.Tensor, draw: Sequence[torch.Generator]) -> torch.Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from ..errors import needing_extra
@@ -31,7 +32,6 @@ def decoding(
     """The loop that `generate` is to run: it yields the next token of each row that has not ended, by its number.
 
     `generate` itself prepares the masks, positions, cache and rules of its generation config. Rows that end leave.
-    Those of one adapter have to lie together.
     """
 
     def decode(
@@ -72,15 +72,17 @@ def _adapted(layers: Sequence[Any], adapters: list[str]) -> Iterator[None]:
 
     Plain linear layers do it here: PEFT copies the rows out and back in, which those that lie together do not need.
     """
-    spans = {name: slice(adapters.index(name), adapters.index(name) + adapters.count(name)) for name in adapters}
-    spans.pop(BASE, None)
+    spans, end = [], 0
+    for name, rows in groupby(adapters):
+        start, end = end, end + len(list(rows))
+        spans.append((name, slice(start, end)))
 
     def name_them(layer: Any, args: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         names = [BASE] * len(adapters) if _is_plain(layer) else adapters
         return args, options | {"adapter_names": names}
 
     def add(layer: Any, args: tuple[torch.Tensor, ...], result: torch.Tensor) -> None:
-        for name, rows in spans.items():
+        for name, rows in spans:
             if name in layer.lora_A:
                 down, up = layer.lora_A[name], layer.lora_B[name]
                 more = up(down(args[0][rows].to(down.weight.dtype))) * layer.scaling[name]

@@ -113,7 +113,8 @@ def test_without_an_effect_all_sides_say_the_same(run: Run, tmp_path: Path) -> N
 def test_several_runs_answer_at_once(run: Run, duet: Duet, tmp_path: Path) -> None:
     """Before, and after each of the runs: what they say together is what each says alone."""
     other = copy(run, tmp_path / "other", scale=-1)
-    before, after, otherwise = joined(Duet.open(run, other).stream([HELLO] * 3, temperature=0))
+    before, after, otherwise, again = joined(Duet.open(run, other, run).stream([HELLO] * 4, temperature=0))
+    assert again == after
     assert [before, after] == joined(duet.stream([HELLO] * 2, temperature=0))
     assert [before, otherwise] == joined(Duet.open(other).stream([HELLO] * 2, temperature=0))
     assert len({before, after, otherwise}) > 1

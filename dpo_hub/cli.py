@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .cli_chat import cli as chat_cli
 from .cli_jobs import cli as jobs_cli
 from .cli_lens import cli as lens_cli
 from .cli_publish import cli as publish_cli
 from .cli_recipe import Mapping, Source, mapping_of, with_recipe_options
-from .cli_runs import Detach, Json, KeepGoing, RunName, progress_bar, set_going, tell_findings
+from .cli_runs import Detach, Json, KeepGoing, progress_bar, set_going, tell_findings
 from .cli_runs import cli as runs_cli
 from .cli_space import cli as space_cli
 from .cli_votes import cli as votes_cli
@@ -42,6 +43,7 @@ cli = typer.Typer(
 )
 
 cli.add_typer(runs_cli)
+cli.add_typer(chat_cli)
 cli.add_typer(jobs_cli)
 cli.add_typer(lens_cli)
 cli.add_typer(publish_cli)
@@ -213,34 +215,6 @@ def _tell_preflight(ahead: Preflight) -> None:
     tell_findings(ahead.findings)
     if not ahead.findings:
         print("Nothing stands against this run.")
-
-
-@cli.command()
-def chat(
-    run: RunName,
-    prompt: Annotated[str, typer.Argument(help="What to ask.")],
-    *,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token each time.", min=0)] = 0.7,
-    seed: Annotated[int, typer.Option(help="The same on both sides.", min=0, max=2**31 - 1)] = 0,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest reply, in tokens.", min=1)] = 256,
-) -> None:
-    """Ask a run's model before and after, side by side, with the same seed."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from .run import Run
-
-    found = Run.open(run).require_finished()
-    from .comparison.duet import Duet
-    from .training.policy import quiet
-
-    quiet()
-    messages = [{"role": "user", "content": prompt}]
-    (both,) = Duet.open(found).replies([messages], temperature=temperature, seed=seed, max_new_tokens=max_new_tokens)
-    table = Table("before", "after", expand=True)
-    table.add_row(Text(both.before), Text(both.after))
-    Console().print(table)
 
 
 @cli.command()

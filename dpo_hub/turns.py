@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .run import Run, home
+from .run import Run, all_runs, home
 
 POLL = 0.2
 """Seconds between two looks at the line."""
@@ -22,6 +22,13 @@ POLL = 0.2
 def line() -> list[Run]:
     """The runs that wait for the device, the first in line first."""
     return [run for _, run in _tickets()]
+
+
+def at_work() -> Run | None:
+    """The run that has the device, where one has it."""
+    if not _taken():
+        return None
+    return next((run for run in all_runs() if not run.remote and run.state.status == "running"), None)
 
 
 @contextmanager

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import resource
 import subprocess
 import sys
@@ -220,10 +221,37 @@ def test_train_then_chat(few_pairs: Path) -> None:
         "evaluation.json", "samples.jsonl", "curves.png", "README.md",
     }  # fmt: skip
     assert len(run.samples) == 4
-    chatted = dpo_hub("chat", "last", "Hello!", "--seed", "1")
+    chatted = dpo_hub("chat", "last", run.path, "Hello!", "--seed", "1")
     assert chatted.returncode == 0, chatted.stderr
     assert "before" in chatted.stdout
-    assert "after" in chatted.stdout
+    assert chatted.stdout.count(run.id[:20]) == 2
+    piped = dpo_hub("chat", "last", "--temperature", "0", typed="Hello!\n\nWhere is my order?\n")
+    assert piped.returncode == 0, piped.stderr
+    assert [line.partition(": ")[0] for line in piped.stdout.splitlines()] == ["before", "after", ""] * 2
+    _talk(first_side=piped.stdout.partition("before: ")[2].split()[0])
+
+
+def _talk(first_side: str) -> None:
+    """Chat in a real terminal: a question, its replies in columns, and an empty line to end."""
+    shown, terminal = pty.openpty()
+    command = [sys.executable, "-m", "dpo_hub", "chat", "last", "--temperature", "0"]
+    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal) as chat:
+        os.close(terminal)
+        _until(shown, b"> ")
+        os.write(shown, b"Hello!\n")
+        told = _until(shown, b"\r\n> ").decode()
+        os.write(shown, b"\n")
+        assert chat.wait() == 0
+    os.close(shown)
+    assert first_side in told
+    assert told.count("before") > 2, "the columns are drawn again as the replies grow"
+
+
+def _until(shown: int, end: bytes) -> bytes:
+    read = b""
+    while not read.endswith(end):
+        read += os.read(shown, 1024)
+    return read
 
 
 def test_the_demo_prints_what_changed() -> None:

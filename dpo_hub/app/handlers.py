@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from ..run import Run, all_runs
 from ..state import ENDED
 
 if TYPE_CHECKING:
-    from ..comparison.duet import Duet
+    from ..comparison.duet import Duet, Models
 
 PREVIEW_ROWS = 4
 SUGGESTIONS = 4
@@ -181,48 +182,49 @@ def suggestions(run_id: str) -> list[str]:
 
 
 class Stage:
-    """Holds the models of the last run talked to. Only here does the app's process load torch."""
+    """Holds the models last talked to. Only here does the app's process load torch."""
 
     def __init__(self, open_duet: Callable[[Run], Duet] | None = None) -> None:
         self._open_duet = open_duet or _open_duet
         self._run_id = ""
-        self._duet: Duet | None = None
 
     def has(self, run_id: str) -> bool:
-        """Whether the models of this run are in memory."""
-        return self._duet is not None and self._run_id == run_id
+        """Whether this run was talked to last, so that its models are in memory."""
+        return self._run_id == run_id
 
     def answer(self, run_id: str, conversation: Conversation) -> Conversation:
         """Answer the last question of *conversation* on both sides, each from its own chat.
 
         Raises:
-            RunError: there is no such run, or it has not finished.
+            RunError: there is no such run, it has not finished, or another trains on the GPU.
             ModelError: its base model cannot be loaded.
         """
         run = known_run(run_id)
         if run is None:
             raise RunError("There is no run to chat with any more. Train one first.")
-        duet = self._open(run)
-        before, after = _told(conversation.before), _told(conversation.after)
-        if before == after:
-            [both] = duet.replies([before])
-            return conversation.answered(both.before, both.after)
-        one, other = duet.replies([before, after])
-        return conversation.answered(one.before, other.after)
-
-    def _open(self, run: Run) -> Duet:
-        if self._duet is None or self._run_id != run.id:
-            self._duet = None  # the old models go before the new ones come
-            self._duet, self._run_id = self._open_duet(run.require_finished()), run.id
-        return self._duet
+        duet = self._open_duet(run.require_finished())
+        self._run_id = run.id
+        before, after = "", ""
+        for more in duet.stream([_told(conversation.before), _told(conversation.after)]):
+            before, after = before + more[0], after + more[1]
+        return conversation.answered(before, after)
 
 
 def _open_duet(run: Run) -> Duet:
-    from ..comparison.duet import Duet
+    from ..comparison.duet import make_way
+    from ..training.policy import device
+
+    make_way(device())
+    return _models().duet(run)
+
+
+@cache
+def _models() -> Models:
+    from ..comparison.duet import Models
     from ..training.policy import quiet
 
     quiet()
-    return Duet.open(run)
+    return Models()
 
 
 def _told(chat: Sequence[Message]) -> list[Message]:

@@ -1,22 +1,35 @@
-"""Both replies, before and after, from one model in memory: the adapter is switched off and on."""
+"""What the base model and one or more adapters on it answer to the same question, written together in one batch.
+
+All sides draw with the same random numbers, so that they differ by their weights alone. Knows nothing of who asks.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
-from ..errors import ModelError, needing_extra
+from ..errors import ModelError, RunError, needing_extra
 from ..preferences.pairs import Messages
+from ..recipe import Recipe
 from ..run import Run
 from ..training.policy import load_base, telling_refused_messages
+from ..turns import at_work
+from .writing import BASE, Text, decoding
 
 with needing_extra("train"):
     import torch
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
+log = logging.getLogger(__name__)
+
 BATCH = 64
+"""Replies that are written at once where many are asked for."""
+KEPT = 4
+"""Adapters in memory at a time, unless more are asked for at once."""
 
 
 @dataclass(frozen=True)
@@ -29,57 +42,160 @@ class Replies:
 
 @dataclass(frozen=True)
 class Duet:
-    """A base model with an adapter, ready to answer."""
+    """A base model with adapters, ready to answer. Its sides are the base, and each of the adapters in their order."""
 
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
+    adapters: tuple[str, ...] = ("default",)
 
     @classmethod
-    def open(cls, run: Run) -> Duet:
-        """Load the base model and adapter of a finished run.
-
-        Raises:
-            RunError: the run has not finished.
-            ModelError: its base model cannot be loaded.
-        """
-        recipe = run.require_finished().recipe
-        base, tokenizer = load_base(recipe.model, load_in_4bit=recipe.load_in_4bit)
-        return cls(PeftModel.from_pretrained(base, run.adapter), tokenizer)
+    def open(cls, *runs: Run) -> Duet:
+        """Load the adapters of finished runs, and the base model that they share; errors as of `Models.duet`."""
+        return Models().duet(*runs)
 
     def replies(
         self, prompts: Sequence[Messages], *, temperature: float = 0.7, seed: int = 0, max_new_tokens: int = 256
     ) -> list[Replies]:
-        """Answer every prompt twice with the same seed on both sides; *temperature* 0 takes the likeliest token."""
-        try:
-            with telling_refused_messages():
-                with self.model.disable_adapter():
-                    before = list(self._generate(prompts, temperature, seed, max_new_tokens))
-                after = list(self._generate(prompts, temperature, seed, max_new_tokens))
-        except torch.OutOfMemoryError as error:
-            raise ModelError("The device's memory is full. Ask for shorter replies, or of fewer prompts.") from error
-        return [Replies(*both) for both in zip(before, after, strict=True)]
+        """Answer every prompt before and after; *temperature* 0 takes the likeliest token.
+
+        What a prompt is answered depends on its place, but not on the other prompts. "After" is the first adapter.
+        """
+        replies: list[Replies] = []
+        for start in range(0, len(prompts), BATCH // 2):
+            asked = prompts[start : start + BATCH // 2]
+            names = [BASE] * len(asked) + [self.adapters[0]] * len(asked)
+            seeds = [seed + start + place for place in range(len(asked))]
+            texts = [""] * len(names)
+            for step in self._write([*asked, *asked], names, seeds * 2, temperature, max_new_tokens):
+                texts = [text + new for text, new in zip(texts, step, strict=True)]
+            replies += map(Replies, texts[: len(asked)], texts[len(asked) :])
+        return replies
+
+    def stream(
+        self, chats: Sequence[Messages], *, temperature: float = 0.7, seed: int = 0, max_new_tokens: int = 256
+    ) -> Iterator[list[str]]:
+        """Answer on all sides at once, a chat a side; yield what is new on each side whenever there is something.
+
+        What a side was given in all is its reply. Closing the iterator ends the writing.
+
+        Raises:
+            ModelError: the chat template refuses the messages, or the device's memory is full.
+        """
+        names = [BASE, *self.adapters]
+        return self._write(chats, names, [seed] * len(names), temperature, max_new_tokens)
 
     @torch.inference_mode()
-    def _generate(
-        self, prompts: Sequence[Messages], temperature: float, seed: int, max_new_tokens: int
-    ) -> Iterator[str]:
+    def _write(
+        self,
+        chats: Sequence[Messages],
+        adapters: Sequence[str],
+        seeds: Sequence[int],
+        temperature: float,
+        max_new_tokens: int,
+    ) -> Iterator[list[str]]:
+        """Go on with each chat with its adapter and its seed's random numbers; yield the new text of each."""
         self.model.eval()
-        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-        for start in range(0, len(prompts), BATCH):
-            torch.manual_seed(seed + start)  # anew for each batch: how long one side's replies are changes nothing
+        with telling_refused_messages():
             encoded: Any = self.tokenizer.apply_chat_template(
-                [[dict(message) for message in prompt] for prompt in prompts[start : start + BATCH]],
+                [[dict(message) for message in chat] for chat in chats],
                 add_generation_prompt=True,
                 padding=True,
                 tokenizer_kwargs={"padding_side": "left"},
                 return_tensors="pt",
                 return_dict=True,
             )
-            generated = self.model.generate(  # type: ignore[no-untyped-call]
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+        base: Any = self.model.get_base_model()
+        texts = [Text(self.tokenizer) for _ in chats]
+        try:
+            tokens: Iterator[dict[int, int]] = base.generate(
                 **encoded.to(self.model.device),
                 **(sampling if temperature > 0 else {"do_sample": False}),
                 max_new_tokens=max_new_tokens,
                 pad_token_id=self.tokenizer.pad_token_id,
+                custom_generate=decoding(self.model, adapters, seeds),
             )
-            new = generated[:, encoded["input_ids"].shape[1] :]
-            yield from (text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True))
+            for step in tokens:
+                new = [text.add(step[row]) if row in step else "" for row, text in enumerate(texts)]
+                if any(new):
+                    yield new
+        except torch.OutOfMemoryError as error:
+            raise ModelError("The device's memory is full. Ask for shorter replies, or of fewer prompts.") from error
+        if any(rest := [text.rest() for text in texts]):
+            yield rest
+
+
+class Models:
+    """Holds one base model at a time, and the adapters on it of the runs last asked for."""
+
+    def __init__(self) -> None:
+        self._base: tuple[str, bool] | None = None
+        self._model: PeftModel | None = None
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._names: dict[Run, str] = {}
+        self._new_names = (f"run{number}" for number in count())
+
+    def duet(self, *runs: Run) -> Duet:
+        """Return the duet of finished *runs*, loading what is missing. A duet of before may lose its adapters by it.
+
+        Raises:
+            RunError: a run has not finished, or they have different base models.
+            ModelError: the base model cannot be loaded.
+        """
+        base = _base_of(runs)
+        if base != self._base:
+            self._base = self._model = self._tokenizer = None  # the old model goes before the new one comes
+            self._names.clear()
+        for run in runs:
+            self._names[run] = self._names.pop(run, "") or self._load(run, base)
+        self._base = base
+        assert self._model
+        assert self._tokenizer
+        self._model.set_adapter(self._names[runs[-1]])
+        for run in list(self._names)[: -max(KEPT, len(runs))]:
+            self._model.delete_adapter(self._names.pop(run))
+        return Duet(self._model, self._tokenizer, tuple(self._names[run] for run in runs))
+
+    def _load(self, run: Run, base: tuple[str, bool]) -> str:
+        name = next(self._new_names)
+        if self._model is None:
+            plain, self._tokenizer = load_base(base[0], load_in_4bit=base[1])
+            self._model = PeftModel.from_pretrained(plain, run.adapter, adapter_name=name)
+        else:
+            self._model.load_adapter(run.adapter, adapter_name=name)
+        return name
+
+
+def _base_of(runs: Sequence[Run]) -> tuple[str, bool]:
+    """The base model of all *runs*, and whether it is in 4 bits."""
+    first, *others = [(run, run.require_finished().recipe) for run in runs]
+    base = first[1].model, first[1].load_in_4bit
+    for run, recipe in others:
+        if (recipe.model, recipe.load_in_4bit) != base:
+            raise RunError(
+                f"{first[0].id} and {run.id} cannot be compared at once: the base model of one is {_told(first[1])}, "
+                f"of the other {_told(recipe)}."
+            )
+    return base
+
+
+def _told(recipe: Recipe) -> str:
+    return recipe.model + (" in 4 bits" if recipe.load_in_4bit else "")
+
+
+def make_way(on: torch.device, *, beside: bool = False) -> None:
+    """Leave the device to the run that trains *on* it, unless the chat is to be *beside* it. A CPU is shared, and told.
+
+    Raises:
+        RunError: a run trains on the GPU.
+    """
+    run = at_work()
+    if run is None:
+        return
+    if on.type == "cpu" or beside:
+        log.warning("The run %s trains on this machine: the chat and the training slow each other down.", run.id)
+    else:
+        raise RunError(
+            f"The run {run.id} trains on this machine's GPU, and a chat would slow it down. Try again when it has "
+            "ended, or chat beside it: dpo-hub chat --beside"
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -109,27 +109,20 @@ def test_a_failed_run_says_why_and_no_markup_gets_through(run: Run) -> None:
     assert "&lt;b&gt;it&lt;/b&gt;" in markup.panel(progress)
 
 
-@dataclass(frozen=True)
-class Both:
-    """A reply of each side."""
-
-    before: str
-    after: str
-
-
 @dataclass
 class FakeDuet:
-    """Answers with what it was told, and keeps it."""
+    """Answers each side with how much it was told, in two steps, and keeps what it was told."""
 
     told: list[Messages] = field(default_factory=list)
 
-    def replies(self, prompts: Sequence[Messages]) -> list[Both]:
-        self.told += prompts
-        return [Both(f"before {len(prompt)}", f"after {len(prompt)}") for prompt in prompts]
+    def stream(self, chats: Sequence[Messages]) -> Iterator[list[str]]:
+        self.told += chats
+        yield ["before", "after"]
+        yield [f" {len(chat)}" for chat in chats]
 
 
 def test_each_side_goes_on_from_its_own_replies(run: Run) -> None:
-    """The first question is asked once for both; the next one follows each side's own first answer."""
+    """The next question follows each side's own first answer."""
     _finish(run)
     duet = FakeDuet()
     stage = Stage(open_duet=lambda _run: duet)
@@ -137,8 +130,8 @@ def test_each_side_goes_on_from_its_own_replies(run: Run) -> None:
     first = stage.answer(run.id, Conversation().asking("Hello"))
     assert stage.has(run.id)
     second = stage.answer(run.id, first.asking("And?"))
-    assert [len(prompt) for prompt in duet.told] == [1, 3, 3]
-    assert [prompt[1]["content"] for prompt in duet.told[1:]] == ["before 1", "after 1"]
+    assert [len(prompt) for prompt in duet.told] == [1, 1, 3, 3]
+    assert [prompt[1]["content"] for prompt in duet.told[2:]] == ["before 1", "after 1"]
     assert [message["content"] for message in second.after] == ["Hello", "after 1", "And?", "after 3"]
 
 

@@ -1,0 +1,142 @@
+"""The loop that writes replies: several adapters in one batch, the same random numbers for all, text as it comes.
+
+Knows nothing of runs or of chat templates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+from ..errors import needing_extra
+
+with needing_extra("train"):
+    import torch
+    from peft import PeftModel
+    from peft.tuners.lora import Linear, LoraLayer
+    from peft.utils import AuxiliaryTrainingWrapper
+    from transformers import PreTrainedTokenizerBase
+
+BASE = "__base__"
+"""As which PEFT knows the model without an adapter."""
+UNFINISHED = "\ufffd"
+"""What the first bytes of a character decode to as long as the others are missing."""
+
+
+def decoding(
+    policy: PeftModel, adapters: Sequence[str], seeds: Sequence[int]
+) -> Callable[..., Iterator[dict[int, int]]]:
+    """The loop that `generate` is to run: it yields the next token of each row that has not ended, by its number.
+
+    `generate` itself prepares the masks, positions, cache and rules of its generation config. Rows that end leave.
+    """
+
+    def decode(
+        model: Any,
+        input_ids: torch.Tensor,
+        logits_processor: Any,
+        stopping_criteria: Any,
+        generation_config: Any,
+        **state: Any,
+    ) -> Iterator[dict[int, int]]:
+        draw = {seed: torch.Generator(input_ids.device).manual_seed(seed) for seed in seeds}
+        layers = [layer for layer in policy.modules() if isinstance(layer, (LoraLayer, AuxiliaryTrainingWrapper))]
+        rows, new = list(range(len(input_ids))), None
+        while rows:
+            inputs = model.prepare_inputs_for_generation(
+                input_ids, next_sequence_length=new, is_first_iteration=new is None, **state
+            )
+            with _adapted(layers, [adapters[row] for row in rows]):
+                outputs = model(**inputs, return_dict=True)
+            state = model._update_model_kwargs_for_generation(outputs, state)
+            scores = logits_processor(input_ids, outputs.logits[:, -1].float())
+            if generation_config.do_sample:
+                scores = scores + _noise(scores, [draw[seeds[row]] for row in rows])
+            tokens = scores.argmax(-1)
+            input_ids = torch.cat([input_ids, tokens[:, None]], dim=1)
+            yield dict(zip(rows, tokens.tolist(), strict=True))
+            going = (~stopping_criteria(input_ids, None)).nonzero()[:, 0]
+            if 0 < len(going) < len(rows):
+                input_ids, state = input_ids[going], _narrowed(state, going, len(rows))
+            rows, new = [rows[row] for row in going.tolist()], 1 if state["use_cache"] else None
+
+    return decode
+
+
+@contextmanager
+def _adapted(layers: Sequence[Any], adapters: list[str]) -> Iterator[None]:
+    """Let each row of a batch have its own adapter, as PEFT does, which seeks the layers anew at each step.
+
+    Plain linear layers do it here: PEFT copies the rows out and back in, which those that lie together do not need.
+    """
+    spans, end = [], 0
+    for name, rows in groupby(adapters):
+        start, end = end, end + len(list(rows))
+        spans.append((name, slice(start, end)))
+
+    def name_them(layer: Any, args: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        names = [BASE] * len(adapters) if _is_plain(layer) else adapters
+        return args, options | {"adapter_names": names}
+
+    def add(layer: Any, args: tuple[torch.Tensor, ...], result: torch.Tensor) -> None:
+        for name, rows in spans:
+            if name in layer.lora_A:
+                down, up = layer.lora_A[name], layer.lora_B[name]
+                more = up(down(args[0][rows].to(down.weight.dtype))) * layer.scaling[name]
+                result[rows] += more.to(result.dtype)
+
+    hooks = [layer.register_forward_pre_hook(name_them, with_kwargs=True) for layer in layers]
+    hooks += [layer.register_forward_hook(add) for layer in layers if _is_plain(layer)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _is_plain(layer: Any) -> bool:
+    return isinstance(layer, Linear) and not layer.lora_variant
+
+
+def _noise(scores: torch.Tensor, draw: Sequence[torch.Generator]) -> torch.Tensor:
+    """Gumbel noise: the greatest of log p + noise is a draw from p. Rows with the same generator get the same."""
+    noise = {of: -torch.empty_like(scores[0]).exponential_(generator=of).log() for of in dict.fromkeys(draw)}
+    return torch.stack([noise[of] for of in draw])
+
+
+def _narrowed(state: dict[str, Any], rows: torch.Tensor, of: int) -> dict[str, Any]:
+    """The generation's state without those *of* its rows that are not among *rows*."""
+    for kept in state.values():
+        if hasattr(kept, "reorder_cache"):
+            kept.reorder_cache(rows)
+    return {
+        name: kept[rows] if isinstance(kept, torch.Tensor) and kept.ndim and len(kept) == of else kept
+        for name, kept in state.items()
+    }
+
+
+@dataclass
+class Text:
+    """A reply that grows. No half characters are told, and no space at its ends."""
+
+    tokenizer: PreTrainedTokenizerBase
+    tokens: list[int] = field(default_factory=list)
+    told: str = ""
+
+    def add(self, token: int) -> str:
+        """Return what can be told now that *token* is there too."""
+        self.tokens.append(token)
+        return "" if self._whole().endswith(UNFINISHED) else self.rest()
+
+    def rest(self) -> str:
+        """Return all that was not told yet."""
+        before, self.told = self.told, self._whole()
+        return self.told[len(before) :]
+
+    def _whole(self) -> str:
+        decode: Any = self.tokenizer.decode
+        text: str = decode(self.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text.strip()

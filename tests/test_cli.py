@@ -145,7 +145,7 @@ def test_preflight_tells_what_a_run_takes(few_pairs: Path, home: Path) -> None:
         "at most for checkpoints and adapter",
         "on this machine",
         "max_length cuts off the end",
-        "So it is not known what the machine costs.",
+        "so it is not known what cpu-basic costs.",
     ):
         assert part in told
     assert not home.exists()

@@ -54,7 +54,7 @@ def build_account(app: FastAPI, hub: Hub) -> None:
 
     @app.get("/api/spaces/hardware")
     def spaces_hardware() -> list[dict[str, Any]]:
-        return MACHINES[:1]
+        return MACHINES
 
     @app.post("/api/repos/create")
     async def create(request: Request) -> Response:

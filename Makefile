@@ -30,6 +30,7 @@ bench: .venv/bench  ## training, reading, the doctor and dialects beside others,
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/runs.py
+	$(BIN)/python benchmarks/duet.py
 	$(BIN)/python benchmarks/reading.py
 	$(BIN)/python benchmarks/reading.py --hostile
 	$(BIN)/python benchmarks/doctor.py

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .cli_recipe import Mapping, Source, mapping_of, with_recipe_options
-from .cli_runs import tell_findings, what_next
+from .cli_runs import Token, tell_findings, what_next
 from .errors import RunError
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from .run import Run
 
 cli = typer.Typer()
-
-Token = Annotated[str | None, typer.Option(help="For the Hub; by default your own login.", show_default=False)]
 
 
 @cli.command()

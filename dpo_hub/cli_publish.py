@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .cli_runs import Json, RunName
+from .cli_runs import Json, RunName, Token
 
 if TYPE_CHECKING:
     from .hub.publish import Published
 
 cli = typer.Typer()
-
-Token = Annotated[
-    str | None, typer.Option(help="A token of the Hub that can write; by default your own login.", show_default=False)
-]
 
 
 @cli.command()

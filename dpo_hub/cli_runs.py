@@ -35,6 +35,7 @@ HERE = "here"
 """Where a run trains that was not submitted."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Token = Annotated[str | None, typer.Option(help="For the Hub; by default your own login.", show_default=False)]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or how it begins, 'last', or its folder.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Do not wait: say how to look after it, and return.")]
 KeepGoing = Annotated[

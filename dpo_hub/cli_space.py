@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .cli_runs import Token
 from .errors import RecipeError
 
 cli = typer.Typer(help="The app on a Hugging Face Space.", no_args_is_help=True)
@@ -16,7 +17,6 @@ HOUR = 3600
 NEVER = -1
 
 SpaceName = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Which Space on the Hub.")]
-Token = Annotated[str | None, typer.Option(help="For the Hub; by default your own login.", show_default=False)]
 
 
 @cli.command()

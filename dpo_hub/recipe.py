@@ -79,6 +79,20 @@ class Recipe:
         start = DEMO_RECIPE if model == DEMO_MODEL else cls(model=model)
         return replace(start, **{name: value for name, value in settings.items() if value is not None})
 
+    def next_round(self, **settings: Any) -> Recipe:
+        """The recipe of a run that goes on from this one's adapter, with *settings* on top; those that are None stay.
+
+        Raises:
+            RecipeError: a setting is asked for that the adapter has settled.
+        """
+        asked = {name: value for name, value in settings.items() if value is not None}
+        for name in ("model", "lora_r", "lora_alpha"):
+            if asked.get(name, getattr(self, name)) != getattr(self, name):
+                raise RecipeError(
+                    f"{name} is {asked[name]}, and the adapter to go on from has {getattr(self, name)}. Leave it out."
+                )
+        return replace(self, **{"force": False} | asked)
+
     def shared_by(self, processes: int) -> Recipe:
         """What each of several processes does of it, so that all of them together see the same pairs to an update.
 

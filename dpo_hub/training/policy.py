@@ -23,6 +23,7 @@ with needing_extra("train"):
     import torch
     from datasets.utils import disable_progress_bars
     from huggingface_hub.constants import HF_HOME
+    from peft import PeftModel
     from safetensors import SafetensorError
     from transformers import (
         AutoModelForCausalLM,
@@ -37,6 +38,8 @@ with needing_extra("train"):
 
 log = logging.getLogger(__name__)
 
+REFERENCE = "ref"
+"""As which TRL knows the adapter that a policy began with."""
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
     "{{ message['role'] | capitalize }}: {{ message['content'] }}"
@@ -129,6 +132,20 @@ def load_base(name: str, *, load_in_4bit: bool = False) -> tuple[PreTrainedModel
     tokenizer = load_base_tokenizer(name)
     model = _load(name, dtype=dtype(), **quantised)
     return model if quantised else cast(Any, model).to(device()), tokenizer
+
+
+@contextmanager
+def as_reference(policy: PeftModel) -> Iterator[None]:
+    """Have *policy* compute what its reference does: the adapter that it began with, or the base model."""
+    if REFERENCE not in policy.peft_config:
+        with policy.disable_adapter():
+            yield
+        return
+    policy.set_adapter(REFERENCE)
+    try:
+        yield
+    finally:
+        policy.set_adapter("default")
 
 
 def load_to_merge(name: str) -> PreTrainedModel:

@@ -67,7 +67,7 @@ def _finish(run: Run, on_step: OnStep | None) -> None:
     trained = train(run, on_step)
     run.write("evaluation.json", json.dumps(trained.evaluation, indent=2))
     held_out = run.pairs("held_out")[:SAMPLES]
-    replies = Duet(trained.model, trained.tokenizer).replies([pair.prompt for pair in held_out])
+    replies = Duet.of(trained.model, trained.tokenizer).replies([pair.prompt for pair in held_out])
     samples = [
         {"prompt": text_of(pair.prompt), "chosen": text_of(pair.chosen), **asdict(both)}
         for pair, both in zip(held_out, replies, strict=True)

@@ -241,8 +241,11 @@ def _go_on(run: Run, pairs: Path) -> None:
     trained = dpo_hub("train", pairs, "--continue-from", run.id, "--epochs", "1")
     assert trained.returncode == 0, trained.stderr
     second = Run.open("last")
-    assert (second.report["continues"], second.recipe) == (run.id, replace(run.recipe, epochs=1.0))
-    assert f"--continue-from {run.id} --epochs 1.0" in second.card.replace("--beta 0.2 ", "")
+    assert (second.report["continues"], second.recipe) == (
+        run.id,
+        replace(run.recipe, epochs=1.0, learning_rate=0.0004),
+    )
+    assert f"--continue-from {run.id} --beta 0.2 --learning-rate 0.0004 --epochs 1.0" in second.card
     assert "Mean margin" in second.card
     assert "than the earlier adapter does" in " ".join(second.card.split())
     second.remove()

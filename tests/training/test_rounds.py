@@ -61,6 +61,7 @@ def first(files: Path) -> Run:
 
 
 def next_round(first: Run, file: Path, **settings: Any) -> Run:
+    settings = {"learning_rate": first.recipe.learning_rate} | settings
     return Run.create(read_preferences(file), first.recipe.next_round(**settings), previous=first)
 
 
@@ -174,11 +175,12 @@ def test_a_stopped_round_comes_to_the_same(both: tuple[Run, Trained], first: Run
 
 
 def test_what_the_adapter_has_settled_cannot_be_asked_for(first: Run, files: Path) -> None:
-    """Base model and rank are those of the adapter; the rest may change; an unfinished run is none to go on from."""
+    """Base model and rank are the adapter's, and the rest may change; an unfinished run is none to go on from."""
     with pytest.raises(RecipeError, match="lora_r is 4, and the adapter to go on from has 16"):
         first.recipe.next_round(lora_r=4)
     forced = replace(first.recipe, force=True)
-    assert forced.next_round(beta=0.7, model=None) == replace(first.recipe, beta=0.7)
+    lower = first.recipe.learning_rate / 10
+    assert forced.next_round(beta=0.7, model=None) == replace(first.recipe, beta=0.7, learning_rate=lower)
     unfinished = next_round(first, files / "tone.csv")
     with pytest.raises(RunError, match="is queued, not finished"):
         next_round(unfinished, files / "tone.csv")

@@ -124,6 +124,15 @@ class Lens:
             for found in tokenised:
                 yield found if isinstance(found, Unreadable) else list(islice(readings, len(found)))
 
+    def read_tokens(self, written: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+        """What each token of a reply is worth, of prompts and replies that are token ids already, in units of β·nats.
+
+        Raises:
+            ModelError: the device's memory is full.
+        """
+        rows = [_Row([*prompt, *reply], len(prompt), (), False) for prompt, reply in written]
+        return [list(reading.rewards) for reading in self._measured(rows)]
+
     def _tokenised(self, question: Question) -> list[_Row] | Unreadable:
         prompt, limit = [dict(message) for message in question.prompt], self.recipe.max_length
         template: Any = partial(

@@ -139,11 +139,6 @@ class Run:
         return self._json("evaluation.json")
 
     @property
-    def judges(self) -> dict[str, dict[str, Any]]:
-        """What each judge that was asked makes of the replies before and after, by its name."""
-        return self._json("judges.json") if (self.path / "judges.json").is_file() else {}
-
-    @property
     def card(self) -> str:
         return (self.path / "README.md").read_text(encoding="utf-8")
 

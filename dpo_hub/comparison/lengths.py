@@ -41,7 +41,9 @@ def at_equal_lengths(found: LengthControlled | None) -> list[str]:
     if found is None:
         return []
     low, high = found.interval
-    return [f"At equal lengths after would be preferred in {found.win_rate:.0%} (95% interval {low:.0%} to {high:.0%})."]
+    return [
+        f"At equal lengths after would be preferred in {found.win_rate:.0%} (95% interval {low:.0%} to {high:.0%})."
+    ]
 
 
 def length_controlled(outcomes: Sequence[float], differences: Sequence[float]) -> LengthControlled | None:

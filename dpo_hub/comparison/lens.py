@@ -23,7 +23,7 @@ from ..preferences.replies import Question
 from ..preferences.table import Unreadable
 from ..recipe import SHARED_PREFIX, Recipe
 from ..run import Run
-from ..training.policy import load_base
+from ..training.policy import load_base, telling_refused_messages
 
 with needing_extra("train"):
     import torch
@@ -132,6 +132,12 @@ class Lens:
         """
         rows = [_Row([*prompt, *reply], len(prompt), (), False) for prompt, reply in written]
         return [list(reading.rewards) for reading in self._measured(rows)]
+
+    def length(self, prompt: Messages) -> int:
+        """The tokens of *prompt*, as a reply is asked for."""
+        template: Any = self.tokenizer.apply_chat_template
+        with telling_refused_messages():
+            return len(template([dict(m) for m in prompt], add_generation_prompt=True, return_dict=True)["input_ids"])
 
     def _tokenised(self, question: Question) -> list[_Row] | Unreadable:
         prompt, limit = [dict(message) for message in question.prompt], self.recipe.max_length

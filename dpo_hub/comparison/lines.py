@@ -1,4 +1,4 @@
-"""Lines of JSON that outlive whoever writes them: votes, and judgements. Knows nothing of what they say."""
+"""Lines of JSON that outlive whoever writes them. Knows nothing of what they say."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from filelock import FileLock
 
@@ -13,21 +12,19 @@ from ..run import Run
 
 
 def lock_of(run: Run) -> FileLock:
-    """Held by whoever writes votes or judgements of *run*, or what they come to."""
+    """Held by whoever writes votes of *run*, or what they come to."""
     return FileLock(run.path / ".votes.lock")
 
 
-def record(run: Run, *, judges: Mapping[str, Mapping[str, Any]] | None = None, **figures: float) -> bool:
-    """Add *figures*, and what *judges* found, to what is known of *run*, and render its card again.
+def record(run: Run, figures: Mapping[str, float]) -> bool:
+    """Add *figures* to the evaluation of *run*, and render its card again.
 
     Only for who holds `lock_of`. Returns False where the card is not what would have been rendered before: somebody
     edited it, and it stays so.
     """
     rendered = not (run.path / "README.md").is_file() or run.card == render_card(run)
     if figures:
-        run.write("evaluation.json", json.dumps(run.evaluation | figures, indent=2))
-    if judges:
-        run.write("judges.json", json.dumps(run.judges | judges, indent=2, ensure_ascii=False))
+        run.write("evaluation.json", json.dumps(run.evaluation | dict(figures), indent=2))
     if rendered:
         run.write("README.md", render_card(run))
     return rendered

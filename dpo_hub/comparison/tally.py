@@ -20,8 +20,8 @@ from .votes import Vote, votes_of
 ENOUGH = math.log(1 / ERROR)
 MOST = 2_000
 """Further votes that are worth asking for."""
-WORTH = {"after": 1.0, "before": 0.0}
-"""What a vote for a side is worth to "after"; any other is half a win."""
+WORTH = {"after": 1.0, "before": 0.0, None: 0.5}
+"""What a vote is worth to "after", by the side that it is for."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def tally(votes: Iterable[Vote]) -> Tally:
     counts = Counter(vote.better or vote.choice for vote in votes)
     unequal = [vote for vote in votes if vote.better and len(vote.after) != len(vote.before)]
     longer = sum((vote.better == "after") == (len(vote.after) > len(vote.before)) for vote in unequal)
-    lengths = tuple((WORTH.get(vote.better, 0.5), len(vote.after) - len(vote.before)) for vote in votes)
+    lengths = tuple((WORTH[vote.better], len(vote.after) - len(vote.before)) for vote in votes)
     return Tally(counts["after"], counts["before"], counts["tie"], counts["both_bad"], longer, len(unequal), lengths)
 
 
@@ -141,4 +141,4 @@ def into_card(run: Run) -> bool:
     """Put what the votes of *run* come to into its evaluation and its card; returns as `record`."""
     with lock_of(run):
         found = tally(votes_of(run))
-        return record(run, **(found.as_evaluation() if found.votes else {}))
+        return record(run, found.as_evaluation() if found.votes else {})

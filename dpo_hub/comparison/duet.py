@@ -42,6 +42,15 @@ class Replies:
 
 
 @dataclass(frozen=True)
+class Written:
+    """A prompt and both replies to it, as token ids; a reply that ended by itself has its end token."""
+
+    prompt: list[int]
+    before: list[int]
+    after: list[int]
+
+
+@dataclass(frozen=True)
 class Duet:
     """A base model with adapters, ready to answer. Its `sides` are the reference, and each policy in their order."""
 
@@ -67,17 +76,32 @@ class Duet:
 
         What a prompt is answered depends on its place, but not on the other prompts. "After" is the first policy.
         """
-        replies: list[Replies] = []
+        asked = self.write(prompts, temperature=temperature, seed=seed, max_new_tokens=max_new_tokens)
+        return [Replies(self._text(both.before), self._text(both.after)) for both in asked]
+
+    def write(
+        self, prompts: Sequence[Messages], *, temperature: float, seed: int = 0, max_new_tokens: int = 256
+    ) -> list[Written]:
+        """The same as token ids."""
+        written: list[Written] = []
         for start in range(0, len(prompts), BATCH // 2):
             asked = prompts[start : start + BATCH // 2]
             before, after, *_ = self.sides
             names = [before] * len(asked) + [after] * len(asked)
             seeds = [seed + start + place for place in range(len(asked))]
-            texts = [""] * len(names)
-            for step in self._write([*asked, *asked], names, seeds * 2, temperature, max_new_tokens):
-                texts = [text + new for text, new in zip(texts, step, strict=True)]
-            replies += map(Replies, texts[: len(asked)], texts[len(asked) :])
-        return replies
+            encoded = self._encoded([*asked, *asked])
+            rows: list[list[int]] = [[] for _ in names]
+            for step in self._tokens(encoded, names, seeds * 2, temperature, max_new_tokens):
+                for row, token in step.items():
+                    rows[row].append(token)
+            given = zip(encoded["input_ids"].tolist(), encoded["attention_mask"].tolist(), strict=True)
+            ids = [[token for token, there in zip(*row, strict=True) if there] for row in given]
+            written += map(Written, ids[: len(asked)], rows[: len(asked)], rows[len(asked) :])
+        return written
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        text = Text(self.tokenizer, list(tokens))
+        return text.rest()
 
     def stream(
         self, chats: Sequence[Messages], *, temperature: float = 0.7, seed: int = 0, max_new_tokens: int = 256
@@ -91,7 +115,6 @@ class Duet:
         """
         return self._write(chats, self.sides, [seed] * len(self.sides), temperature, max_new_tokens)
 
-    @torch.inference_mode()
     def _write(
         self,
         chats: Sequence[Messages],
@@ -101,7 +124,16 @@ class Duet:
         max_new_tokens: int,
     ) -> Iterator[list[str]]:
         """Go on with each chat with its adapter and its seed's random numbers; yield the new text of each."""
-        self.model.eval()
+        texts = [Text(self.tokenizer) for _ in chats]
+        for step in self._tokens(self._encoded(chats), adapters, seeds, temperature, max_new_tokens):
+            new = [text.add(step[row]) if row in step else "" for row, text in enumerate(texts)]
+            if any(new):
+                yield new
+        if any(rest := [text.rest() for text in texts]):
+            yield rest
+
+    def _encoded(self, chats: Sequence[Messages]) -> Any:
+        """The chats as token ids on the device, padded on the left."""
         with telling_refused_messages():
             encoded: Any = self.tokenizer.apply_chat_template(
                 [[dict(message) for message in chat] for chat in chats],
@@ -111,25 +143,26 @@ class Duet:
                 return_tensors="pt",
                 return_dict=True,
             )
+        return encoded.to(self.model.device)
+
+    @torch.inference_mode()
+    def _tokens(
+        self, encoded: Any, adapters: Sequence[str], seeds: Sequence[int], temperature: float, max_new_tokens: int
+    ) -> Iterator[dict[int, int]]:
+        """The next token of each chat that has not ended, by its number, the end token among them."""
+        self.model.eval()
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
         base: Any = self.model.get_base_model()
-        texts = [Text(self.tokenizer) for _ in chats]
         try:
-            tokens: Iterator[dict[int, int]] = base.generate(
-                **encoded.to(self.model.device),
+            yield from base.generate(
+                **encoded,
                 **(sampling if temperature > 0 else {"do_sample": False}),
                 max_new_tokens=max_new_tokens,
                 pad_token_id=self.tokenizer.pad_token_id,
                 custom_generate=decoding(self.model, adapters, seeds),
             )
-            for step in tokens:
-                new = [text.add(step[row]) if row in step else "" for row, text in enumerate(texts)]
-                if any(new):
-                    yield new
         except torch.OutOfMemoryError as error:
             raise ModelError("The device's memory is full. Ask for shorter replies, or of fewer prompts.") from error
-        if any(rest := [text.rest() for text in texts]):
-            yield rest
 
 
 class Models:

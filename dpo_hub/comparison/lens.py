@@ -23,7 +23,7 @@ from ..preferences.replies import Question
 from ..preferences.table import Unreadable
 from ..recipe import SHARED_PREFIX, Recipe
 from ..run import Run
-from ..training.policy import REFERENCE, as_reference, load_base
+from ..training.policy import REFERENCE, as_reference, load_base, telling_refused_messages
 
 with needing_extra("train"):
     import torch
@@ -126,6 +126,21 @@ class Lens:
             readings = iter(self._measured(rows))
             for found in tokenised:
                 yield found if isinstance(found, Unreadable) else list(islice(readings, len(found)))
+
+    def read_tokens(self, written: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+        """What each token of a reply is worth, of prompts and replies that are token ids already, in units of β·nats.
+
+        Raises:
+            ModelError: the device's memory is full.
+        """
+        rows = [_Row([*prompt, *reply], len(prompt), (), False) for prompt, reply in written]
+        return [list(reading.rewards) for reading in self._measured(rows)]
+
+    def length(self, prompt: Messages) -> int:
+        """The tokens of *prompt*, as a reply is asked for."""
+        template: Any = self.tokenizer.apply_chat_template
+        with telling_refused_messages():
+            return len(template([dict(m) for m in prompt], add_generation_prompt=True, return_dict=True)["input_ids"])
 
     def _tokenised(self, question: Question) -> list[_Row] | Unreadable:
         prompt, limit = [dict(message) for message in question.prompt], self.recipe.max_length

@@ -25,6 +25,7 @@ LAYERS = (
     ("training.worker",),
     ("demo.showcase",),
     ("launch",),
+    ("sweep",),
     ("hub.remote", "hub.jobs", "hub.job"),
     ("cli_runs", "cli_chat", "cli_jobs", "cli_recipe", "cli_space", "cli_votes", "app"),
     ("cli_publish", "cli_lens"),
@@ -56,6 +57,8 @@ LIGHT = (
     "dpo_hub.cli_lens",
     "dpo_hub.preferences.replies",
     "dpo_hub.launch",
+    "dpo_hub.sweep",
+    "dpo_hub.comparison.frontier",
     "dpo_hub.training.machine",
 )
 HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "gradio"}

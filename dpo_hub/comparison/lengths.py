@@ -52,8 +52,8 @@ def length_controlled(outcomes: Sequence[float], differences: Sequence[float]) -
     P("after" wins) = sigmoid(θ + φ·tanh(Δ/σ)) is fitted by logistic regression, with Δ the difference of the lengths
     and σ its root mean square, and told at Δ = 0, as sigmoid(θ). A tie is half a win and half a loss. A ridge of
     `RIDGE`·(θ² + φ²) keeps it finite where one side wins all. The paper's term for a prompt's difficulty is left out:
-    it is estimated from many models. None for fewer than `FEWEST` comparisons, and where all came out the same: resamples
-    of them would be the same too, and claim more than so many comparisons prove.
+    it is estimated from many models. None for fewer than `FEWEST` comparisons, and where all come out alike: resamples
+    of them would be alike too, and claim more than so many comparisons prove.
 
     Args:
         outcomes: of each comparison, 1 where "after" won, 0 where "before" did, 0.5 for a tie.

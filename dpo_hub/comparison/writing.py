@@ -48,13 +48,15 @@ def decoding(
     ) -> Iterator[dict[int, int]]:
         draw = {seed: torch.Generator(input_ids.device).manual_seed(seed) for seed in seeds}
         layers = [layer for layer in policy.modules() if isinstance(layer, (LoraLayer, AuxiliaryTrainingWrapper))]
+        plain = [layer for layer in layers if _is_plain(layer)]
+        others = [layer for layer in layers if not _is_plain(layer)]
         head = model.get_output_embeddings()
         rows, new = list(range(len(input_ids))), None
         while rows:
             inputs = model.prepare_inputs_for_generation(
                 input_ids, next_sequence_length=new, is_first_iteration=new is None, **state
             )
-            with _adapted(layers, head, [adapters[row] for row in rows]):
+            with _adapted(plain, others, head, [adapters[row] for row in rows]):
                 outputs = model(**inputs, return_dict=True)
             state = model._update_model_kwargs_for_generation(outputs, state)
             scores = logits_processor(input_ids, outputs.logits[:, -1].float())
@@ -72,7 +74,7 @@ def decoding(
 
 
 @contextmanager
-def _adapted(layers: Sequence[Any], head: Any, adapters: list[str]) -> Iterator[None]:
+def _adapted(plain: Sequence[Any], others: Sequence[Any], head: Any, adapters: list[str]) -> Iterator[None]:
     """Let each row of a batch have its own adapter, as PEFT does, and take the short way where there is one.
 
     Plain linear layers do in a few operations what PEFT does in many, which seeks the layers anew at each step and
@@ -82,13 +84,8 @@ def _adapted(layers: Sequence[Any], head: Any, adapters: list[str]) -> Iterator[
     for name, rows in groupby(adapters):
         start, end = end, end + len(list(rows))
         spans.append((name, slice(start, end)))
-    short = [layer for layer in layers if _is_plain(layer)]
-    hooks = [
-        layer.register_forward_pre_hook(partial(_name, adapters), with_kwargs=True)
-        for layer in layers
-        if not _is_plain(layer)
-    ]
-    for layer in short:
+    hooks = [layer.register_forward_pre_hook(partial(_name, adapters), with_kwargs=True) for layer in others]
+    for layer in plain:
         layer.forward = partial(_with_adapters, layer, spans)
     if _is_linear(head):
         head.forward = partial(_linear, head)
@@ -97,7 +94,7 @@ def _adapted(layers: Sequence[Any], head: Any, adapters: list[str]) -> Iterator[
     finally:
         for hook in hooks:
             hook.remove()
-        for changed in (*short, head):
+        for changed in (*plain, head):
             changed.__dict__.pop("forward", None)
 
 

@@ -17,6 +17,7 @@ import typer
 
 from .cli_chat import cli as chat_cli
 from .cli_jobs import cli as jobs_cli
+from .cli_judge import cli as judge_cli
 from .cli_lens import cli as lens_cli
 from .cli_publish import cli as publish_cli
 from .cli_recipe import Mapping, Source, mapping_of, with_recipe_options
@@ -45,6 +46,7 @@ cli = typer.Typer(
 cli.add_typer(runs_cli)
 cli.add_typer(chat_cli)
 cli.add_typer(jobs_cli)
+cli.add_typer(judge_cli)
 cli.add_typer(lens_cli)
 cli.add_typer(publish_cli)
 cli.add_typer(votes_cli)

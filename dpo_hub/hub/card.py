@@ -47,6 +47,7 @@ MEASURES = {
     "reward_accuracy": "Reward accuracy",
     "margin": "Mean margin",
     "kl": "KL from the reference, in nats a token",
+    "judge_win_rate": "Win rate by a judge model",
     "win_rate": "Win rate against the reference",
 }
 COURSE_ROWS = 10

@@ -98,7 +98,7 @@ def load_base_tokenizer(name: str) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: it is not there, or cannot be reached.
     """
-    with _telling_why_not(name):
+    with telling_why_not(name):
         return load_tokenizer(_source(name))
 
 
@@ -107,7 +107,8 @@ def _source(name: str) -> str | Path:
 
 
 @contextmanager
-def _telling_why_not(name: str) -> Iterator[None]:
+def telling_why_not(name: str) -> Iterator[None]:
+    """Turn what goes wrong while the model *name* is loaded into a `ModelError`."""
     try:
         with telling_disk_full(HF_HOME):
             yield
@@ -158,7 +159,7 @@ def load_to_merge(name: str) -> PreTrainedModel:
 
 
 def _load(name: str, **how: Any) -> PreTrainedModel:
-    with _telling_why_not(name):
+    with telling_why_not(name):
         load: Any = AutoModelForCausalLM.from_pretrained  # its type leaves out what the last option returns
         loaded = load(_source(name), trust_remote_code=False, output_loading_info=True, **how)
     model, told = cast(tuple[Any, dict[str, Any]], loaded)

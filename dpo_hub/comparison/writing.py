@@ -108,8 +108,11 @@ def _with_adapters(layer: Any, spans: list[tuple[str, slice]], x: torch.Tensor) 
     for name, rows in spans:
         if name in layer.lora_A:
             down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
-            more = functional.linear(functional.linear(x[rows].to(down.dtype), down), up)
-            result[rows].add_(more.to(result.dtype), alpha=layer.scaling[name])
+            low = x[rows].flatten(0, -2).to(down.dtype) @ down.T
+            if result.dtype == up.dtype and result.is_contiguous():
+                result[rows].flatten(0, -2).addmm_(low, up.T, alpha=layer.scaling[name])
+            else:
+                result[rows] += ((low @ up.T) * layer.scaling[name]).view_as(result[rows]).to(result.dtype)
     return result
 
 

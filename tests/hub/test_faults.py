@@ -96,8 +96,8 @@ def test_a_kill_at_each_request(tiny: Tiny, requests: list[str], kind: str) -> N
 
             def kill() -> None:
                 started.wait()
+                killed.append(at)  # before the process is gone, or whoever waits for that may look too early
                 process.kill()
-                killed.append(at)
 
             hub.fault = Fault(at, kind, do=kill)
             process.start()

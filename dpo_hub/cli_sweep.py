@@ -144,11 +144,11 @@ def _tell(points: Sequence[Point], best: Sequence[Point]) -> None:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("", "run", "loss"):
         table.add_column(name, no_wrap=name != "loss", overflow="fold", vertical="bottom")
-    for name in ("β", "KL, nats\na token", "reward\naccuracy", "95 %\ninterval", "margin,\nnats"):
+    for name in ("β", "KL, nats\na token", "reward\naccuracy", "95 %\ninterval"):
         table.add_column(name, justify="right", vertical="bottom")
     for point in sorted(points, key=lambda one: one.kl):
         low, high = point.interval
-        figures = f"{point.kl:.3f}", f"{point.accuracy:.1%}", f"{low:.0%}-{high:.0%}", f"{point.margin:.2f}"
+        figures = f"{point.kl:.3f}", f"{point.accuracy:.1%}", f"{low:.0%}-{high:.0%}"
         table.add_row("*" if point in best else "", point.run, point.loss, f"{point.beta:g}", *figures)
     console = Console(highlight=False)
     console.print(table, "* on the frontier: no other run has as much accuracy for less KL", sep="", markup=False)

@@ -24,6 +24,7 @@ from .cli_recipe import Mapping, Source, mapping_of, with_recipe_options
 from .cli_runs import Detach, Json, KeepGoing, progress_bar, set_going, tell_findings
 from .cli_runs import cli as runs_cli
 from .cli_space import cli as space_cli
+from .cli_sweep import cli as sweep_cli
 from .cli_votes import cli as votes_cli
 from .errors import DPOHubError, RecipeError
 
@@ -49,6 +50,7 @@ cli.add_typer(jobs_cli)
 cli.add_typer(judge_cli)
 cli.add_typer(lens_cli)
 cli.add_typer(publish_cli)
+cli.add_typer(sweep_cli)
 cli.add_typer(votes_cli)
 cli.add_typer(space_cli, name="space")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import fields
 from typing import Annotated, Any, get_type_hints
 
@@ -23,8 +23,11 @@ def mapping_of(written: list[str] | None) -> dict[str, str]:
     return parse_mapping(",".join(written)) if written else {}
 
 
-def with_recipe_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give *command* an option for each field of `Recipe`, in the place of its parameter `settings`."""
+def with_recipe_options(command: Callable[..., None], *, listed: Collection[str] = ()) -> Callable[..., None]:
+    """Give *command* an option for each field of `Recipe`, in the place of its parameter `settings`.
+
+    Those of the fields *listed* take several values, separated by commas, as one text.
+    """
     from .recipe import Recipe
 
     hints = get_type_hints(Recipe)
@@ -40,7 +43,12 @@ def with_recipe_options(command: Callable[..., None]) -> Callable[..., None]:
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                hints[setting.name] | None, typer.Option(help=setting.metadata["help"], show_default=False)
+                str | None if setting.name in listed else hints[setting.name] | None,
+                typer.Option(
+                    help=setting.metadata["help"],
+                    show_default=False,
+                    metavar="VALUE,…" if setting.name in listed else None,
+                ),
             ],
         )
         for setting in fields(Recipe)

@@ -265,7 +265,7 @@ def set_going(run: Run, *, detach: bool, keep_going: int) -> None:
         print(f"Started {run.id}.\n{what_next(run, 'running')}")
         return
     try:
-        _follow(run)
+        follow(run)
     except KeyboardInterrupt:
         print("\nStopping …", file=sys.stderr)
         stop_run(run)
@@ -297,7 +297,7 @@ def _tell_end(run: Run) -> None:
     print(f"Run folder: {run.path}\n{what_next(run, state.status)}")
 
 
-def _follow(run: Run) -> None:
+def follow(run: Run) -> None:
     """Show how *run* goes until it has ended, and pass on what its log warns of."""
     from .progress import Log, progress
     from .state import ENDED

@@ -28,7 +28,7 @@ LAYERS = (
     ("sweep",),
     ("hub.remote", "hub.jobs", "hub.job"),
     ("cli_runs", "cli_chat", "cli_jobs", "cli_recipe", "cli_space", "cli_votes", "app"),
-    ("cli_publish", "cli_judge", "cli_lens"),
+    ("cli_publish", "cli_judge", "cli_lens", "cli_sweep"),
     ("cli",),
     ("__main__",),
 )
@@ -61,6 +61,7 @@ LIGHT = (
     "dpo_hub.preferences.replies",
     "dpo_hub.launch",
     "dpo_hub.sweep",
+    "dpo_hub.cli_sweep",
     "dpo_hub.comparison.frontier",
     "dpo_hub.training.machine",
 )

@@ -72,3 +72,23 @@ def recommended(points: Sequence[Point]) -> Point | None:
     best = max(sound, key=lambda point: point.accuracy)
     near = [point for point in sound if point.accuracy >= best.accuracy - best.error]
     return min(near, key=lambda point: (point.kl, -point.accuracy))
+
+
+def advice(points: Sequence[Point]) -> list[str]:
+    """Say which run to take, and how much that is worth."""
+    chosen = recommended(points)
+    if chosen is None:
+        return [
+            "None of these runs went well and is surely better than chance on its held-out pairs: there is none to "
+            "recommend."
+        ]
+    best = max(points, key=lambda point: point.accuracy)
+    told = [
+        f"Take {chosen.run} ({chosen.loss}, β {chosen.beta:g}): of the runs within one standard error of the best "
+        f"reward accuracy, {best.accuracy:.1%}, it went the least far from its reference."
+    ]
+    if len(points) > 1 and all(point.accuracy >= best.accuracy - best.error for point in points):
+        told.append(
+            f"In accuracy they are the same but for chance: {best.pairs} held-out pairs do not tell them apart."
+        )
+    return told

@@ -27,7 +27,7 @@ LAYERS = (
     ("launch",),
     ("hub.remote", "hub.jobs", "hub.job"),
     ("cli_runs", "cli_chat", "cli_jobs", "cli_recipe", "cli_space", "cli_votes", "app"),
-    ("cli_publish", "cli_lens"),
+    ("cli_publish", "cli_merge", "cli_lens"),
     ("cli",),
     ("__main__",),
 )
@@ -47,6 +47,8 @@ LIGHT = (
     "dpo_hub.training.health",
     "dpo_hub.hub.card",
     "dpo_hub.hub.publish",
+    "dpo_hub.hub.export",
+    "dpo_hub.cli_merge",
     "dpo_hub.hub.jobs",
     "dpo_hub.hub.job",
     "dpo_hub.cli_jobs",

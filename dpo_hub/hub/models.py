@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ModelError, needing_extra
@@ -14,6 +16,17 @@ from ..run import Run
 
 EXPECTED = 2
 """The exit code of an error that is one line on stderr."""
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A merged model: its dtype, how it was compared (see `training.merged.Check`), and the tokens that end a reply."""
+
+    dtype: str
+    prompts: int
+    worst: float
+    share: float
+    stops: tuple[str, ...]
 
 
 def has_torch() -> bool:
@@ -34,8 +47,8 @@ def why_it_ended(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr.strip().rpartition("\n")[2] or "It said nothing."
 
 
-def merge(run: Run, folder: Path, *, token: str | bool | None = None) -> None:
-    """Save the base model of *run* with the adapter worked into it in *folder*.
+def merge(run: Run, folder: Path, *, token: str | bool | None = None) -> Merged:
+    """Save the base model of *run* with the adapter worked into it in *folder*, and see that it computes the same.
 
     Args:
         run: a finished run.
@@ -44,7 +57,8 @@ def merge(run: Run, folder: Path, *, token: str | bool | None = None) -> None:
 
     Raises:
         MissingExtraError: torch is not installed.
-        ModelError: the base model cannot be loaded, or there is no memory or disk for it.
+        ModelError: the base model cannot be loaded, there is no memory or disk for it, or what was saved does not
+            compute what base and adapter do.
     """
     with needing_extra("train"):
         if not has_torch():
@@ -52,3 +66,5 @@ def merge(run: Run, folder: Path, *, token: str | bool | None = None) -> None:
     done = run_published("merge", run, folder, **({"HF_TOKEN": token} if isinstance(token, str) else {}))
     if done.returncode:
         raise ModelError(f"The adapter could not be worked into its base model. {why_it_ended(done)}")
+    told = json.loads(done.stdout)
+    return Merged(told["dtype"], told["prompts"], told["worst"], told["share"], tuple(told["stops"]))

@@ -122,8 +122,8 @@ def require_same(check: Check) -> None:
 
     In float32, the logits may differ by `SAME`. In 16 bits each result is rounded, with an adapter beside the base too:
     that is measured, and the merged model may be `TIMES` as far off. As a small adapter hides in that rounding, its
-    effect on the logits d = after − before is looked for by itself: <merged − before, d> / <d, d> has to be near 1, and is 0
-    where the adapter is missing and about 2 where it was added twice. Rounding has no direction, and averages out.
+    effect on the logits d = after − before is looked for by itself: <merged − before, d> / <d, d> has to be near 1,
+    and is 0 where the adapter is missing and about 2 where it was added twice. Rounding has no direction, and averages out.
 
     Raises:
         ModelError: it does not.
@@ -133,7 +133,7 @@ def require_same(check: Check) -> None:
     if not SHARE[0] <= check.share <= SHARE[1]:
         raise ModelError(
             f"The merged model does not compute what base and adapter do: {check.share:.0%} of the adapter's effect is "
-            f"in its logits. If the adapter changes little, {check.dtype} may be too coarse for it. Use the adapter itself."
+            f"in its logits. If the adapter changes little, {check.dtype} may be too coarse. Use the adapter itself."
         )
     exact = check.dtype == "float32"
     if check.worst > SAME if exact else check.error > TIMES * check.own_error:

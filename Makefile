@@ -31,6 +31,7 @@ bench: .venv/bench  ## training, reading, the doctor and dialects beside others,
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/runs.py
 	$(BIN)/python benchmarks/duet.py
+	$(BIN)/python benchmarks/rounds.py
 	$(BIN)/python benchmarks/reading.py
 	$(BIN)/python benchmarks/reading.py --hostile
 	$(BIN)/python benchmarks/doctor.py

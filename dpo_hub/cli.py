@@ -17,6 +17,7 @@ import typer
 
 from .cli_chat import cli as chat_cli
 from .cli_jobs import cli as jobs_cli
+from .cli_judge import cli as judge_cli
 from .cli_lens import cli as lens_cli
 from .cli_merge import cli as merge_cli
 from .cli_publish import cli as publish_cli
@@ -46,6 +47,7 @@ cli = typer.Typer(
 cli.add_typer(runs_cli)
 cli.add_typer(chat_cli)
 cli.add_typer(jobs_cli)
+cli.add_typer(judge_cli)
 cli.add_typer(lens_cli)
 cli.add_typer(merge_cli)
 cli.add_typer(publish_cli)
@@ -136,6 +138,12 @@ def train(  # noqa: PLR0913  # an option each
     file: Source,
     *,
     mapping: Mapping = None,
+    continue_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN", help="Go on from a run's adapter: it is the reference, and its recipe the default."
+        ),
+    ] = None,
     detach: Detach = False,
     keep_going: KeepGoing = 0,
     accelerate_config: Annotated[
@@ -157,10 +165,14 @@ def train(  # noqa: PLR0913  # an option each
     from .run import Run
 
     preferences = read_preferences(file, mapping=mapping_of(mapping))
-    recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, **settings)
+    previous = Run.open(continue_from).require_finished() if continue_from else None
+    if previous:
+        recipe = previous.recipe.next_round(**settings)
+    else:
+        recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, **settings)
     print(preferences.sentence())
     devices = accelerate_config.read_text(encoding="utf-8") if accelerate_config else ""
-    run = Run.create(preferences, recipe)
+    run = Run.create(preferences, recipe, previous=previous)
     tell_findings([Finding(**told) for told in run.report["findings"] if told["severity"] == "high"])
     print(f"{run.report['train']} pairs to train on, {run.report['held_out']} held out.")
     if devices:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .cli_recipe import Mapping, Source, mapping_of
-from .cli_runs import Json, RunName
+from .cli_recipe import Mapping, mapping_of
+from .cli_runs import Json, RunName, tell_edited
 from .errors import PreferencesError, RecipeError
 from .run import Run
 
@@ -157,15 +157,81 @@ def _coloured(reading: Reading, most: float) -> Text:
 
 
 @cli.command()
-def evaluate(run: RunName, file: Source, *, mapping: Mapping = None, as_json: Json = False) -> None:
-    """Say how well a run's adapter orders the pairs of any preference file."""
+def evaluate(
+    run: RunName,
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FILE",
+            help="Pairs that others made; or a Hub dataset: OWNER/NAME:SPLIT. Without, the run's held-out ones.",
+        ),
+    ] = None,
+    *,
+    prompts: Annotated[
+        int | None, typer.Option(help="Of how many held-out prompts replies are measured, without FILE.", min=2)
+    ] = None,
+    mapping: Mapping = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a run anew on what it held out, or say how well its adapter orders the pairs of any preference file."""
+    found = Run.open(run).require_finished()
+    if file is None:
+        if mapping:
+            raise RecipeError("--map says which column of a FILE is which, and there is no FILE. Name one.")
+        _measure_again(found, prompts, as_json=as_json)
+    elif prompts:
+        raise RecipeError("--prompts is for the run's own held-out prompts: leave out either that or FILE.")
+    else:
+        _evaluate_file(found, file, mapping, as_json=as_json)
+
+
+def _measure_again(run: Run, prompts: int | None, *, as_json: bool) -> None:
+    from .comparison.evaluation import PROMPTS, measure_again
+    from .training.policy import quiet
+
+    quiet()
+    evaluation, rendered = measure_again(run, most=prompts or PROMPTS)
+    if as_json:
+        print(json.dumps({"run": run.id, **evaluation}, indent=2))
+    else:
+        _tell_rows(_measurements(evaluation))
+    if not rendered:
+        tell_edited(run)
+
+
+def _measurements(figures: dict[str, float]) -> Iterable[tuple[str, str]]:
+    """The figures with their intervals, as far as each was measured, and as people say them."""
+
+    def told(name: str, form: str) -> str:
+        low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
+        bounds = f"  (95 % interval {low:{form}} to {high:{form}})" if low is not None and high is not None else ""
+        return f"{figures[name]:{form}}{bounds}"
+
+    yield "held-out pairs", f"{figures['pairs']:,}"
+    yield "reward accuracy", told("reward_accuracy", ".1%")
+    yield "margin", told("margin", "+.3f")
+    if "prompts" in figures:
+        yield "prompts answered", f"{figures['prompts']:,}"
+    if "kl" in figures:
+        yield "KL, nats a token", told("kl", ".3f")
+    for name, what, form in (
+        ("length", "tokens a reply", ".1f"),
+        ("distinct_1", "distinct tokens", ".1%"),
+        ("distinct_2", "distinct pairs of tokens", ".1%"),
+        ("repeated", "repeated 4-grams", ".1%"),
+    ):
+        if f"{name}_before" in figures and f"{name}_after" in figures:
+            change = f", {told('length_change', '+.1f')}" if name == "length" else ""
+            yield what, f"{figures[f'{name}_before']:{form}} → {figures[f'{name}_after']:{form}}{change}"
+
+
+def _evaluate_file(run: Run, file: str, mapping: list[str] | None, *, as_json: bool) -> None:
     from .preferences import read_preferences
 
-    found = Run.open(run).require_finished()
     preferences = read_preferences(file, mapping=mapping_of(mapping))
     from .comparison.accuracy import accuracy
 
-    measured = accuracy(_open(found), preferences.pairs, found.pairs("train"))
+    measured = accuracy(_open(run), preferences.pairs, run.pairs("train"))
     if as_json:
         print(json.dumps(asdict(measured) | {"preferences": preferences.report()}, indent=2))
     else:
@@ -173,14 +239,18 @@ def evaluate(run: RunName, file: Source, *, mapping: Mapping = None, as_json: Js
         _tell_accuracy(measured)
 
 
-def _tell_accuracy(measured: Accuracy) -> None:
+def _tell_rows(rows: Iterable[tuple[str, str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     grid = Table.grid(padding=(0, 2, 0, 0))
-    for name, figure in _figures(measured):
+    for name, figure in rows:
         grid.add_row(name, figure)
     Console(highlight=False).print(grid)
+
+
+def _tell_accuracy(measured: Accuracy) -> None:
+    _tell_rows(_figures(measured))
     for reason, pairs in measured.left_out.items():
         print(f"Left out: {pairs:,}, {reason}")
     if measured.trained_on:

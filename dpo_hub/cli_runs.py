@@ -130,6 +130,15 @@ def what_next(run: Run, status: str) -> str:
     }[status]
 
 
+def tell_edited(run: Run) -> None:
+    """Say that the card was edited by hand, so that it has no new figures."""
+    print(
+        f"{run.path / 'README.md'} was edited and stays as it is, without the new figures. To have it rendered again, "
+        f"remove it and run:  dpo-hub votes {run.id} --into-card",
+        file=sys.stderr,
+    )
+
+
 @cli.command()
 def logs(
     run: RunName = "last",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import secrets
 import shlex
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .cli_runs import Json, RunName
+from .cli_runs import Json, RunName, tell_edited
 from .errors import PreferencesError, RunError
 
 if TYPE_CHECKING:
@@ -187,8 +186,4 @@ def _into_card(run: Run) -> None:
     from .comparison.tally import into_card
 
     if not into_card(run.require_finished()):
-        print(
-            f"{run.path / 'README.md'} was edited and stays as it is, without the new win rate. To have it rendered "
-            f"again, remove it and run:  dpo-hub votes {run.id} --into-card",
-            file=sys.stderr,
-        )
+        tell_edited(run)

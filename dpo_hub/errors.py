@@ -8,6 +8,7 @@
     │   └── BusyError                     another process has it in hand
     ├── DiskFullError (OSError)           no room to write
     ├── MissingExtraError (ImportError)   a part of the package that was not installed
+    ├── JudgeError (RuntimeError)         a judge that gives no answer
     └── PublishError (RuntimeError)       the Hub said no
 
 A message says what, where, and what to do next, in a sentence or two. They are translated at two edges only: the
@@ -52,6 +53,10 @@ class DiskFullError(DPOHubError, OSError):
 
 class MissingExtraError(DPOHubError, ImportError):
     """A part of the package was not installed."""
+
+
+class JudgeError(DPOHubError, RuntimeError):
+    """A model that is to judge replies cannot be asked."""
 
 
 class PublishError(DPOHubError, RuntimeError):

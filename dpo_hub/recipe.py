@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,14 @@ from .errors import RecipeError
 DEMO_MODEL = "demo"
 """The name of the base model that ships with the package."""
 
-LOSS_TYPES = ("sigmoid", "hinge", "ipo", "apo_zero", "apo_down", "sigmoid_norm")
+SORTING = ("aot", "aot_unpaired")
+"""Losses that sort the pairs of a batch, so that its size belongs to what is trained."""
+SMOOTHED = ("exo_pair", "robust", *SORTING)
+"""Losses that `label_smoothing` belongs to; the first two need it."""
+DIFFERENCES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft")
+"""Losses of the difference of both rewards, which other divergences than the reverse KL have a meaning for."""
+LOSS_TYPES = (*DIFFERENCES, "nca_pair", "bco_pair", "sppo_hard", *SORTING, "apo_zero", "apo_down")
+DIVERGENCES = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence")
 SHARED_PREFIX, TRL = ENGINES = ("shared-prefix", "trl")
 
 
@@ -38,6 +46,15 @@ class Recipe:
     beta: float = _setting(0.1, "How close the policy stays to the base model; higher is closer.", low=1e-4, high=10)
     loss: str = _setting("sigmoid", f"Preference loss: {', '.join(LOSS_TYPES)}.", choices=LOSS_TYPES)
     sft_weight: float = _setting(0.2, "Weight of the likelihood of chosen replies beside it.", low=0, high=10)
+    label_smoothing: float = _setting(
+        0.0, "Share of labels taken to be wrong: robust (0.1), exo_pair (0.001), aot.", low=0, high=0.49
+    )
+    f_divergence: str = _setting(
+        "reverse_kl", f"What keeps the policy close: {', '.join(DIVERGENCES)}.", choices=DIVERGENCES
+    )
+    f_alpha: float = _setting(0.5, "The α of alpha_divergence.", low=0, high=10)
+    discopop_tau: float = _setting(0.05, "Temperature of the loss discopop.", low=1e-4, high=10)
+    use_weighting: bool = _setting(False, "Weigh pairs by how likely the policy would write them (WPO).")
     learning_rate: float = _setting(1e-5, "Peak learning rate.", low=0, high=1)
     epochs: float = _setting(1.0, "Passes over the training pairs.", low=0.01, high=100)
     batch_size: int = _setting(8, "Pairs in a batch, on all devices together.", low=1, high=4096)
@@ -72,6 +89,46 @@ class Recipe:
 
         if self.auto_stop and not self.evaluations:
             raise RecipeError("auto_stop decides by interim evaluations, and evaluations is 0. Give it 1 or more.")
+        for contradiction, told in self._contradictions():
+            if contradiction:
+                raise RecipeError(told)
+
+    def _contradictions(self) -> Iterator[tuple[bool, str]]:
+        """What TRL refuses, or takes and then ignores."""
+        loss, smoothing = self.loss, self.label_smoothing
+        yield (
+            loss in ("exo_pair", "robust") and not smoothing,
+            f"The loss {loss} needs label_smoothing above 0; {0.001 if loss == 'exo_pair' else 0.1} is usual.",
+        )
+        yield (
+            bool(smoothing) and loss not in SMOOTHED,
+            f"label_smoothing is {smoothing}, but the loss {loss} has none. Drop it or take {', '.join(SMOOTHED)}.",
+        )
+        yield (
+            self.f_divergence != "reverse_kl" and loss not in DIFFERENCES,
+            f"f_divergence is {self.f_divergence}, and the loss {loss} knows reverse_kl only. "
+            f"Take one of {', '.join(DIFFERENCES)}.",
+        )
+        yield (
+            self.f_alpha != 0.5 and self.f_divergence != "alpha_divergence",
+            f"f_alpha is {self.f_alpha}, and f_divergence is {self.f_divergence}. Make that alpha_divergence.",
+        )
+        yield (
+            self.discopop_tau != 0.05 and loss != "discopop",
+            f"discopop_tau is {self.discopop_tau}, and the loss is {loss}. Make that discopop.",
+        )
+        yield (
+            self.use_weighting and loss in SORTING,
+            f"use_weighting weighs pairs, and the loss {loss} takes them apart. Take another loss.",
+        )
+        yield (
+            self.use_weighting and (self.sft_weight > 0 or loss == "sft"),
+            "use_weighting cannot weigh the likelihood of chosen replies. Make sft_weight 0, and the loss another.",
+        )
+        yield (
+            loss == "sft" and self.sft_weight > 0,
+            f"The loss sft is what sft_weight, {self.sft_weight}, would add to it. Make sft_weight 0.",
+        )
 
     @classmethod
     def for_model(cls, model: str = DEMO_MODEL, **settings: Any) -> Recipe:
@@ -79,24 +136,41 @@ class Recipe:
         start = DEMO_RECIPE if model == DEMO_MODEL else cls(model=model)
         return replace(start, **{name: value for name, value in settings.items() if value is not None})
 
+    def next_round(self, **settings: Any) -> Recipe:
+        """The recipe of a run that goes on from this one's adapter, with *settings* on top; those that are None stay.
+
+        The learning rate is a tenth: a fresh adapter's B is zero, so at first only B learns, and slowly; in a trained
+        one A and B move together. docs/decisions.md has what was measured.
+
+        Raises:
+            RecipeError: a setting is asked for that the adapter has settled.
+        """
+        asked = {name: value for name, value in settings.items() if value is not None}
+        for name in ("model", "lora_r", "lora_alpha"):
+            if asked.get(name, getattr(self, name)) != getattr(self, name):
+                raise RecipeError(
+                    f"{name} is {asked[name]}, and the adapter to go on from has {getattr(self, name)}. Leave it out."
+                )
+        return replace(self, **{"learning_rate": self.learning_rate / 10, "force": False} | asked)
+
     def shared_by(self, processes: int) -> Recipe:
         """What each of several processes does of it, so that all of them together see the same pairs to an update.
 
         Raises:
             RecipeError: they cannot share evenly.
         """
-        if self.batch_size % processes == 0:
+        if self.batch_size % processes == 0 and (processes == 1 or self.loss not in SORTING):
             return replace(self, batch_size=self.batch_size // processes)
         if self.accumulation % processes == 0:
             return replace(self, accumulation=self.accumulation // processes)
         raise RecipeError(
             f"{processes} devices cannot share batches of {self.batch_size} pairs, {self.accumulation} to an update, "
-            f"evenly. Make batch_size a multiple of {processes}."
+            f"evenly. Make {'accumulation' if self.loss in SORTING else 'batch_size'} a multiple of {processes}."
         )
 
     def needing_less_memory(self) -> Recipe | None:
         """The same recipe with less in memory at a time and the same pairs to an update, or None at the end of it."""
-        if self.batch_size > 1:
+        if self.batch_size > 1 and self.loss not in SORTING:
             parts = next(n for n in range(2, self.batch_size + 1) if self.batch_size % n == 0)
             return replace(self, batch_size=self.batch_size // parts, accumulation=self.accumulation * parts)
         return None if self.activation_checkpointing else replace(self, activation_checkpointing=True)

@@ -31,6 +31,8 @@ from .state import Process, State
 
 LONGEST_LINE = 4096
 """Bytes that no line of metrics exceeds."""
+REFERENCE = "reference"
+"""The folder of the adapter that the run began with, where it goes on from another run: its reference."""
 REMOTE = "remote.json"
 """Is there where the run trains on another machine; `hub.remote` has what is in it."""
 
@@ -47,13 +49,14 @@ class Run:
     path: Path
 
     @classmethod
-    def create(cls, preferences: Preferences, recipe: Recipe) -> Run:
-        """Make the folder of a new run: recipe, split pairs, report, state `queued`.
+    def create(cls, preferences: Preferences, recipe: Recipe, *, previous: Run | None = None) -> Run:
+        """Make the folder of a new run: recipe, split pairs, report, state `queued`; it goes on from *previous*.
 
         It is written aside and renamed, so a run that exists is complete.
 
         Raises:
             PreferencesError: there are too few pairs to split.
+            RunError: *previous* has not finished.
             DiskFullError: there is no room.
         """
         if recipe.model != DEMO_MODEL and Path(recipe.model).is_dir():
@@ -72,6 +75,9 @@ class Run:
             sizes = {split: splits.count(split) for split in ("train", "held_out")}
             report = preferences.report() | {"sha256": digest(preferences.pairs)} | sizes | {"dropped": {}, "cut": {}}
             report["findings"] = [asdict(finding) for finding in examine(preferences)]
+            if previous:
+                report["continues"] = previous.id
+                shutil.copytree(previous.require_finished().adapter, aside / REFERENCE)
             run.write("report.json", json.dumps(report, indent=2, ensure_ascii=False))
             with (aside / "preferences.parquet").open("wb") as file:
                 write_pairs(map(Draft.of, preferences.pairs, splits), file)
@@ -108,6 +114,11 @@ class Run:
     @property
     def adapter(self) -> Path:
         return self.path / "adapter"
+
+    @property
+    def reference(self) -> Path | None:
+        """The adapter that it began with and is measured against; None where that is the base model."""
+        return folder if (folder := self.path / REFERENCE).is_dir() else None
 
     @property
     def log(self) -> Path:

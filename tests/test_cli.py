@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -228,7 +229,26 @@ def test_train_then_chat(few_pairs: Path) -> None:
     piped = dpo_hub("chat", "last", "--temperature", "0", typed="Hello!\n\nWhere is my order?\n")
     assert piped.returncode == 0, piped.stderr
     assert [line.partition(": ")[0] for line in piped.stdout.splitlines()] == ["before", "after", ""] * 2
+    _go_on(run, few_pairs)
     _talk(first_side=piped.stdout.partition("before: ")[2].split()[0])
+
+
+def _go_on(run: Run, pairs: Path) -> None:
+    """Train a second round from the first one's adapter; it has the first one's recipe unless told otherwise."""
+    refused = dpo_hub("train", pairs, "--continue-from", run.id, "--lora-r", "4")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "lora_r is 4, and the adapter to go on from has 16. Leave it out." in refused.stderr
+    trained = dpo_hub("train", pairs, "--continue-from", run.id, "--epochs", "1")
+    assert trained.returncode == 0, trained.stderr
+    second = Run.open("last")
+    assert (second.report["continues"], second.recipe) == (
+        run.id,
+        replace(run.recipe, epochs=1.0, learning_rate=0.0004),
+    )
+    assert f"--continue-from {run.id} --beta 0.2 --learning-rate 0.0004 --epochs 1.0" in second.card
+    assert "Mean margin" in second.card
+    assert "than the earlier adapter does" in " ".join(second.card.split())
+    second.remove()
 
 
 def _talk(first_side: str) -> None:

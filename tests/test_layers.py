@@ -25,9 +25,10 @@ LAYERS = (
     ("training.worker",),
     ("demo.showcase",),
     ("launch",),
+    ("sweep",),
     ("hub.remote", "hub.jobs", "hub.job"),
     ("cli_runs", "cli_chat", "cli_jobs", "cli_recipe", "cli_space", "cli_votes", "app"),
-    ("cli_publish", "cli_merge", "cli_lens"),
+    ("cli_publish", "cli_judge", "cli_merge", "cli_lens"),
     ("cli",),
     ("__main__",),
 )
@@ -55,9 +56,14 @@ LIGHT = (
     "dpo_hub.cli_votes",
     "dpo_hub.comparison.votes",
     "dpo_hub.comparison.tally",
+    "dpo_hub.cli_judge",
     "dpo_hub.cli_lens",
+    "dpo_hub.comparison.endpoint",
+    "dpo_hub.comparison.judges",
     "dpo_hub.preferences.replies",
     "dpo_hub.launch",
+    "dpo_hub.sweep",
+    "dpo_hub.comparison.frontier",
     "dpo_hub.training.machine",
 )
 HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "gradio"}

@@ -9,13 +9,14 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError, RunError, needing_extra
 from ..preferences.pairs import Messages
 from ..recipe import Recipe
 from ..run import Run
-from ..training.policy import load_base, telling_refused_messages
+from ..training.policy import REFERENCE, load_base, telling_refused_messages
 from ..turns import at_work
 from .writing import BASE, Text, decoding
 
@@ -41,12 +42,27 @@ class Replies:
 
 
 @dataclass(frozen=True)
+class Written:
+    """A prompt and both replies to it, as token ids; a reply that ended by itself has its end token."""
+
+    prompt: list[int]
+    before: list[int]
+    after: list[int]
+
+
+@dataclass(frozen=True)
 class Duet:
-    """A base model with adapters, ready to answer. Its sides are the base, and each of the adapters in their order."""
+    """A base model with adapters, ready to answer. Its `sides` are the reference, and each policy in their order."""
 
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
-    adapters: tuple[str, ...] = ("default",)
+    sides: tuple[str, ...] = (BASE, "default")
+    """The names of their adapters; the first is the base model, unless a run began with an adapter."""
+
+    @classmethod
+    def of(cls, policy: PeftModel, tokenizer: PreTrainedTokenizerBase) -> Duet:
+        """The duet of a policy that has just been trained, with its reference."""
+        return cls(policy, tokenizer, (REFERENCE if REFERENCE in policy.peft_config else BASE, "default"))
 
     @classmethod
     def open(cls, *runs: Run) -> Duet:
@@ -58,18 +74,34 @@ class Duet:
     ) -> list[Replies]:
         """Answer every prompt before and after; *temperature* 0 takes the likeliest token.
 
-        What a prompt is answered depends on its place, but not on the other prompts. "After" is the first adapter.
+        What a prompt is answered depends on its place, but not on the other prompts. "After" is the first policy.
         """
-        replies: list[Replies] = []
+        asked = self.write(prompts, temperature=temperature, seed=seed, max_new_tokens=max_new_tokens)
+        return [Replies(self._text(both.before), self._text(both.after)) for both in asked]
+
+    def write(
+        self, prompts: Sequence[Messages], *, temperature: float, seed: int = 0, max_new_tokens: int = 256
+    ) -> list[Written]:
+        """The same as token ids."""
+        written: list[Written] = []
         for start in range(0, len(prompts), BATCH // 2):
             asked = prompts[start : start + BATCH // 2]
-            names = [BASE] * len(asked) + [self.adapters[0]] * len(asked)
+            before, after, *_ = self.sides
+            names = [before] * len(asked) + [after] * len(asked)
             seeds = [seed + start + place for place in range(len(asked))]
-            texts = [""] * len(names)
-            for step in self._write([*asked, *asked], names, seeds * 2, temperature, max_new_tokens):
-                texts = [text + new for text, new in zip(texts, step, strict=True)]
-            replies += map(Replies, texts[: len(asked)], texts[len(asked) :])
-        return replies
+            encoded = self._encoded([*asked, *asked])
+            rows: list[list[int]] = [[] for _ in names]
+            for step in self._tokens(encoded, names, seeds * 2, temperature, max_new_tokens):
+                for row, token in step.items():
+                    rows[row].append(token)
+            given = zip(encoded["input_ids"].tolist(), encoded["attention_mask"].tolist(), strict=True)
+            ids = [[token for token, there in zip(*row, strict=True) if there] for row in given]
+            written += map(Written, ids[: len(asked)], rows[: len(asked)], rows[len(asked) :])
+        return written
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        text = Text(self.tokenizer, list(tokens))
+        return text.rest()
 
     def stream(
         self, chats: Sequence[Messages], *, temperature: float = 0.7, seed: int = 0, max_new_tokens: int = 256
@@ -81,10 +113,8 @@ class Duet:
         Raises:
             ModelError: the chat template refuses the messages, or the device's memory is full.
         """
-        names = [BASE, *self.adapters]
-        return self._write(chats, names, [seed] * len(names), temperature, max_new_tokens)
+        return self._write(chats, self.sides, [seed] * len(self.sides), temperature, max_new_tokens)
 
-    @torch.inference_mode()
     def _write(
         self,
         chats: Sequence[Messages],
@@ -94,7 +124,16 @@ class Duet:
         max_new_tokens: int,
     ) -> Iterator[list[str]]:
         """Go on with each chat with its adapter and its seed's random numbers; yield the new text of each."""
-        self.model.eval()
+        texts = [Text(self.tokenizer) for _ in chats]
+        for step in self._tokens(self._encoded(chats), adapters, seeds, temperature, max_new_tokens):
+            new = [text.add(step[row]) if row in step else "" for row, text in enumerate(texts)]
+            if any(new):
+                yield new
+        if any(rest := [text.rest() for text in texts]):
+            yield rest
+
+    def _encoded(self, chats: Sequence[Messages]) -> Any:
+        """The chats as token ids on the device, padded on the left."""
         with telling_refused_messages():
             encoded: Any = self.tokenizer.apply_chat_template(
                 [[dict(message) for message in chat] for chat in chats],
@@ -104,25 +143,26 @@ class Duet:
                 return_tensors="pt",
                 return_dict=True,
             )
+        return encoded.to(self.model.device)
+
+    @torch.inference_mode()
+    def _tokens(
+        self, encoded: Any, adapters: Sequence[str], seeds: Sequence[int], temperature: float, max_new_tokens: int
+    ) -> Iterator[dict[int, int]]:
+        """The next token of each chat that has not ended, by its number, the end token among them."""
+        self.model.eval()
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
         base: Any = self.model.get_base_model()
-        texts = [Text(self.tokenizer) for _ in chats]
         try:
-            tokens: Iterator[dict[int, int]] = base.generate(
-                **encoded.to(self.model.device),
+            yield from base.generate(
+                **encoded,
                 **(sampling if temperature > 0 else {"do_sample": False}),
                 max_new_tokens=max_new_tokens,
                 pad_token_id=self.tokenizer.pad_token_id,
                 custom_generate=decoding(self.model, adapters, seeds),
             )
-            for step in tokens:
-                new = [text.add(step[row]) if row in step else "" for row, text in enumerate(texts)]
-                if any(new):
-                    yield new
         except torch.OutOfMemoryError as error:
             raise ModelError("The device's memory is full. Ask for shorter replies, or of fewer prompts.") from error
-        if any(rest := [text.rest() for text in texts]):
-            yield rest
 
 
 class Models:
@@ -132,11 +172,13 @@ class Models:
         self._base: tuple[str, bool] | None = None
         self._model: PeftModel | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
-        self._names: dict[Run, str] = {}
+        self._names: dict[Path, str] = {}
         self._new_names = (f"run{number}" for number in count())
 
     def duet(self, *runs: Run) -> Duet:
         """Return the duet of finished *runs*, loading what is missing. A duet of before may lose its adapters by it.
+
+        Its reference is the first run's.
 
         Raises:
             RunError: a run has not finished, or they have different base models.
@@ -146,23 +188,26 @@ class Models:
         if base != self._base:
             self._base = self._model = self._tokenizer = None  # the old model goes before the new one comes
             self._names.clear()
-        for run in runs:
-            self._names[run] = self._names.pop(run, "") or self._load(run, base)
+        reference, policies = runs[0].reference, [run.adapter for run in runs]
+        wanted = [reference, *policies] if reference else policies
+        for adapter in wanted:
+            self._names[adapter] = self._names.pop(adapter, "") or self._load(adapter, base)
         self._base = base
         assert self._model
         assert self._tokenizer
-        self._model.set_adapter(self._names[runs[-1]])
-        for run in list(self._names)[: -max(KEPT, len(runs))]:
-            self._model.delete_adapter(self._names.pop(run))
-        return Duet(self._model, self._tokenizer, tuple(self._names[run] for run in runs))
+        self._model.set_adapter(self._names[policies[-1]])
+        for adapter in list(self._names)[: -max(KEPT, len(wanted))]:
+            self._model.delete_adapter(self._names.pop(adapter))
+        before = self._names[reference] if reference else BASE
+        return Duet(self._model, self._tokenizer, (before, *(self._names[adapter] for adapter in policies)))
 
-    def _load(self, run: Run, base: tuple[str, bool]) -> str:
+    def _load(self, adapter: Path, base: tuple[str, bool]) -> str:
         name = next(self._new_names)
         if self._model is None:
             plain, self._tokenizer = load_base(base[0], load_in_4bit=base[1])
-            self._model = PeftModel.from_pretrained(plain, run.adapter, adapter_name=name)
+            self._model = PeftModel.from_pretrained(plain, adapter, adapter_name=name)
         else:
-            self._model.load_adapter(run.adapter, adapter_name=name)
+            self._model.load_adapter(adapter, adapter_name=name)
         return name
 
 

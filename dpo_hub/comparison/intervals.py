@@ -1,15 +1,26 @@
-"""How far a share that was counted can be trusted."""
+"""How far a figure that was counted or averaged can be trusted. Only `bootstrap` and what calls it needs scipy."""
 
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
+import warnings
+from collections.abc import Callable, Sequence
+from statistics import NormalDist, fmean
+from typing import Any
+
+from ..errors import needing_extra
 
 ERROR = 0.05
 """How often an interval misses, or a verdict comes of votes that are fair coins."""
+RESAMPLES = 2_000
+"""Enough for the ends of a 95 % interval to stand still to a few hundredths of its width."""
+
+Interval = tuple[float, float]
+Statistic = Callable[..., Any]
+"""Takes arrays of one shape and the `axis` to reduce, as scipy calls it."""
 
 
-def wilson(share: float, number: int, *, error: float = ERROR) -> tuple[float, float]:
+def wilson(share: float, number: int, *, error: float = ERROR) -> Interval:
     """Bound the share that *share* of *number* draws estimates: Wilson's score interval (JASA 22, 1927, p. 209).
 
     (p̂ + z²/2n ± z √(p̂(1−p̂)/n + z²/4n²)) / (1 + z²/n), with z the normal quantile of 1 − *error*/2.
@@ -20,3 +31,59 @@ def wilson(share: float, number: int, *, error: float = ERROR) -> tuple[float, f
     middle, spread = share + z**2 / (2 * number), z * math.sqrt(share * (1 - share) / number + (z / (2 * number)) ** 2)
     low, high = ((middle + side * spread) / (1 + z**2 / number) for side in (-1, 1))
     return max(0.0, low), min(1.0, high)
+
+
+def ratio(tops: Any, bottoms: Any, axis: int = -1) -> Any:
+    """Σ *tops* / Σ *bottoms*: a mean over what lies in groups, of which the bottoms are the sizes."""
+    return tops.sum(axis=axis) / bottoms.sum(axis=axis)
+
+
+def bootstrap(*samples: Sequence[float], statistic: Statistic = ratio, seed: int = 0) -> Interval | None:
+    """Bound *statistic* of *samples*, whose entries belong together place by place, with 95 % confidence.
+
+    BCa (Efron, JASA 82, 1987, 171–185), or the percentiles of the resamples where that is not defined. Places are what
+    is drawn anew, so they should be independent: prompts, not replies to one. None for fewer than two places, or with
+    an entry that is not finite.
+
+    Raises:
+        MissingExtraError: there is no scipy.
+    """
+    with needing_extra("train"):
+        import numpy as np
+        from scipy import stats
+    arrays = [np.asarray(sample, dtype=float) for sample in samples]
+    if len(arrays[0]) < 2 or not all(np.isfinite(array).all() for array in arrays):
+        return None
+    if all((array == array[0]).all() for array in arrays):
+        value = float(statistic(*arrays, axis=-1))
+        return value, value
+    for method in ("BCa", "percentile"):
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")  # that BCa is not defined, which the next line sees
+            found = stats.bootstrap(
+                arrays,
+                statistic,
+                n_resamples=RESAMPLES,
+                confidence_level=1 - ERROR,
+                method=method,
+                paired=True,
+                vectorized=True,
+                rng=np.random.default_rng(seed),
+            ).confidence_interval
+        if math.isfinite(found.low) and math.isfinite(found.high):
+            return float(found.low), float(found.high)
+    return None
+
+
+def of_mean(values: Sequence[float]) -> Interval | None:
+    """Bound the mean of *values*, as `bootstrap`."""
+    return bootstrap(values, [1.0] * len(values))
+
+
+def of_share(outcomes: Sequence[float]) -> Interval:
+    """Bound the mean of *outcomes* in 0..1 by bootstrap, and by Wilson where they are all the same.
+
+    Resamples of equal outcomes are all equal too, but ten wins of ten do not prove that there is never a loss.
+    """
+    found = of_mean(outcomes) if len(set(outcomes)) > 1 else None
+    return found or wilson(fmean(outcomes) if outcomes else 0.0, len(outcomes))

@@ -23,7 +23,7 @@ from ..preferences.replies import Question
 from ..preferences.table import Unreadable
 from ..recipe import SHARED_PREFIX, Recipe
 from ..run import Run
-from ..training.policy import load_base
+from ..training.policy import REFERENCE, as_reference, load_base, telling_refused_messages
 
 with needing_extra("train"):
     import torch
@@ -69,7 +69,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class Lens:
-    """A base model with an adapter, and the recipe that trained it."""
+    """A policy with its reference, and the recipe that trained it."""
 
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
@@ -85,7 +85,10 @@ class Lens:
         """
         recipe = run.require_finished().recipe
         base, tokenizer = load_base(recipe.model, load_in_4bit=recipe.load_in_4bit)
-        model = PeftModel.from_pretrained(base, run.adapter).eval()
+        model = PeftModel.from_pretrained(base, run.adapter)
+        if run.reference:
+            model.load_adapter(run.reference, adapter_name=REFERENCE)
+        model.eval()
         if recipe.engine != SHARED_PREFIX:
             from ..training.trainer import add_head
 
@@ -124,6 +127,21 @@ class Lens:
             for found in tokenised:
                 yield found if isinstance(found, Unreadable) else list(islice(readings, len(found)))
 
+    def read_tokens(self, written: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+        """What each token of a reply is worth, of prompts and replies that are token ids already, in units of β·nats.
+
+        Raises:
+            ModelError: the device's memory is full.
+        """
+        rows = [_Row([*prompt, *reply], len(prompt), (), False) for prompt, reply in written]
+        return [list(reading.rewards) for reading in self._measured(rows)]
+
+    def length(self, prompt: Messages) -> int:
+        """The tokens of *prompt*, as a reply is asked for."""
+        template: Any = self.tokenizer.apply_chat_template
+        with telling_refused_messages():
+            return len(template([dict(m) for m in prompt], add_generation_prompt=True, return_dict=True)["input_ids"])
+
     def _tokenised(self, question: Question) -> list[_Row] | Unreadable:
         prompt, limit = [dict(message) for message in question.prompt], self.recipe.max_length
         template: Any = partial(
@@ -157,7 +175,7 @@ class Lens:
             for places in self._batches(rows):
                 batch = [rows[place] for place in places]
                 difference = self._log_probs(batch)
-                with self.model.disable_adapter():
+                with as_reference(self.model):
                     difference -= self._log_probs(batch)
                 worth = (self.recipe.beta * difference).tolist()
                 for place, row, figures in zip(places, batch, worth, strict=True):

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..hub.card import render_card
+from ..errors import MissingExtraError
 from ..preferences.pairs import counted
 from ..run import Run
 from .intervals import ERROR, wilson
-from .votes import Vote, lock_of, votes_of
+from .lengths import LengthControlled, as_figures, at_equal_lengths, length_controlled
+from .record import lock_of, record
+from .votes import Vote, votes_of
 
 ENOUGH = math.log(1 / ERROR)
 MOST = 2_000
 """Further votes that are worth asking for."""
+WORTH = {"after": 1.0, "before": 0.0, None: 0.5}
+"""What a vote is worth to "after", by the side that it is for."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Tally:
     both_bad: int
     longer: int = 0
     unequal: int = 0
+    lengths: tuple[tuple[float, int], ...] = field(default=(), compare=False, repr=False)
+    """Of each vote, what it is worth to "after", and how many characters longer that is."""
 
     @property
     def votes(self) -> int:
@@ -50,6 +56,13 @@ class Tally:
     def interval(self) -> tuple[float, float]:
         """Wilson's interval of the win rate; rather too wide with ties, as half wins vary less than wins do."""
         return wilson(self.win_rate, self.votes)
+
+    @property
+    def length_controlled(self) -> LengthControlled | None:
+        """The win rate at equal lengths, if there are enough votes, and scipy to fit it with."""
+        with suppress(MissingExtraError):
+            return length_controlled([won for won, _ in self.lengths], [longer for _, longer in self.lengths])
+        return None
 
     @property
     def verdict(self) -> str | None:
@@ -70,11 +83,13 @@ class Tally:
     def as_evaluation(self) -> dict[str, float]:
         """The figures as a run's evaluation.json and its card have them."""
         low, high = self.interval
-        return {"win_rate": self.win_rate, "win_rate_low": low, "win_rate_high": high, "comparisons": self.votes}
+        told = {"win_rate": self.win_rate, "win_rate_low": low, "win_rate_high": high, "comparisons": self.votes}
+        return told | as_figures(self.length_controlled)
 
     def as_dict(self) -> dict[str, Any]:
         figures = self.as_evaluation() if self.votes else {"comparisons": 0}
-        return figures | asdict(self) | {"verdict": self.verdict, "more": self.more}
+        counts = {name: count for name, count in asdict(self).items() if name != "lengths"}
+        return figures | counts | {"verdict": self.verdict, "more": self.more}
 
     def sentences(self) -> list[str]:
         """The same for people."""
@@ -89,6 +104,7 @@ class Tally:
         ]
         if self.unequal:
             told.append(f"Of {self.unequal} votes for one of two lengths, {self.longer} went to the longer reply.")
+            told += at_equal_lengths(self.length_controlled)
         return told
 
     def _verdict_told(self) -> str:
@@ -105,7 +121,8 @@ def tally(votes: Iterable[Vote]) -> Tally:
     counts = Counter(vote.better or vote.choice for vote in votes)
     unequal = [vote for vote in votes if vote.better and len(vote.after) != len(vote.before)]
     longer = sum((vote.better == "after") == (len(vote.after) > len(vote.before)) for vote in unequal)
-    return Tally(counts["after"], counts["before"], counts["tie"], counts["both_bad"], longer, len(unequal))
+    lengths = tuple((WORTH[vote.better], len(vote.after) - len(vote.before)) for vote in votes)
+    return Tally(counts["after"], counts["before"], counts["tie"], counts["both_bad"], longer, len(unequal), lengths)
 
 
 def evidence(wins: float, losses: float) -> float:
@@ -121,15 +138,7 @@ def evidence(wins: float, losses: float) -> float:
 
 
 def into_card(run: Run) -> bool:
-    """Put what the votes of *run* come to into its evaluation and render its card again.
-
-    Returns False where the card is not what would have been rendered before: somebody edited it, and it stays so.
-    """
+    """Put what the votes of *run* come to into its evaluation and its card; returns as `record`."""
     with lock_of(run):
         found = tally(votes_of(run))
-        rendered = not (run.path / "README.md").is_file() or run.card == render_card(run)
-        if found.votes:
-            run.write("evaluation.json", json.dumps(run.evaluation | found.as_evaluation(), indent=2))
-        if rendered:
-            run.write("README.md", render_card(run))
-    return rendered
+        return record(run, found.as_evaluation() if found.votes else {})

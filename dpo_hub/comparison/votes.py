@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,11 +15,11 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
-from filelock import FileLock
-
 from ..preferences import PreferencePair, Preferences
 from ..preferences.pairs import Messages
 from ..run import Run
+from .lines import append, records
+from .record import lock_of
 
 if TYPE_CHECKING:
     from .duet import Replies
@@ -119,24 +118,10 @@ def _key(prompt: Messages) -> str:
     return json.dumps([dict(message) for message in prompt], sort_keys=True)
 
 
-def lock_of(run: Run) -> FileLock:
-    """Held by whoever writes votes of *run*, or what they come to."""
-    return FileLock(run.path / ".votes.lock")
-
-
 def cast(run: Run, vote: Vote) -> None:
-    """Keep *vote*: once this returns it lies on the disk, whatever happens to this process or to others.
-
-    Where a killed process left half a line, the vote begins a line of its own.
-    """
-    line = json.dumps(asdict(vote), ensure_ascii=False).encode(errors="replace") + b"\n"
-    with lock_of(run), (run.path / FILE).open("a+b") as file:
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            line = line if file.read() == b"\n" else b"\n" + line
-        file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
+    """Keep *vote*: once this returns it lies on the disk, whatever happens to this process or to others."""
+    with lock_of(run):
+        append(run.path / FILE, asdict(vote))
 
 
 def votes_of(run: Run) -> list[Vote]:
@@ -144,13 +129,9 @@ def votes_of(run: Run) -> list[Vote]:
 
     Of several votes of one voter on the same ballot the first counts: the later ones may not have been blind.
     """
-    path = run.path / FILE
     first: dict[tuple[str, str], Vote] = {}
-    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
-        try:
-            vote = Vote(**json.loads(line))
-        except ValueError:
-            continue
+    for told in records(run.path / FILE):
+        vote = Vote(**told)
         first.setdefault((vote.ballot, vote.voter), vote)
     return list(first.values())
 

@@ -42,8 +42,8 @@ class UnreachableError(PublishError):
     """The Hub does not answer, so nothing can be said."""
 
 
-def patiently(ask: Callable[[], Answer], *, tries: int | None = None) -> Answer:
-    """Call *ask*, and again after a while where the connection broke or the Hub was busy.
+def patiently(ask: Callable[[], Answer], *, tries: int | None = None, of: str = "the Hub") -> Answer:
+    """Call *ask*, and again after a while where the connection broke or who is asked, *of*, was busy.
 
     Only for what may be done twice. Four *tries* are made, unless the client itself tries again.
     """
@@ -54,7 +54,7 @@ def patiently(ask: Callable[[], Answer], *, tries: int | None = None) -> Answer:
             pause = _pause(error, wait)
             if pause is None:
                 raise
-            log.log(logging.WARNING if pause > TOLD else logging.INFO, "%s; again in %.0f s", briefly(error), pause)
+            log.log(logging.WARNING if pause > TOLD else logging.INFO, "%s; again in %.0f s", briefly(error, of), pause)
         time.sleep(pause)
     return ask()
 
@@ -83,10 +83,10 @@ def _status(error: Exception) -> int | None:
     return int(found[1]) if found else None
 
 
-def briefly(error: Exception) -> str:
-    """What went wrong, in a few words and without an address."""
+def briefly(error: Exception, of: str = "the Hub") -> str:
+    """What went wrong between here and *of*, in a few words and without an address."""
     status = _status(error)
-    return f"the Hub answered {status}" if status else "the connection to the Hub broke off"
+    return f"{of} answered {status}" if status else f"the connection to {of} broke off"
 
 
 @contextmanager

@@ -46,8 +46,9 @@ NO_LICENCE_LINE = (
 MEASURES = {
     "reward_accuracy": "Reward accuracy",
     "margin": "Mean margin",
-    "kl": "KL from the base model, in nats a token",
-    "win_rate": "Win rate against the base model",
+    "kl": "KL from the reference, in nats a token",
+    "judge_win_rate": "Win rate by a judge model",
+    "win_rate": "Win rate against the reference",
 }
 COURSE_ROWS = 10
 """The most interim evaluations that the card lists; the curves have them all."""
@@ -74,8 +75,8 @@ def render_card(run: Run) -> str:
             lines={"adapter": ADAPTER_LINE, "split": SPLIT_LINE, "licence": LICENCE_LINE},
             recipe=recipe,
             settings=list(_settings(recipe)),
-            command=_command(recipe, source),
-            report={"findings": [], "versions": {}, "auto_stop": None} | report,
+            command=_command(recipe, source, report.get("continues")),
+            report={"findings": [], "versions": {}, "auto_stop": None, "continues": None} | report,
             source=source,
             dataset=dataset,
             split=split,
@@ -256,10 +257,11 @@ def _settings(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
         yield setting.name, public_base(value) if setting.name == "model" else value, setting.metadata["help"]
 
 
-def _command(recipe: Recipe, source: str) -> str:
+def _command(recipe: Recipe, source: str, previous: str | None) -> str:
     """The command line that trains *recipe* on *source*, with what differs from the safe recipe for its model."""
     base, safe = public_base(recipe.model), Recipe.for_model(recipe.model)
     words = ["dpo-hub", "train", f"./{source}" if source.startswith("-") else source]
+    words += ["--continue-from", previous] if previous else []
     words += [] if base == DEMO_MODEL else ["--model", LOCAL_PATH if base == LOCAL_FOLDER else base]
     for setting in fields(recipe):
         value, option = getattr(recipe, setting.name), setting.name.replace("_", "-")

@@ -23,6 +23,7 @@ with needing_extra("train"):
     import torch
     from datasets.utils import disable_progress_bars
     from huggingface_hub.constants import HF_HOME
+    from peft import PeftModel
     from safetensors import SafetensorError
     from transformers import (
         AutoModelForCausalLM,
@@ -37,6 +38,8 @@ with needing_extra("train"):
 
 log = logging.getLogger(__name__)
 
+REFERENCE = "ref"
+"""As which TRL knows the adapter that a policy began with."""
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
     "{{ message['role'] | capitalize }}: {{ message['content'] }}"
@@ -95,7 +98,7 @@ def load_base_tokenizer(name: str) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: it is not there, or cannot be reached.
     """
-    with _telling_why_not(name):
+    with telling_why_not(name):
         return load_tokenizer(_source(name))
 
 
@@ -104,7 +107,8 @@ def _source(name: str) -> str | Path:
 
 
 @contextmanager
-def _telling_why_not(name: str) -> Iterator[None]:
+def telling_why_not(name: str) -> Iterator[None]:
+    """Turn what goes wrong while the model *name* is loaded into a `ModelError`."""
     try:
         with telling_disk_full(HF_HOME):
             yield
@@ -131,6 +135,20 @@ def load_base(name: str, *, load_in_4bit: bool = False) -> tuple[PreTrainedModel
     return model if quantised else cast(Any, model).to(device()), tokenizer
 
 
+@contextmanager
+def as_reference(policy: PeftModel) -> Iterator[None]:
+    """Have *policy* compute what its reference does: the adapter that it began with, or the base model."""
+    if REFERENCE not in policy.peft_config:
+        with policy.disable_adapter():
+            yield
+        return
+    policy.set_adapter(REFERENCE)
+    try:
+        yield
+    finally:
+        policy.set_adapter("default")
+
+
 def load_to_merge(name: str) -> PreTrainedModel:
     """Load the base model *name* as it was saved, number for number, in the machine's memory.
 
@@ -141,7 +159,7 @@ def load_to_merge(name: str) -> PreTrainedModel:
 
 
 def _load(name: str, **how: Any) -> PreTrainedModel:
-    with _telling_why_not(name):
+    with telling_why_not(name):
         load: Any = AutoModelForCausalLM.from_pretrained  # its type leaves out what the last option returns
         loaded = load(_source(name), trust_remote_code=False, output_loading_info=True, **how)
     model, told = cast(tuple[Any, dict[str, Any]], loaded)

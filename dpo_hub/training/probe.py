@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import needing_extra
 from ..preferences import text_of
+from .policy import as_reference
 from .shared_prefix.plan import IGNORED
 
 with needing_extra("train"):
@@ -78,7 +79,7 @@ class Probe:
         """
         replies = self._answer()
         policy = self._log_probs(replies)
-        with self.policy.disable_adapter():
+        with as_reference(self.policy):
             reference = self._log_probs(replies)
         written = sum(map(len, replies))
         return {
@@ -97,7 +98,7 @@ class Probe:
     @cached_property
     def _reference(self) -> list[list[int]]:
         """What the reference answers; it stays the same, so it is asked once."""
-        with self.policy.disable_adapter():
+        with as_reference(self.policy):
             return self._answer()
 
     @cached_property

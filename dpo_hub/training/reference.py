@@ -36,14 +36,17 @@ SILENCE = 10.0
 TOKEN_PARTS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
-def fingerprint(model: PreTrainedModel) -> str:
-    """Name a base model by its configuration and every byte of its weights, wherever it came from; adapters aside."""
+def fingerprint(model: PreTrainedModel, adapter: str | None = None) -> str:
+    """Name a base model by its configuration and every byte of its weights, wherever it came from.
+
+    Of its adapters only the one named *adapter* counts too.
+    """
     settings = model.config.to_dict()
     for incidental in ("_name_or_path", "transformers_version"):
         settings.pop(incidental, None)
     seen = xxhash.xxh3_128(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
-        if "lora_" not in name:
+        if "lora_" not in name or (adapter and f".{adapter}." in name):
             seen.update(f"{name.replace('.base_layer.', '.')} {tensor.dtype} {tuple(tensor.shape)}".encode())
             seen.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return seen.hexdigest()

@@ -115,7 +115,8 @@ def _need_less(run: Run, fitting: int | None) -> None:
 
 def _attempt(run: Run, on_step: OnStep | None) -> Trained:
     recipe, stops = run.recipe, Stops()
-    trainer = prepare(recipe, run.pairs("train"), run.pairs("held_out"), run.path / "checkpoints")
+    pairs, checkpoints = (run.pairs("train"), run.pairs("held_out")), run.path / "checkpoints"
+    trainer = prepare(recipe, *pairs, checkpoints, reference=run.reference)
     tokenizer = cast(PreTrainedTokenizerBase, trainer.processing_class)
     for callback in (stops, Checkpointing(recipe, stops), *([Recorder(run, on_step)] if FIRST else [])):
         trainer.add_callback(callback)

@@ -21,7 +21,7 @@ from .checkpoints import why_not as checkpoint_is_bad
 from .forecast import Outlook, forecast
 from .memory import is_out_of_memory, keep_freed_memory
 from .metrics import evaluation
-from .policy import device, dtype, load_base
+from .policy import REFERENCE, device, dtype, load_base
 from .processes import COUNT, FIRST
 from .reference import TOKEN_PARTS, Figures, Tokens, fingerprint, reference_log_probs
 from .rehearsal import rehearse
@@ -79,15 +79,28 @@ class PreferenceTrainer(DPOTrainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Write the adapter, and neither the tokenizer, a card, nor a pickle of the arguments."""
         folder, policy = Path(str(output_dir or self.args.output_dir)), cast(PeftModel, self.model)
-        policy.save_pretrained(str(folder), save_embedding_layers=False, is_main_process=FIRST, state_dict=state_dict)
+        policy.save_pretrained(
+            str(folder),
+            save_embedding_layers=False,
+            selected_adapters=["default"],
+            is_main_process=FIRST,
+            state_dict=state_dict,
+        )
         if FIRST:
             (folder / "README.md").unlink()
 
 
 def prepare(
-    recipe: Recipe, train: list[PreferencePair], held_out: list[PreferencePair], folder: Path
+    recipe: Recipe,
+    train: list[PreferencePair],
+    held_out: list[PreferencePair],
+    folder: Path,
+    *,
+    reference: Path | None = None,
 ) -> PreferenceTrainer:
     """Load the recipe's base model and make all ready to train an adapter on it; checkpoints go to *folder*.
+
+    The adapter is a fresh one, or goes on from that in *reference*, of which TRL then keeps a copy as the reference.
 
     Raises:
         ModelError: the base model cannot be loaded, or is too large.
@@ -105,12 +118,12 @@ def prepare(
             "The base model alone is too large for the device's memory. Take a smaller one, or --load-in-4bit."
         ) from error
     trainer = PreferenceTrainer(
-        model=model,
+        model=PeftModel.from_pretrained(model, reference, is_trainable=True) if reference else model,
         args=arguments,
         train_dataset=_dataset(train),
         eval_dataset=_dataset(held_out),
         processing_class=tokenizer,
-        peft_config=_lora(recipe),
+        peft_config=None if reference else _lora(recipe),
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -219,7 +232,7 @@ def measure_reference(trainer: PreferenceTrainer, recipe: Recipe) -> None:
         concatenate_datasets([train, held_out]).select_columns(list(TOKEN_PARTS)),
         measure,
         key=[
-            fingerprint(cast(PreTrainedModel, policy.get_base_model())),
+            fingerprint(cast(PreTrainedModel, policy.get_base_model()), REFERENCE),
             *(f"{package} {version(package)}" for package in COMPUTING),
             f"{recipe.engine} {recipe.max_length} {recipe.batch_size} {dtype()} {device().type}",
         ],
@@ -305,6 +318,11 @@ def _arguments(recipe: Recipe, folder: Path) -> DPOConfig:
         beta=recipe.beta,
         loss_type=[recipe.loss, "sft"] if with_sft else [recipe.loss],
         loss_weights=[1.0, recipe.sft_weight] if with_sft else [1.0],
+        label_smoothing=recipe.label_smoothing,
+        f_divergence_type=recipe.f_divergence,
+        f_alpha_divergence_coef=recipe.f_alpha,
+        discopop_tau=recipe.discopop_tau,
+        use_weighting=recipe.use_weighting,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=0.1,

@@ -19,7 +19,9 @@ from pathlib import Path
 from filelock import Timeout
 
 from ..comparison.duet import Duet
-from ..errors import BusyError, DPOHubError, RunError, needing_extra, telling_disk_full
+from ..comparison.evaluation import measure
+from ..comparison.lens import Lens
+from ..errors import BusyError, DPOHubError, ModelError, RunError, needing_extra, telling_disk_full
 from ..heartbeat import heartbeat
 from ..hub.card import render_card
 from ..hub.curves import draw_curves
@@ -29,6 +31,7 @@ from ..run import Run
 from ..state import Process
 from ..turns import turn
 from .callbacks import OnStep
+from .memory import is_out_of_memory
 from .policy import quiet
 from .processes import COUNT, FIRST
 from .train import train
@@ -65,9 +68,10 @@ def work(run: Run, on_step: OnStep | None = None) -> Run:
 def _finish(run: Run, on_step: OnStep | None) -> None:
     log.info("training %s on %d pairs", run.recipe.model, run.report["train"])
     trained = train(run, on_step)
-    run.write("evaluation.json", json.dumps(trained.evaluation, indent=2))
+    duet = Duet.of(trained.model, trained.tokenizer)
+    run.write("evaluation.json", json.dumps(trained.evaluation | _measured(run, duet), indent=2))
     held_out = run.pairs("held_out")[:SAMPLES]
-    replies = Duet(trained.model, trained.tokenizer).replies([pair.prompt for pair in held_out])
+    replies = duet.replies([pair.prompt for pair in held_out])
     samples = [
         {"prompt": text_of(pair.prompt), "chosen": text_of(pair.chosen), **asdict(both)}
         for pair, both in zip(held_out, replies, strict=True)
@@ -78,6 +82,17 @@ def _finish(run: Run, on_step: OnStep | None) -> None:
     run.end("finished")
     log.info("finished: held-out reward accuracy %.3f", trained.evaluation["reward_accuracy"])
     shutil.rmtree(run.path / "checkpoints", ignore_errors=True)  # a finished run is not resumed
+
+
+def _measured(run: Run, duet: Duet) -> dict[str, float]:
+    """What the replies say of the policy; nothing where memory does not suffice, as the run is worth more than that."""
+    try:
+        return measure(Lens(duet.model, duet.tokenizer, run.recipe), duet, run.pairs("held_out"))
+    except (ModelError, MemoryError, RuntimeError) as error:
+        if not (isinstance(error, ModelError) or is_out_of_memory(error)):
+            raise
+        log.warning("the replies were not measured: %s Try it again with: dpo-hub evaluate %s", error, run.id)
+        return {}
 
 
 @contextmanager

@@ -157,7 +157,7 @@ def test_one_base_and_few_adapters_are_kept(run: Run, tmp_path: Path) -> None:
     for number in range(KEPT):
         assert models.duet(copy(run, tmp_path / str(number))).model is first.model
     assert len(first.model.peft_config) == KEPT
-    assert set(first.adapters).isdisjoint(first.model.peft_config)
+    assert set(first.sides).isdisjoint(first.model.peft_config)
     assert joined(models.duet(run).stream([HELLO] * 2, temperature=0))[0]
 
 

@@ -226,7 +226,7 @@ def test_the_win_rate_goes_into_evaluation_and_card(run: Run) -> None:
         cast(run, vote("right", text))
         assert into_card(run)
     assert run.evaluation == without[1] | tally(votes_of(run)).as_evaluation()
-    assert "| Win rate against the base model | 1.000 (0.342 to 1.000, by 2 comparisons) |" in run.card
+    assert "| Win rate against the reference | 1.000 (0.342 to 1.000, by 2 comparisons) |" in run.card
 
 
 def test_a_card_edited_by_hand_is_not_written_over(run: Run) -> None:

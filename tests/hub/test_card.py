@@ -117,7 +117,7 @@ def test_kl_and_win_rate_where_they_were_measured(tmp_path: Path) -> None:
     assert figures(card) == {"reward_accuracy": 1.0, "margin": 0.75, "kl": 0.1235, "win_rate": 0.625}
     metrics = metadata(card)["model-index"][0]["results"][0]["metrics"]
     assert metrics[-1]["args"] == {name: WIN_RATE[name] for name in ("win_rate_low", "win_rate_high", "comparisons")}
-    assert "| Win rate against the base model | 0.625 (0.500 to 0.740, by 64 comparisons) |" in card
+    assert "| Win rate against the reference | 0.625 (0.500 to 0.740, by 64 comparisons) |" in card
     assert "| 1 | 0.500 | 0.500 | 0.250 | 0.123 |" in card
 
 

@@ -124,7 +124,7 @@ def far_from_reference(course: Course) -> Finding | None:
     kl = course.latest.get("kl", 0.0)
     if not kl > FAR:
         return None
-    message = f"The policy has left the base model: each token it writes is {kl:.2g} nats likelier than it was there."
+    message = f"The policy has gone far: each token it writes is {kl:.2g} nats likelier than where it began."
     return course.finding("far-from-reference", "high", message, _stay_close(course.recipe), ends=True)
 
 

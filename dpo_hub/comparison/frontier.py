@@ -1,0 +1,74 @@
+"""What runs gained and how far they went for it: reward accuracy against KL, and which run to take. Pure figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite, sqrt
+
+from ..run import Run
+from .intervals import wilson
+
+
+@dataclass(frozen=True)
+class Point:
+    """A finished run. `kl` is KL(π‖π_ref) in nats a token, `margin` in nats; `wrong` is what health finds grave."""
+
+    run: str
+    loss: str
+    beta: float
+    kl: float
+    accuracy: float
+    pairs: int
+    margin: float
+    wrong: str = ""
+
+    @property
+    def error(self) -> float:
+        """The accuracy's standard error; a pair more on either side keeps 0 and 1 from having none."""
+        smoothed = (self.accuracy * self.pairs + 1) / (self.pairs + 2)
+        return sqrt(smoothed * (1 - smoothed) / self.pairs)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson(self.accuracy, self.pairs)
+
+
+def point_of(run: Run) -> Point:
+    """Read the figures of *run*.
+
+    Raises:
+        RunError: it has not finished.
+    """
+    from ..training.health import diagnose
+
+    measured, recipe = run.require_finished().evaluation, run.recipe
+    last = run.evaluations[-1] if run.evaluations else {}
+    kl = measured.get("kl", last.get("kl", float("nan")))
+    wrong = next((finding.message for finding in diagnose(run) if finding.severity == "high"), "")
+    accuracy, pairs, margin = measured["reward_accuracy"], int(measured["pairs"]), measured["margin"] / recipe.beta
+    return Point(run.id, recipe.loss, recipe.beta, kl, accuracy, pairs, margin, wrong)
+
+
+def frontier(points: Sequence[Point]) -> list[Point]:
+    """The points that no other beats: none has as much accuracy for less KL, or more for as little."""
+    known = [point for point in points if isfinite(point.kl)]
+    return [point for point in known if not any(_beats(other, point) for other in known)]
+
+
+def _beats(one: Point, other: Point) -> bool:
+    as_good = one.kl <= other.kl and one.accuracy >= other.accuracy
+    return as_good and (one.kl, one.accuracy) != (other.kl, other.accuracy)
+
+
+def recommended(points: Sequence[Point]) -> Point | None:
+    """Of the sound runs within one standard error of the best accuracy, the one with the least KL.
+
+    The one-standard-error rule of Breiman et al. 1984, section 3.4.3. None where no run is surely better than chance.
+    """
+    sound = [point for point in points if isfinite(point.kl) and not point.wrong and point.interval[0] > 0.5]
+    if not sound:
+        return None
+    best = max(sound, key=lambda point: point.accuracy)
+    near = [point for point in sound if point.accuracy >= best.accuracy - best.error]
+    return min(near, key=lambda point: (point.kl, -point.accuracy))

@@ -1,0 +1,154 @@
+"""What a judge, a model and not a person, says of replies before and after, kept as it comes, and what it comes to.
+
+Knows nothing of how judges are asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from ..preferences.pairs import Messages
+from ..run import Run
+from .intervals import of_share
+from .lengths import LengthControlled, as_figures, at_equal_lengths, length_controlled
+from .lines import append, records
+from .record import lock_of, record
+from .votes import Ballot
+
+FILE = "judgements.jsonl"
+AT_ONCE = 4
+"""Comparisons that are asked for at the same time."""
+Compare = Callable[[Ballot], Sequence[str] | None]
+"""Says `before`, `after` or `tie`, once for each order in which it was asked; None where no answer could be read."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a *judge* said of two replies, once for each order in which they were shown."""
+
+    ballot: str
+    judge: str
+    prompt: Messages
+    before: str
+    after: str
+    said: Sequence[str]
+
+    @property
+    def contradicts_itself(self) -> bool:
+        """Whether it preferred whatever stood in one place."""
+        return {"before", "after"} <= set(self.said)
+
+    @property
+    def outcome(self) -> float:
+        """1 where "after" won in every order, 0 where "before" did, else a tie, 0.5."""
+        return 1.0 if set(self.said) == {"after"} else 0.0 if set(self.said) == {"before"} else 0.5
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge's judgements come to; replies that are the same on both sides are ties without its being asked."""
+
+    judge: str
+    judgements: Sequence[Judgement]
+    same: int
+    unclear: int
+
+    @property
+    def comparisons(self) -> int:
+        return len(self.judgements) + self.same
+
+    @property
+    def contradictions(self) -> int:
+        return sum(judgement.contradicts_itself for judgement in self.judgements)
+
+    @property
+    def _outcomes(self) -> list[float]:
+        return [judgement.outcome for judgement in self.judgements] + [0.5] * self.same
+
+    @property
+    def at_equal_lengths(self) -> LengthControlled | None:
+        """The win rate if replies were equally long, in characters."""
+        differences = [len(judgement.after) - len(judgement.before) for judgement in self.judgements]
+        return length_controlled(self._outcomes, differences + [0] * self.same)
+
+    def as_figures(self) -> dict[str, float]:
+        """The figures as evaluation.json has them, with 95 % intervals by bootstrap over prompts."""
+        if not self.comparisons:
+            return {}
+        low, high = of_share(self._outcomes)
+        own = {"win_rate": fmean(self._outcomes), "win_rate_low": low, "win_rate_high": high}
+        figures = own | {"comparisons": self.comparisons} | as_figures(self.at_equal_lengths)
+        return {f"judge_{name}": value for name, value in figures.items()}
+
+    def as_dict(self) -> dict[str, Any]:
+        told = {"judge": self.judge, "same": self.same, "unclear": self.unclear}
+        return told | {"contradictions": self.contradictions} | self.as_figures()
+
+    def sentences(self) -> Iterator[str]:
+        """The same for people."""
+        if figures := self.as_figures():
+            rate, low, high = (figures[f"judge_win_rate{end}"] for end in ("", "_low", "_high"))
+            yield (
+                f"{self.judge} prefers after in {rate:.0%} of {self.comparisons} comparisons (95% interval {low:.0%} "
+                f"to {high:.0%}); ties count half, and {self.same} replies were the same on both sides."
+            )
+            yield from at_equal_lengths(self.at_equal_lengths)
+        if self.contradictions:
+            yield f"In {self.contradictions} it preferred whatever stood in one place; these count as ties."
+        if self.unclear:
+            yield f"Of {self.unclear} no answer could be read; they are left out, and asked again the next time."
+
+
+def judge(run: Run, name: str, ballots: Sequence[Ballot | None], compare: Compare) -> Verdict:
+    """Have the judge *name* compare the replies of *ballots*, of which None has the same on both sides.
+
+    Each judgement lies on the disk before the next is waited for. What this judge has said of the same replies before
+    is not asked again. When one comparison fails, those at work are waited for and kept, and then the error is raised.
+    """
+    asked = {ballot.id: ballot for ballot in ballots if ballot}
+    known = {kept.ballot: kept for kept in judgements_of(run, name) if kept.ballot in asked}
+    missing = [ballot for place, ballot in asked.items() if place not in known]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        futures = {pool.submit(compare, ballot): ballot for ballot in missing}
+        try:
+            for done in as_completed(futures):
+                _keep(run, name, futures[done], done)
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            pool.shutdown()
+            _keep_others(run, name, futures)
+            raise
+    known = {kept.ballot: kept for kept in judgements_of(run, name) if kept.ballot in asked}
+    return Verdict(name, list(known.values()), sum(b is None for b in ballots), len(asked) - len(known))
+
+
+def _keep(run: Run, name: str, ballot: Ballot, done: Future[Sequence[str] | None]) -> None:
+    said = done.result()
+    if said is not None:
+        judgement = Judgement(ballot.id, name, ballot.prompt, ballot.before, ballot.after, list(said))
+        with lock_of(run):
+            append(run.path / FILE, asdict(judgement))
+
+
+def _keep_others(run: Run, name: str, futures: dict[Future[Sequence[str] | None], Ballot]) -> None:
+    """Keep what ended after the first error; what was kept before is there twice, which does no harm."""
+    for future, ballot in futures.items():
+        if future.done() and not future.cancelled() and not future.exception():
+            _keep(run, name, ballot, future)
+
+
+def judgements_of(run: Run, name: str) -> list[Judgement]:
+    """What the judge *name* said of replies of *run*, once a comparison."""
+    every = [Judgement(**line) for line in records(run.path / FILE)]
+    return list({one.ballot: one for one in every if one.judge == name}.values())
+
+
+def record_verdict(run: Run, verdict: Verdict) -> bool:
+    """Put what the judgements come to into the run's evaluation and card; False where the card was edited."""
+    with lock_of(run):
+        return record(run, verdict.as_figures())

@@ -1,0 +1,95 @@
+"""The win rate as it would be if replies before and after were equally long. Knows nothing of who compared them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import needing_extra
+from .intervals import Interval, bootstrap
+
+RIDGE = 0.01
+"""Weight of the squared coefficients: next to nothing beside a comparison, but separable data stay finite."""
+MOST_STEPS, SETTLED = 50, 1e-8
+FEWEST = 4
+"""Comparisons that two coefficients are fitted to at least."""
+
+
+@dataclass(frozen=True)
+class LengthControlled:
+    """A win rate at equal lengths, 0..1, with its interval."""
+
+    win_rate: float
+    interval: Interval
+
+
+def as_figures(found: LengthControlled | None) -> dict[str, float]:
+    """The figures as evaluation.json has them; none where there are none."""
+    if found is None:
+        return {}
+    low, high = found.interval
+    return {
+        "length_controlled": found.win_rate,
+        "length_controlled_low": low,
+        "length_controlled_high": high,
+    }
+
+
+def at_equal_lengths(found: LengthControlled | None) -> list[str]:
+    """The same for people, as a sentence at most."""
+    if found is None:
+        return []
+    low, high = found.interval
+    return [
+        f"At equal lengths after would be preferred in {found.win_rate:.0%} (95% interval {low:.0%} to {high:.0%})."
+    ]
+
+
+def length_controlled(outcomes: Sequence[float], differences: Sequence[float]) -> LengthControlled | None:
+    """Estimate the win rate at equal lengths: as AlpacaEval 2 LC (Dubois et al. 2024, arXiv:2404.04475).
+
+    P("after" wins) = sigmoid(θ + φ·tanh(Δ/σ)) is fitted by logistic regression, with Δ the difference of the lengths
+    and σ its root mean square, and told at Δ = 0, as sigmoid(θ). A tie is half a win and half a loss. A ridge of
+    `RIDGE`·(θ² + φ²) keeps it finite where one side wins all. The paper's term for a prompt's difficulty is left out:
+    it is estimated from many models. None for fewer than `FEWEST` comparisons, and where all come out alike: resamples
+    of them would be alike too, and claim more than so many comparisons prove.
+
+    Args:
+        outcomes: of each comparison, 1 where "after" won, 0 where "before" did, 0.5 for a tie.
+        differences: of each, the length of "after" minus that of "before", in any unit.
+
+    Raises:
+        MissingExtraError: there is no numpy or scipy.
+    """
+    with needing_extra("train"):
+        import numpy as np
+    if len(outcomes) < FEWEST or len(set(outcomes)) == 1:
+        return None
+    won, delta = np.asarray(outcomes, dtype=float), np.asarray(differences, dtype=float)
+    spread = float(np.sqrt(np.mean(delta**2))) or 1.0
+    longer = np.tanh(delta / spread)
+    interval = bootstrap(won.tolist(), longer.tolist(), statistic=_at_equal_lengths)
+    estimate = float(_at_equal_lengths(won, longer))
+    return LengthControlled(estimate, interval or (estimate, estimate))
+
+
+def _at_equal_lengths(won: Any, longer: Any, axis: int = -1) -> Any:
+    """sigmoid(θ) of the fits along *axis*, by Newton's method, all at once: it is fitted anew to each resample."""
+    import numpy as np
+
+    won, longer = (np.moveaxis(np.asarray(array), axis, -1) for array in (won, longer))
+    theta = np.zeros(won.shape[:-1])
+    phi = np.zeros_like(theta)
+    for _ in range(MOST_STEPS):
+        chance = 1 / (1 + np.exp(-(theta[..., None] + phi[..., None] * longer)))
+        missed, weight = chance - won, chance * (1 - chance)
+        slope = missed.sum(-1) + 2 * RIDGE * theta, (missed * longer).sum(-1) + 2 * RIDGE * phi
+        a, c = weight.sum(-1) + 2 * RIDGE, (weight * longer**2).sum(-1) + 2 * RIDGE
+        b = (weight * longer).sum(-1)
+        determinant = a * c - b**2
+        steps = (c * slope[0] - b * slope[1]) / determinant, (a * slope[1] - b * slope[0]) / determinant
+        theta, phi = theta - steps[0], phi - steps[1]
+        if max(np.abs(steps[0]).max(), np.abs(steps[1]).max()) < SETTLED:
+            break
+    return 1 / (1 + np.exp(-theta))

@@ -1,0 +1,30 @@
+"""Where figures that were measured after training go: the run's evaluation, and its card unless somebody edited it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from filelock import FileLock
+
+from ..hub.card import render_card
+from ..run import Run
+
+
+def lock_of(run: Run) -> FileLock:
+    """Held by whoever writes votes of *run*, or what they come to."""
+    return FileLock(run.path / ".votes.lock")
+
+
+def record(run: Run, figures: Mapping[str, float]) -> bool:
+    """Add *figures* to the evaluation of *run*, and render its card again.
+
+    Only for who holds `lock_of`. Returns False where the card is not what would have been rendered before: somebody
+    edited it, and it stays so.
+    """
+    rendered = not (run.path / "README.md").is_file() or run.card == render_card(run)
+    if figures:
+        run.write("evaluation.json", json.dumps(run.evaluation | dict(figures), indent=2))
+    if rendered:
+        run.write("README.md", render_card(run))
+    return rendered

@@ -1,0 +1,69 @@
+"""A judge that gives each reply a number: a reward model, which reads prompt and reply by its chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ModelError, needing_extra
+from ..preferences.pairs import Messages
+from ..training.policy import device, dtype, load_tokenizer, telling_refused_messages, telling_why_not
+from .votes import Ballot
+
+with needing_extra("train"):
+    import torch
+    from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """A text classifier with one output, and its tokenizer."""
+
+    name: str
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+
+    @classmethod
+    def open(cls, name: str) -> RewardModel:
+        """Load the model of a folder or a Hub id; code that it brings along is never run.
+
+        Raises:
+            ModelError: it is not there, cannot be reached, or gives no single number.
+        """
+        with telling_why_not(name):
+            tokenizer = load_tokenizer(name)
+            load: Any = AutoModelForSequenceClassification.from_pretrained
+            model, told = load(name, trust_remote_code=False, output_loading_info=True, dtype=dtype())
+        if model.config.num_labels != 1 or told["missing_keys"]:
+            raise ModelError(f"{name} is no reward model: it does not give one number to a reply. Name another.")
+        model.config.pad_token_id = tokenizer.pad_token_id
+        return cls(name, model.to(device()).eval(), tokenizer)
+
+    def compare(self, ballot: Ballot) -> Sequence[str]:
+        """Say which reply has the higher reward; where it stands makes no difference.
+
+        Raises:
+            ModelError: the chat template refuses the prompt, or the device's memory is full.
+        """
+        before, after = self.rewards(ballot.prompt, [ballot.before, ballot.after])
+        return ["tie" if before == after else "after" if after > before else "before"]
+
+    @torch.inference_mode()
+    def rewards(self, prompt: Messages, replies: Sequence[str]) -> list[float]:
+        """What each of *replies* to *prompt* is worth, in the model's own unit, in one batch."""
+        chats = [[*map(dict, prompt), {"role": "assistant", "content": reply}] for reply in replies]
+        template: Any = self.tokenizer.apply_chat_template
+        with telling_refused_messages():
+            encoded = template(
+                chats,
+                padding=True,
+                tokenizer_kwargs={"padding_side": "right"},
+                return_tensors="pt",
+                return_dict=True,
+            )
+        try:
+            rewards: list[float] = self.model(**encoded.to(self.model.device)).logits[:, 0].double().tolist()
+        except torch.OutOfMemoryError as error:
+            raise ModelError("The device's memory is full. Take a smaller reward model.") from error
+        return rewards

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -14,8 +15,12 @@ from pathlib import Path
 from ..errors import ModelError, needing_extra
 from ..run import Run
 
+log = logging.getLogger(__name__)
+
 EXPECTED = 2
 """The exit code of an error that is one line on stderr."""
+HALF = 0.5
+"""The share of the adapter's effect below which a merged model is not worth having."""
 
 
 @dataclass(frozen=True)
@@ -67,4 +72,12 @@ def merge(run: Run, folder: Path, *, token: str | bool | None = None) -> Merged:
     if done.returncode:
         raise ModelError(f"The adapter could not be worked into its base model. {why_it_ended(done)}")
     told = json.loads(done.stdout)
-    return Merged(told["dtype"], told["prompts"], told["worst"], told["share"], tuple(told["stops"]))
+    merged = Merged(told["dtype"], told["prompts"], told["worst"], told["share"], tuple(told["stops"]))
+    if merged.share < HALF:
+        log.warning(
+            "Only %.0f%% of what the adapter does is left in %s, which is too coarse for so small a change. Use base "
+            "model and adapter as they are.",
+            100 * merged.share,
+            merged.dtype,
+        )
+    return merged

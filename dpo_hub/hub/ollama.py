@@ -10,13 +10,11 @@ from pathlib import Path
 
 SAMPLING = ("temperature", "top_p", "top_k")
 NOTES = """\
-# Ollama runs no Jinja, so not this model's chat_template.jinja. It takes a template of its own that is nearly the same,
-# and where it knows none it sends the bare prompt. See what it took, and add a TEMPLATE here if that is not right:
+# Ollama does not run chat_template.jinja. See which template it took, and write a TEMPLATE here if that is not right:
 #   ollama show --template {name}
 """
 WEIGHTS = """\
-# From 0.19 on, Ollama runs safetensors by MLX; where it says that it has none, or does not know the architecture, make
-# a GGUF file (dpo-hub merge --gguf) and name that.
+# If Ollama does not take these weights, make a GGUF file (dpo-hub merge --gguf).
 """
 
 

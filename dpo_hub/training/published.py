@@ -18,8 +18,9 @@ from pathlib import Path
 from ..errors import DPOHubError, needing_extra
 from ..preferences.pairs import Messages
 from ..run import Run
+from .logits import logits_of, prompts_of
 from .memory import is_out_of_memory
-from .merged import logits_of, merge, prompts_of
+from .merged import merge
 from .policy import load_base, load_tokenizer, quiet
 
 with needing_extra("train"):

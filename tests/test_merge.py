@@ -149,7 +149,7 @@ def test_an_adapter_that_bfloat16_swallows_is_a_note(trained: Run, tmp_path: Pat
 
 @pytest.mark.parametrize("found_by", ["PATH", "LLAMA_CPP"])
 def test_a_gguf_file_is_made(found_by: str, trained: Run, tmp_path: Path, converter: Callable[..., str]) -> None:
-    """The converter gets the folder, a file and the type; its file is beside the weights, and named by the Modelfile."""
+    """The converter gets folder, file and type; what it makes is beside the weights, and named by the Modelfile."""
     out, place = tmp_path / "shop", converter(WORKS)
     out.mkdir()
     done = _merge(trained.path, out, "--gguf", "--json", **{"path": "", found_by: place})

@@ -129,12 +129,12 @@ def test_what_is_in_the_folder(make: Make, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("size", [1.0, 1e-2, 1e-4])
-@pytest.mark.parametrize("times", [0, 2])
+@pytest.mark.parametrize("wrong", [(0, 1.0), (0, 1e-2), (0, 1e-4), (2, 1.0), (2, 1e-2), (2, 1e-4)])
 def test_an_adapter_that_is_missing_or_there_twice_is_refused(
-    times: int, size: float, dtype: str, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wrong: tuple[int, float], dtype: str, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A merge that leaves the adapter out, or doubles it, is told in one line, however small it is, and not saved."""
+    times, size = wrong
     run = make("llama", dtype, size=size)
     delta = Linear.get_delta_weight
     monkeypatch.setattr(Linear, "get_delta_weight", lambda layer, adapter: times * delta(layer, adapter))

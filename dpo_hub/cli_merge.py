@@ -51,8 +51,8 @@ def _tell(run: Run, done: Exported) -> None:
     base = "base model (as it was saved, not in 4 bits)" if run.recipe.load_in_4bit else "base model"
     print(f"Merged: {done.folder} ({merged.dtype})")
     print(
-        f"  Loaded again, it gives the logits of {base} and adapter on {merged.prompts} prompts: they differ by "
-        f"at most {merged.worst:.1e} of the largest, and {merged.share:.0%} of the adapter's effect is there."
+        f"  Loaded again, its logits on {merged.prompts} prompts differ from those of {base} and adapter by at most "
+        f"{merged.worst:.1e} of the largest, and {merged.share:.0%} of the adapter's effect is there."
     )
     if done.gguf:
         print(f"GGUF: {done.gguf}")

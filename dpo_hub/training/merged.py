@@ -10,7 +10,7 @@ from typing import Any, cast
 from ..errors import ModelError, needing_extra, telling_disk_full
 from ..run import Run
 from .logits import ends_of, prompts_of
-from .policy import load_to_merge, load_tokenizer, telling_refused_messages
+from .policy import ends_of_reply, load_to_merge, load_tokenizer
 
 with needing_extra("train"):
     import torch
@@ -66,7 +66,7 @@ def merge(run: Run, target: Path) -> Check:
     merged: Any = _unloaded(model)
     require_same(ends_of(merged, tokenizer, prompts), after, before)
     _save(merged, dtypes, tokenizer, target)
-    rounded, stops = ends_of(merged.float(), tokenizer, prompts), _stops(tokenizer, merged)
+    rounded, stops = ends_of(merged.float(), tokenizer, prompts), ends_of_reply(tokenizer, merged)
     del base, model, merged
     read: Any = load_to_merge(str(target))
     found = ends_of(read.float(), tokenizer, prompts)
@@ -120,15 +120,3 @@ def _save(
     with telling_disk_full(target):
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
-
-
-def _stops(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[str]:
-    """The model's end tokens that its chat template writes after a reply; its first where that writes none."""
-    ids = getattr(model.generation_config, "eos_token_id", None)
-    listed = ids if isinstance(ids, list) else [ids]
-    names = [cast(str, tokenizer.convert_ids_to_tokens(one)) for one in listed if one is not None]
-    ends = list(dict.fromkeys(name for name in [cast(Any, tokenizer).eos_token, *names] if name))
-    exchange = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
-    with telling_refused_messages():
-        text = str(tokenizer.apply_chat_template(exchange, tokenize=False))
-    return [end for end in ends if end in text.rpartition("!")[2]] or ends[:1]

@@ -19,6 +19,7 @@ from .cli_chat import cli as chat_cli
 from .cli_jobs import cli as jobs_cli
 from .cli_judge import cli as judge_cli
 from .cli_lens import cli as lens_cli
+from .cli_merge import cli as merge_cli
 from .cli_publish import cli as publish_cli
 from .cli_recipe import Mapping, Source, mapping_of, with_recipe_options
 from .cli_runs import Detach, Json, KeepGoing, progress_bar, set_going, tell_findings
@@ -49,6 +50,7 @@ cli.add_typer(chat_cli)
 cli.add_typer(jobs_cli)
 cli.add_typer(judge_cli)
 cli.add_typer(lens_cli)
+cli.add_typer(merge_cli)
 cli.add_typer(publish_cli)
 cli.add_typer(sweep_cli)
 cli.add_typer(votes_cli)

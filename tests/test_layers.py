@@ -28,7 +28,7 @@ LAYERS = (
     ("sweep",),
     ("hub.remote", "hub.jobs", "hub.job"),
     ("cli_runs", "cli_chat", "cli_jobs", "cli_recipe", "cli_space", "cli_votes", "app"),
-    ("cli_publish", "cli_judge", "cli_lens", "cli_sweep"),
+    ("cli_publish", "cli_judge", "cli_lens", "cli_merge", "cli_sweep"),
     ("cli",),
     ("__main__",),
 )
@@ -48,6 +48,8 @@ LIGHT = (
     "dpo_hub.training.health",
     "dpo_hub.hub.card",
     "dpo_hub.hub.publish",
+    "dpo_hub.hub.export",
+    "dpo_hub.cli_merge",
     "dpo_hub.hub.jobs",
     "dpo_hub.hub.job",
     "dpo_hub.cli_jobs",

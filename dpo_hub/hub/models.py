@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import logging
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ModelError, needing_extra
 from ..run import Run
 
+log = logging.getLogger(__name__)
+
 EXPECTED = 2
 """The exit code of an error that is one line on stderr."""
+HALF = 0.5
+"""The share of the adapter's effect below which a merged model is not worth having."""
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A merged model: its dtype, how it was compared (see `training.merged.Check`), and the tokens that end a reply."""
+
+    dtype: str
+    prompts: int
+    worst: float
+    share: float
+    stops: tuple[str, ...]
 
 
 def has_torch() -> bool:
@@ -34,8 +52,8 @@ def why_it_ended(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr.strip().rpartition("\n")[2] or "It said nothing."
 
 
-def merge(run: Run, folder: Path, *, token: str | bool | None = None) -> None:
-    """Save the base model of *run* with the adapter worked into it in *folder*.
+def merge(run: Run, folder: Path, *, token: str | bool | None = None) -> Merged:
+    """Save the base model of *run* with the adapter worked into it in *folder*, and see that it computes the same.
 
     Args:
         run: a finished run.
@@ -44,7 +62,8 @@ def merge(run: Run, folder: Path, *, token: str | bool | None = None) -> None:
 
     Raises:
         MissingExtraError: torch is not installed.
-        ModelError: the base model cannot be loaded, or there is no memory or disk for it.
+        ModelError: the base model cannot be loaded, there is no memory or disk for it, or what was saved does not
+            compute what base and adapter do.
     """
     with needing_extra("train"):
         if not has_torch():
@@ -52,3 +71,13 @@ def merge(run: Run, folder: Path, *, token: str | bool | None = None) -> None:
     done = run_published("merge", run, folder, **({"HF_TOKEN": token} if isinstance(token, str) else {}))
     if done.returncode:
         raise ModelError(f"The adapter could not be worked into its base model. {why_it_ended(done)}")
+    told = json.loads(done.stdout)
+    merged = Merged(told["dtype"], told["prompts"], told["worst"], told["share"], tuple(told["stops"]))
+    if merged.share < HALF:
+        log.warning(
+            "Only %.0f%% of what the adapter does is left in %s, which is too coarse for so small a change. Use base "
+            "model and adapter as they are.",
+            100 * merged.share,
+            merged.dtype,
+        )
+    return merged

@@ -158,6 +158,18 @@ def load_to_merge(name: str) -> PreTrainedModel:
     return _load(name, dtype="auto")
 
 
+def ends_of_reply(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[str]:
+    """The model's end tokens that its chat template writes after a reply; its first where that writes none."""
+    ids = getattr(model.generation_config, "eos_token_id", None)
+    listed = ids if isinstance(ids, list) else [ids]
+    names = [cast(str, tokenizer.convert_ids_to_tokens(one)) for one in listed if one is not None]
+    ends = list(dict.fromkeys(name for name in [cast(Any, tokenizer).eos_token, *names] if name))
+    exchange = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
+    with telling_refused_messages():
+        text = str(tokenizer.apply_chat_template(exchange, tokenize=False))
+    return [end for end in ends if end in text.rpartition("!")[2]] or ends[:1]
+
+
 def _load(name: str, **how: Any) -> PreTrainedModel:
     with telling_why_not(name):
         load: Any = AutoModelForCausalLM.from_pretrained  # its type leaves out what the last option returns

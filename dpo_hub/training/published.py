@@ -3,7 +3,7 @@
     python -m dpo_hub.training.published compare RUN_FOLDER DOWNLOADED_FOLDER
     python -m dpo_hub.training.published merge RUN_FOLDER TARGET_FOLDER
 
-Comparing prints a JSON list of truths, one a prompt.
+Comparing prints a JSON list of truths, one a prompt; merging prints what `merged.Check` has.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
 
-from ..errors import DPOHubError, needing_extra, telling_disk_full
+from ..errors import DPOHubError, needing_extra
 from ..preferences.pairs import Messages
 from ..run import Run
+from .logits import logits_of, prompts_of
 from .memory import is_out_of_memory
-from .policy import load_base, load_to_merge, load_tokenizer, quiet, telling_refused_messages
+from .merged import merge
+from .policy import load_base, load_tokenizer, quiet
 
 with needing_extra("train"):
     import torch
     from peft import PeftModel
     from transformers import PreTrainedModel
-
-PROMPTS = 5
 
 
 def compare(run: Run, downloaded: Path) -> list[bool]:
@@ -38,7 +38,7 @@ def compare(run: Run, downloaded: Path) -> list[bool]:
         ModelError: the base model is not on this machine, or its chat template refuses the prompts.
     """
     recipe = run.recipe
-    prompts = [pair.prompt for pair in (run.pairs("held_out") + run.pairs("train"))[:PROMPTS]]
+    prompts = prompts_of(run)
     base, _ = load_base(recipe.model, load_in_4bit=recipe.load_in_4bit)
     own = _logits(base, run.adapter, prompts)
     theirs = _logits(base, downloaded, prompts)
@@ -46,33 +46,12 @@ def compare(run: Run, downloaded: Path) -> list[bool]:
     return [torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True) for one, other in pairs]
 
 
-@torch.inference_mode()
 def _logits(base: PreTrainedModel, adapter: Path, prompts: Sequence[Messages]) -> list[torch.Tensor]:
-    """Logits of shape (1, tokens, vocabulary), a prompt each, on the CPU; *base* is afterwards as it was."""
-    tokenizer, model = load_tokenizer(adapter), PeftModel.from_pretrained(base, adapter).eval()
-    found = []
-    for prompt in prompts:
-        with telling_refused_messages():
-            encoded: Any = tokenizer.apply_chat_template(
-                [dict(message) for message in prompt], add_generation_prompt=True, return_tensors="pt", return_dict=True
-            )
-        found.append(model(**encoded.to(model.device)).logits.cpu())
+    """What `logits_of` finds for *adapter* on *base*, which is afterwards as it was."""
+    model = PeftModel.from_pretrained(base, adapter).eval()
+    found = logits_of(model, load_tokenizer(adapter), prompts)
     model.unload()
     return found
-
-
-def merge(run: Run, target: Path) -> None:
-    """Work the run's adapter into its base model, and save that with its tokenizer in *target*.
-
-    Raises:
-        ModelError: the base model cannot be loaded.
-        DiskFullError: there is no room.
-    """
-    base = load_to_merge(run.recipe.model)
-    model = cast(Any, PeftModel.from_pretrained(base, run.adapter)).merge_and_unload(safe_merge=True)
-    with telling_disk_full(target):
-        model.save_pretrained(target)
-        load_tokenizer(run.adapter).save_pretrained(target)
 
 
 def main() -> None:
@@ -85,7 +64,7 @@ def main() -> None:
     quiet()
     try:
         if given.what == "merge":
-            merge(Run(given.run), given.folder)
+            print(json.dumps(asdict(merge(Run(given.run), given.folder))))
         else:
             print(json.dumps(compare(Run(given.run), given.folder)))
     except DPOHubError as error:

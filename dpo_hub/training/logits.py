@@ -1,0 +1,52 @@
+"""What a model computes on a run's first few prompts, to see that another computes the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from ..errors import needing_extra
+from ..preferences.pairs import Messages
+from ..run import Run
+from .policy import telling_refused_messages
+
+with needing_extra("train"):
+    import torch
+    from peft import PeftModel
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PROMPTS = 5
+LAST = 16
+"""Tokens at the end of each prompt whose logits are kept: those of all tokens can fill the memory."""
+
+
+def prompts_of(run: Run) -> list[Messages]:
+    """The first few prompts of *run*, held-out ones before others."""
+    return [pair.prompt for pair in (run.pairs("held_out") + run.pairs("train"))[:PROMPTS]]
+
+
+@torch.inference_mode()
+def logits_of(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Messages]
+) -> list[Tensor]:
+    """Logits of shape (1, tokens, vocabulary), a prompt each, on the CPU.
+
+    Raises:
+        ModelError: the chat template refuses the prompts.
+    """
+    found = []
+    for prompt in prompts:
+        with telling_refused_messages():
+            encoded: Any = tokenizer.apply_chat_template(
+                [dict(message) for message in prompt], add_generation_prompt=True, return_tensors="pt", return_dict=True
+            )
+        found.append(cast(Any, model)(**encoded.to(model.device)).logits.cpu())
+    return found
+
+
+def ends_of(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Messages]
+) -> Tensor:
+    """The logits of each prompt's last tokens, in one row, in double precision."""
+    return torch.cat([logits[:, -LAST:].flatten().double() for logits in logits_of(model, tokenizer, prompts)])

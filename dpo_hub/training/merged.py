@@ -1,0 +1,122 @@
+"""A run's adapter worked into its base model: computed in float32, rounded once, read again and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from ..errors import ModelError, needing_extra, telling_disk_full
+from ..run import Run
+from .logits import ends_of, prompts_of
+from .policy import ends_of_reply, load_to_merge, load_tokenizer
+
+with needing_extra("train"):
+    import torch
+    from peft import PeftModel
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+SAME = 1e-4
+"""How far float32 logits may be off, as a share of the largest."""
+UNSEEN = 1e-6
+"""An effect on the logits below this share of them is lost in float32 itself."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """How a merged model, as saved, compares in float32 with base and adapter on a few prompts.
+
+    Attributes:
+        dtype: that of the base model, and so of the merged one.
+        prompts: how many were compared.
+        worst: the largest difference, as a share of the largest logit.
+        share: how much of the adapter's effect on the logits is there: 1 is all of it, less what rounding lost.
+        stops: the tokens that end a reply.
+    """
+
+    dtype: str
+    prompts: int
+    worst: float
+    share: float
+    stops: list[str]
+
+
+def merge(run: Run, target: Path) -> Check:
+    """Work the run's adapter into its base model, save that with its tokenizer in *target*, and compare.
+
+    W + scaling · B A is computed in float32, and has to give the logits of base and adapter. It is then rounded once,
+    to the dtypes of the base model as it was saved, and what is loaded from *target* has to give those of the rounded
+    one. What rounding itself costs refuses nothing, and is told by `Check.share`.
+
+    Memory: one copy of the model at a time, four bytes a weight.
+
+    Raises:
+        ModelError: the base model cannot be loaded, or what was merged or saved computes something else.
+        DiskFullError: there is no room.
+    """
+    tokenizer, prompts = load_tokenizer(run.adapter), prompts_of(run)
+    base = load_to_merge(run.recipe.model)
+    dtype, dtypes = base.dtype, {name: tensor.dtype for name, tensor in _tensors(base)}
+    model: Any = PeftModel.from_pretrained(base, run.adapter).eval()
+    after = ends_of(model.float(), tokenizer, prompts)
+    with model.disable_adapter():
+        before = ends_of(model, tokenizer, prompts)
+    merged: Any = _unloaded(model)
+    require_same(ends_of(merged, tokenizer, prompts), after, before)
+    _save(merged, dtypes, tokenizer, target)
+    rounded, stops = ends_of(merged.float(), tokenizer, prompts), ends_of_reply(tokenizer, merged)
+    del base, model, merged
+    read: Any = load_to_merge(str(target))
+    found = ends_of(read.float(), tokenizer, prompts)
+    require_same(found, rounded, before)
+    name, worst, share = str(dtype).removeprefix("torch."), _worst(found, after), _share(found, after, before)
+    return Check(name, len(prompts), worst, share, stops)
+
+
+def require_same(found: Tensor, expected: Tensor, before: Tensor) -> None:
+    """See that logits are as *expected*, and that the way to them from *before*, however short, was gone once.
+
+    Raises:
+        ModelError: they are not.
+    """
+    worst, share = _worst(found, expected), _share(found, expected, before)
+    if not (worst <= SAME and abs(share - 1) < 0.5):  # not so for what is no number, either
+        raise ModelError(
+            f"The merged model does not compute what base and adapter do: its logits differ by {worst:.1e} of the "
+            f"largest, and {share:.0%} of the adapter's effect is there. Use base model and adapter as they are."
+        )
+
+
+def _worst(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def _share(found: Tensor, after: Tensor, before: Tensor) -> float:
+    """<found − before, d> / <d, d> with d = after − before: 0 without the adapter, 2 with it twice."""
+    effect = after - before
+    return float((found - before) @ effect / (effect @ effect)) if effect.norm() > UNSEEN * after.norm() else 1.0
+
+
+def _tensors(model: PreTrainedModel) -> list[tuple[str, Tensor]]:
+    """Parameters and buffers by name, a tied one once."""
+    return [*model.named_parameters(), *model.named_buffers()]
+
+
+def _unloaded(model: PeftModel) -> PreTrainedModel:
+    try:
+        return cast(PreTrainedModel, cast(Any, model).merge_and_unload(safe_merge=True))
+    except ValueError as error:
+        raise ModelError(f"The adapter cannot be worked into its base model: {error}.") from error
+
+
+def _save(
+    model: PreTrainedModel, dtypes: Mapping[str, torch.dtype], tokenizer: PreTrainedTokenizerBase, target: Path
+) -> None:
+    """Round *model* to *dtypes*, and save it with its tokenizer."""
+    for name, tensor in _tensors(model):
+        tensor.data = tensor.data.to(dtypes[name])
+    with telling_disk_full(target):
+        model.save_pretrained(target)
+        tokenizer.save_pretrained(target)

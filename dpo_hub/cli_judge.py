@@ -89,11 +89,11 @@ def _ballots(run: Run, count: int) -> list[Ballot | None]:
     from random import Random
 
     from .comparison.duet import Duet
-    from .comparison.votes import draw
+    from .comparison.votes import draw, held_out_prompts
     from .training.policy import quiet
 
     quiet()
-    prompts = list({str(pair.prompt): pair.prompt for pair in run.pairs("held_out")}.values())[:count]
+    prompts = held_out_prompts(run)[:count]
     dice = Random(run.recipe.seed)
     replies = Duet.open(run).replies(prompts, seed=run.recipe.seed)
     return [draw(prompt, both.before, both.after, dice=dice) for prompt, both in zip(prompts, replies, strict=True)]

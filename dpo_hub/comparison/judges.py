@@ -6,7 +6,7 @@ Knows nothing of how judges are asked.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
@@ -106,40 +106,27 @@ class Verdict:
 def judge(run: Run, name: str, ballots: Sequence[Ballot | None], compare: Compare) -> Verdict:
     """Have the judge *name* compare the replies of *ballots*, of which None has the same on both sides.
 
-    Each judgement lies on the disk before the next is waited for. What this judge has said of the same replies before
-    is not asked again. When one comparison fails, those at work are waited for and kept, and then the error is raised.
+    Each judgement goes to the disk as it comes. What this judge has said of the same replies before is not asked again.
+    When one comparison fails, those at work are waited for and kept too, and then the error is raised.
     """
     asked = {ballot.id: ballot for ballot in ballots if ballot}
-    known = {kept.ballot: kept for kept in judgements_of(run, name) if kept.ballot in asked}
-    missing = [ballot for place, ballot in asked.items() if place not in known]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        futures = {pool.submit(compare, ballot): ballot for ballot in missing}
-        try:
-            for done in as_completed(futures):
-                _keep(run, name, futures[done], done)
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            pool.shutdown()
-            _keep_others(run, name, futures)
-            raise
-    known = {kept.ballot: kept for kept in judgements_of(run, name) if kept.ballot in asked}
-    return Verdict(name, list(known.values()), sum(b is None for b in ballots), len(asked) - len(known))
+    known = {kept.ballot for kept in judgements_of(run, name)}
 
+    def ask(ballot: Ballot) -> None:
+        said = compare(ballot)
+        if said is not None:
+            judgement = Judgement(ballot.id, name, ballot.prompt, ballot.before, ballot.after, list(said))
+            with lock_of(run):
+                append(run.path / FILE, asdict(judgement))
 
-def _keep(run: Run, name: str, ballot: Ballot, done: Future[Sequence[str] | None]) -> None:
-    said = done.result()
-    if said is not None:
-        judgement = Judgement(ballot.id, name, ballot.prompt, ballot.before, ballot.after, list(said))
-        with lock_of(run):
-            append(run.path / FILE, asdict(judgement))
-
-
-def _keep_others(run: Run, name: str, futures: dict[Future[Sequence[str] | None], Ballot]) -> None:
-    """Keep what ended after the first error; what was kept before is there twice, which does no harm."""
-    for future, ballot in futures.items():
-        if future.done() and not future.cancelled() and not future.exception():
-            _keep(run, name, ballot, future)
+    pool = ThreadPoolExecutor(AT_ONCE)
+    try:
+        for done in as_completed([pool.submit(ask, ballot) for place, ballot in asked.items() if place not in known]):
+            done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+    judgements = [kept for kept in judgements_of(run, name) if kept.ballot in asked]
+    return Verdict(name, judgements, sum(ballot is None for ballot in ballots), len(asked) - len(judgements))
 
 
 def judgements_of(run: Run, name: str) -> list[Judgement]:

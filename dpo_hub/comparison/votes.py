@@ -110,8 +110,12 @@ def ballots(
 def least_voted(run: Run, voter: str) -> list[Messages]:
     """The held-out prompts of *run*, each once, those first that *voter* has voted on least."""
     times = Counter(_key(vote.prompt) for vote in votes_of(run) if vote.voter == voter)
-    prompts = {_key(pair.prompt): pair.prompt for pair in run.pairs("held_out")}
-    return [prompts[key] for key in sorted(prompts, key=lambda key: times[key])]
+    return sorted(held_out_prompts(run), key=lambda prompt: times[_key(prompt)])
+
+
+def held_out_prompts(run: Run) -> list[Messages]:
+    """The held-out prompts of *run*, each once."""
+    return list({_key(pair.prompt): pair.prompt for pair in run.pairs("held_out")}.values())
 
 
 def _key(prompt: Messages) -> str:

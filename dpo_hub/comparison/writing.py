@@ -85,17 +85,16 @@ def _adapted(plain: Sequence[Any], others: Sequence[Any], head: Any, adapters: l
         start, end = end, end + len(list(rows))
         spans.append((name, slice(start, end)))
     hooks = [layer.register_forward_pre_hook(partial(_name, adapters), with_kwargs=True) for layer in others]
-    for layer in plain:
-        layer.forward = partial(_with_adapters, layer, spans)
-    if _is_linear(head):
-        head.forward = partial(_linear, head)
+    changed = [*plain, head] if _is_linear(head) and _is_free(head) else plain
+    for layer in changed:
+        layer.forward = partial(_linear, layer) if layer is head else partial(_with_adapters, layer, spans)
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
-        for changed in (*plain, head):
-            changed.__dict__.pop("forward", None)
+        for layer in changed:
+            del layer.forward
 
 
 def _name(adapters: list[str], _layer: Any, args: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -117,7 +116,14 @@ def _with_adapters(layer: Any, spans: list[tuple[str, slice]], x: torch.Tensor) 
 
 
 def _is_plain(layer: Any) -> bool:
-    return isinstance(layer, Linear) and not layer.lora_variant and not any(layer.lora_bias.values())
+    return (
+        isinstance(layer, Linear) and not layer.lora_variant and not any(layer.lora_bias.values()) and _is_free(layer)
+    )
+
+
+def _is_free(layer: Any) -> bool:
+    """Whether nobody else, as accelerate does on several devices, has put another forward in place of the layer's."""
+    return "forward" not in vars(layer)
 
 
 def _is_linear(layer: Any) -> bool:

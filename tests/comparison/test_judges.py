@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -63,6 +64,11 @@ def ballots(count: int, *, good: int) -> list[Ballot | None]:
     return made
 
 
+def differing(number: int) -> Ballot | None:
+    """Replies that no other prompt has."""
+    return draw([{"role": "user", "content": "?"}], f"A bad one, {number}.", f"A good one, {number}.")
+
+
 def ask(run: Run, server: JudgeServer, of: list[Ballot | None], *, timeout: float = 20) -> Verdict:
     endpoint = Endpoint("judge", server.url, timeout=timeout)
     return judge(run, endpoint.title, of, endpoint.compare)
@@ -101,11 +107,17 @@ def test_what_cannot_be_read_is_asked_twice_and_left_out(run: Run) -> None:
 
 @pytest.mark.parametrize("fault", [500, 503, 429, None])
 def test_a_judge_that_stumbles_is_asked_again(run: Run, fault: int | None) -> None:
-    """Every third request fails; nothing is lost, and nothing is judged twice."""
-    with judging(lambda a, b, n: fault if n % 3 == 0 else FAIR(a, b, n)) as server:
-        verdict = ask(run, server, ballots(8, good=4))
-    assert verdict.as_figures()["judge_win_rate"] == 0.5
-    assert len(server.asked) >= 16
+    """Each question fails at first and is answered the second time; nothing is lost, and nothing is judged twice."""
+    seen: Counter[tuple[str, str]] = Counter()
+
+    def answer(a: str, b: str, number: int) -> str | int | None:
+        seen[a, b] += 1
+        return fault if seen[a, b] == 1 else FAIR(a, b, number)
+
+    with judging(answer) as server:
+        verdict = ask(run, server, [differing(number) for number in range(8)])
+    assert verdict.as_figures()["judge_win_rate"] == 1
+    assert len(server.asked) == 2 * 16
     assert len((run.path / FILE).read_text(encoding="utf-8").splitlines()) == 8
 
 

@@ -21,8 +21,6 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-os.environ["HF_HUB_OFFLINE"] = "1"
-
 import torch
 from peft import PeftModel
 

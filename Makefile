@@ -32,6 +32,7 @@ bench: .venv/bench  ## training, reading, the doctor and dialects beside others,
 	$(BIN)/python benchmarks/runs.py
 	$(BIN)/python benchmarks/duet.py
 	$(BIN)/python benchmarks/rounds.py
+	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/reading.py
 	$(BIN)/python benchmarks/reading.py --hostile
 	$(BIN)/python benchmarks/doctor.py

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -62,28 +62,46 @@ def sweep(
 
 
 def _train_all(preferences: Preferences, recipes: Sequence[Recipe]) -> list[Run]:
-    """Train each recipe; a run that fails does not keep the others from being trained. Returns those that finished."""
-    from .launch import start, stop
+    """Train each recipe; a run that fails does not keep the others from being trained. Returns those that finished.
+
+    While a run trains, the process of the next one gets ready and waits for the device.
+    """
+    from .launch import start
     from .run import Run
 
-    finished: list[Run] = []
-    for number, recipe in enumerate(recipes, 1):
-        run = Run.create(preferences, recipe)
-        print(f"{number} of {len(recipes)}: {run.id}, {_differences(recipe, recipes)}", file=sys.stderr)
-        try:
-            start(run)
-            follow(run)
-        except KeyboardInterrupt:
-            stop(run)
-            again = shlex.join(["dpo-hub", "frontier", *(done.id for done in [*finished, run])])
-            print(f"\nStopped. Go on with this run: dpo-hub resume {run.id}\nThen: {again}", file=sys.stderr)
-            sys.exit(130)
-        state = run.state
-        if state.status == "finished":
-            finished.append(run)
-        else:
-            print(f"{run.id} has {state.status}: {state.reason}", file=sys.stderr)
-    return finished
+    started: list[Run] = []
+
+    def start_next() -> None:
+        for recipe in recipes[len(started) : len(started) + 1]:
+            started.append(Run.create(preferences, recipe))
+            start(started[-1])
+
+    try:
+        start_next()
+        for number, recipe in enumerate(recipes, 1):
+            run = started[number - 1]
+            print(f"{number} of {len(recipes)}: {run.id}, {_differences(recipe, recipes)}", file=sys.stderr)
+            follow(run, at_work=start_next)
+            if (state := run.state).status != "finished":
+                print(f"{run.id} has {state.status}: {state.reason}", file=sys.stderr)
+            if len(started) == number:
+                start_next()
+    except KeyboardInterrupt:
+        _leave(started)
+    return [run for run in started if run.state.status == "finished"]
+
+
+def _leave(started: Sequence[Run]) -> NoReturn:
+    """Stop what is at work or waits, and say how to go on."""
+    from .launch import stop
+
+    print("\nStopped. Go on with:", file=sys.stderr)
+    for run in reversed([run for run in started if not run.state.ended]):  # what waits must not come to work now
+        stop(run)
+    stopped = [f"dpo-hub resume {run.id}" for run in started if run.state.status == "stopped"]
+    again = shlex.join(["dpo-hub", "frontier", *(run.id for run in started)])
+    print(*stopped, again, sep="\n", file=sys.stderr)
+    sys.exit(130)
 
 
 def _differences(recipe: Recipe, recipes: Sequence[Recipe]) -> str:

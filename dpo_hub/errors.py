@@ -9,6 +9,7 @@
     ├── DiskFullError (OSError)           no room to write
     ├── MissingExtraError (ImportError)   a part of the package that was not installed
     ├── JudgeError (RuntimeError)         a judge that gives no answer
+    ├── SignInError (PermissionError)     a visitor of a Space who did not say who they are
     └── PublishError (RuntimeError)       the Hub said no
 
 A message says what, where, and what to do next, in a sentence or two. They are translated at two edges only: the
@@ -57,6 +58,10 @@ class MissingExtraError(DPOHubError, ImportError):
 
 class JudgeError(DPOHubError, RuntimeError):
     """A model that is to judge replies cannot be asked."""
+
+
+class SignInError(DPOHubError, PermissionError):
+    """A visitor has to say who they are first."""
 
 
 class PublishError(DPOHubError, RuntimeError):

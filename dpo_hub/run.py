@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -49,8 +49,12 @@ class Run:
     path: Path
 
     @classmethod
-    def create(cls, preferences: Preferences, recipe: Recipe, *, previous: Run | None = None) -> Run:
+    def create(
+        cls, preferences: Preferences, recipe: Recipe, *, previous: Run | None = None, shelf: Path | None = None
+    ) -> Run:
         """Make the folder of a new run: recipe, split pairs, report, state `queued`; it goes on from *previous*.
+
+        It lies in `runs` on the *shelf*, by default `home`.
 
         It is written aside and renamed, so a run that exists is complete.
 
@@ -65,7 +69,7 @@ class Run:
 
         splits = split_pairs(preferences.pairs, recipe.held_out, seed=recipe.seed)
         stem = re.sub(r"[^a-z0-9]+", "-", Path(preferences.source).stem.lower())[:40].strip("-") or "run"
-        runs = home() / "runs"
+        runs = (shelf or home()) / "runs"
         path = runs / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
         aside = path.with_name(f".{path.name}")
         with telling_disk_full(runs):
@@ -325,15 +329,13 @@ def _numbers(line: Mapping[str, Any]) -> dict[str, Any]:
     return {key: math.nan if value is None else value for key, value in line.items()}
 
 
-def _folders() -> Iterator[Path]:
-    runs = home() / "runs"
-    return runs.glob("[!.]*/preferences.parquet") if runs.is_dir() else iter(())
+def all_runs(shelf: Path | None = None) -> list[Run]:
+    """Every run on the *shelf*, by default `home`, the newest first by when its pairs were written: they never change.
 
-
-def all_runs() -> list[Run]:
-    """Every run, the newest first, by when its pairs were written: they alone never are again."""
+    Where several people share a machine, each has a shelf.
+    """
     made = []
-    for pairs in _folders():
+    for pairs in ((shelf or home()) / "runs").glob("[!.]*/preferences.parquet"):
         with suppress(FileNotFoundError):  # it was removed just now
             made.append((pairs.stat().st_mtime_ns, pairs.parent))
     return [Run(path) for _, path in sorted(made, reverse=True)]

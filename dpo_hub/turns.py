@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .run import Run, all_runs, home
+from .run import Run, home
 
 POLL = 0.2
 """Seconds between two looks at the line."""
@@ -26,9 +26,11 @@ def line() -> list[Run]:
 
 def at_work() -> Run | None:
     """The run that has the device, where one has it."""
-    if not _taken():
+    try:
+        run = Run(Path(_holder().read_text(encoding="utf-8")))
+        return run if _taken() and run.state.status == "running" else None
+    except FileNotFoundError:  # no run has had it yet, or the last was removed
         return None
-    return next((run for run in all_runs() if not run.remote and run.state.status == "running"), None)
 
 
 @contextmanager
@@ -41,6 +43,7 @@ def turn(run: Run) -> Iterator[None]:
     finally:
         _leave(run)
     try:
+        _holder().write_text(str(run.path), encoding="utf-8")
         yield
     finally:
         device.release()
@@ -92,6 +95,11 @@ def _tickets() -> Iterator[tuple[Path, Run]]:
 
 def _device() -> FileLock:
     return FileLock(home() / "device.lock")
+
+
+def _holder() -> Path:
+    """A file that names who had the device last."""
+    return home() / "device.run"
 
 
 def _taken() -> bool:

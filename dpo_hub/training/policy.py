@@ -33,6 +33,7 @@ with needing_extra("train"):
         PreTrainedTokenizerBase,
     )
     from transformers.utils import logging as transformers_logging
+    from transformers.utils.peft_utils import find_adapter_config_file
 
     from .processes import LOCAL_RANK
 
@@ -171,6 +172,7 @@ def ends_of_reply(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) ->
 
 
 def _load(name: str, **how: Any) -> PreTrainedModel:
+    _require_no_adapter(name)
     with telling_why_not(name):
         load: Any = AutoModelForCausalLM.from_pretrained  # its type leaves out what the last option returns
         loaded = load(_source(name), trust_remote_code=False, output_loading_info=True, **how)
@@ -181,6 +183,17 @@ def _load(name: str, **how: Any) -> PreTrainedModel:
             "write text. Take one for text generation."
         )
     return cast(PreTrainedModel, model)
+
+
+def _require_no_adapter(name: str) -> None:
+    """Refuse an adapter: its repository names a base model that is loaded in its place, from any folder here.
+
+    On a Space that folder could be another visitor's.
+    """
+    with telling_why_not(name):
+        found = find_adapter_config_file(str(_source(name)))
+    if found is not None:
+        raise ModelError(f"{name} is an adapter, and not a base model. Name the model that it was trained on.")
 
 
 def _four_bits() -> dict[str, Any]:

@@ -61,3 +61,14 @@ def test_a_model_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         load_base("no/such-model")
     with pytest.raises(ModelError, match="holds no model"):
         load_base(str(tmp_path))
+
+
+def test_an_adapter_does_not_lead_to_another_folder(tmp_path: Path) -> None:
+    """An adapter's repository may name any folder as its base: it is refused before that is looked at."""
+    (tmp_path / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "base_model_name_or_path": str(MODEL)}), encoding="utf-8"
+    )
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / file).write_bytes((MODEL / file).read_bytes())
+    with pytest.raises(ModelError, match="is an adapter, and not a base model"):
+        load_base(str(tmp_path))

@@ -97,13 +97,15 @@ class Tally:
             return ["There is no vote yet."]
         low, high = self.interval
         told = [
-            f"After was preferred in {self.win_rate:.0%} of {self.votes} blind votes (95% interval {low:.0%} to "
-            f"{high:.0%}): {self.after} for after, {self.before} for before, {counted(self.ties, 'tie')} and "
-            f"{self.both_bad} with both bad, which count half.",
+            f"After was preferred in {self.win_rate:.0%} of {counted(self.votes, 'blind vote')} (95% interval "
+            f"{low:.0%} to {high:.0%}): {self.after} for after, {self.before} for before, "
+            f"{counted(self.ties, 'tie')} and {self.both_bad} with both bad, which count half.",
             self._verdict_told(),
         ]
         if self.unequal:
-            told.append(f"Of {self.unequal} votes for one of two lengths, {self.longer} went to the longer reply.")
+            told.append(
+                f"Of {counted(self.unequal, 'vote')} for one of two lengths, {self.longer} went to the longer reply."
+            )
             told += at_equal_lengths(self.length_controlled)
         return told
 

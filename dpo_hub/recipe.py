@@ -23,6 +23,9 @@ LOSS_TYPES = (*DIFFERENCES, "nca_pair", "bco_pair", "sppo_hard", *SORTING, "apo_
 DIVERGENCES = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence")
 SHARED_PREFIX, TRL = ENGINES = ("shared-prefix", "trl")
 
+STRENGTHS = {"gentle": (3.0, 0.5), "standard": (1.0, 1.0), "strong": (0.5, 2.0)}
+"""How far a run may go from its base model: by what beta and learning rate are multiplied."""
+
 
 def _setting(
     default: Any, help: str, *, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()
@@ -135,6 +138,11 @@ class Recipe:
         """The safe recipe for *model*, with *settings* on top; those that are None are left as they were."""
         start = DEMO_RECIPE if model == DEMO_MODEL else cls(model=model)
         return replace(start, **{name: value for name, value in settings.items() if value is not None})
+
+    def at_strength(self, strength: str) -> Recipe:
+        """The same recipe made one of `STRENGTHS`: a small change that keeps close to the base model, or a big one."""
+        beta, rate = STRENGTHS[strength]
+        return replace(self, beta=self.beta * beta, learning_rate=self.learning_rate * rate)
 
     def next_round(self, **settings: Any) -> Recipe:
         """The recipe of a run that goes on from this one's adapter, with *settings* on top; those that are None stay.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from .visitors import on_space
+
 
 def launch(**options: Any) -> None:
     """Serve the app until interrupted; *options* are Gradio's `launch` options, such as `server_port`.
@@ -13,19 +15,36 @@ def launch(**options: Any) -> None:
 
     Raises:
         MissingExtraError: gradio is not installed.
+        RecipeError: a limit in the environment is no number.
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    from .page import build
-    from .theme import CSS, theme
+    if on_space():
+        _forget_owner()
+    from .downloads import ROUTES
+    from .limits import ROWS, limits
+    from .page import HEAD, build
+    from .theme import css, theme
 
+    most = limits()
+    if most.rows:
+        os.environ[ROWS] = str(most.rows)
     build().launch(
         **{
             "theme": theme(),
-            "css": CSS,
-            "max_file_size": "50mb",
+            "css": css(),
+            "head": HEAD,
+            "app_kwargs": {"routes": ROUTES},
+            "max_file_size": most.upload_mb and f"{most.upload_mb}mb",
             "run_history": False,
             "footer_links": ["gradio", "settings"],
             "ssr_mode": False,
             **options,
         }
     )
+
+
+def _forget_owner() -> None:
+    """Keep the token of the Space's owner from what visitors ask for; must come before the Hub's client is imported."""
+    os.environ["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        os.environ.pop(name, None)

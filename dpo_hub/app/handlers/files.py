@@ -1,0 +1,204 @@
+"""Preference files on a visitor's shelf: kept, found again, read, repaired and written.
+
+A file goes by a name that stands in the page's address: `demo:tone`, `hub:owner/name`, or the id of an upload.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+
+from ...demo import FILES
+from ...demo.shop import USES
+from ...errors import PreferencesError, telling_disk_full
+from ...preferences import Preferences, read_preferences
+from ...preferences.files import open_table
+from ...preferences.layouts.columns import is_known
+from ...preferences.pairs import counted
+
+SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet", ".gz")
+DEMO, HUB = "demo:", "hub:"
+MAX_ROWS = int(os.environ.get("DPO_HUB_MAX_ROWS") or 0)
+"""No file may have more rows; 0 is for no limit."""
+HUB_MEMORY = 600
+"""Seconds for which a dataset on the Hub is taken to be as it was read."""
+_ADDRESS = re.compile(r"(https?://)?(huggingface\.co|hf\.co)/datasets/")
+ID = re.compile(r"[0-9a-f]{16}")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+(/[\w.-]+)?)?", re.ASCII)
+_OPTION = "--map "
+"""What stands before a mapping on the command line, and not on the page."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A preference file: what it is called, where it lies (a path, or a dataset's id), and which column is which.
+
+    `note` says how a file came about that was made here, and `written` that it is one pairs are added to.
+    """
+
+    name: str
+    where: str
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+    written: bool = False
+
+
+def demo_files() -> dict[str, str]:
+    """Title and name of each preference file that ships with the package."""
+    return {use.title: f"{DEMO}{use.name}" for use in USES.values()}
+
+
+def hub_file(written: str) -> str:
+    """Name the dataset that somebody wrote down: its id, or its address on the Hub."""
+    return f"{HUB}{_ADDRESS.sub('', written.strip()).strip('/')}"
+
+
+def take(shelf: Path, upload: Path) -> str:
+    """Keep what was uploaded, and remove the server's temporary copy.
+
+    Raises:
+        PreferencesError: its kind is not known, or it is gone.
+        DiskFullError: there is no room.
+    """
+    try:
+        return keep(shelf, upload)
+    except FileNotFoundError as error:
+        raise PreferencesError(f"{upload.name} did not arrive. Upload it again.") from error
+    finally:
+        upload.unlink(missing_ok=True)
+
+
+def keep(shelf: Path, upload: Path, name: str = "", *, note: str = "") -> str:
+    """Keep a copy of *upload* on the *shelf*, and return its id; *name*, by default the file's, is for people only.
+
+    Raises:
+        PreferencesError: its kind is not known.
+        DiskFullError: there is no room.
+    """
+    name = (name or upload.name).replace("\\", "/").rpartition("/")[2]
+    suffixes = [suffix.lower() for suffix in Path(name).suffixes[-2:]]
+    if not suffixes or suffixes[-1] not in SUFFIXES:
+        raise PreferencesError(f"{name}: files of this kind are not read. Use one of {', '.join(SUFFIXES)}.")
+    ending = "".join(suffix for suffix in suffixes if suffix in SUFFIXES)
+    folder = new_folder(shelf)
+    with telling_disk_full(shelf):
+        shutil.copyfile(upload, folder / f"file{ending}")
+    describe(folder, Source(name, "", note=note))
+    return folder.name
+
+
+def new_folder(shelf: Path) -> Path:
+    folder = shelf / "files" / secrets.token_hex(8)
+    with telling_disk_full(shelf):
+        folder.mkdir(parents=True)
+    return folder
+
+
+def map_columns(shelf: Path, file: str, mapping: Mapping[str, str]) -> str:
+    """Keep *mapping* with an upload; other files become one for that. Returns the file's name.
+
+    Raises:
+        PreferencesError: there is no such file.
+    """
+    source = find(shelf, file)
+    if not ID.fullmatch(file):
+        here = Path(source.where).is_file()
+        file = keep(shelf, Path(source.where), source.name) if here else new_folder(shelf).name
+    describe(shelf / "files" / file, replace(source, mapping=mapping))
+    return file
+
+
+def describe(folder: Path, source: Source) -> None:
+    """Write down beside a file what there is to know of it; a dataset on the Hub has no file there."""
+    about = {"name": source.name, "mapping": dict(source.mapping), "note": source.note, "written": source.written}
+    if not any(folder.glob("file.*")):
+        about["dataset"] = source.where
+    aside = folder / f".{secrets.token_hex(4)}"
+    with telling_disk_full(folder):
+        aside.write_text(json.dumps(about), encoding="utf-8")
+        aside.replace(folder / "about.json")
+
+
+def find(shelf: Path, file: str) -> Source:
+    """Find the file that the address calls *file*.
+
+    Raises:
+        PreferencesError: there is none on this shelf.
+    """
+    if file.startswith(DEMO) and (use := USES.get(file.removeprefix(DEMO))):
+        return Source(f"{use.name}.csv", str(FILES / f"{use.name}.csv"))
+    if file.startswith(HUB):
+        dataset = _require_dataset(file.removeprefix(HUB))
+        return Source(dataset, dataset)
+    folder = shelf / "files" / file if ID.fullmatch(file) else None
+    if not folder or not (folder / "about.json").is_file():
+        raise PreferencesError("This file is not here any more. Upload it again.")
+    about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+    where = _require_dataset(about["dataset"]) if "dataset" in about else str(next(folder.glob("file.*")))
+    return Source(about["name"], where, about["mapping"], about.get("note", ""), about.get("written", False))
+
+
+def _require_dataset(name: str) -> str:
+    """See that *name* can only be that of a dataset on the Hub.
+
+    Raises:
+        PreferencesError: it might be a file's or a folder's.
+    """
+    if not _HUB_ID.fullmatch(name) or ".." in name or Path(name).exists():
+        raise PreferencesError(f"{name!r} is not a dataset's name on the Hub. Write it as owner/name.")
+    return name
+
+
+def read(source: Source) -> Preferences:
+    """Read the pairs of *source*; those of the files last read are remembered.
+
+    Raises:
+        PreferencesError: it cannot be read; the message has the name that people know, and no folder.
+    """
+    return read_by(*key_of(source))
+
+
+Key = tuple[str, str, tuple[int, ...], tuple[tuple[str, str], ...]]
+"""What a file is read by: its name, where it lies, how new it is, and which column is which."""
+
+
+def key_of(source: Source) -> Key:
+    path = Path(source.where)
+    status = path.stat() if path.is_file() else None
+    stamp = (status.st_mtime_ns, status.st_size) if status else (int(time.time() / HUB_MEMORY),)
+    return source.name, source.where, stamp, tuple(sorted(source.mapping.items()))
+
+
+@lru_cache(4)
+def read_by(name: str, where: str, _stamp: tuple[int, ...], mapping: tuple[tuple[str, str], ...]) -> Preferences:
+    try:
+        if MAX_ROWS:
+            _require_modest(where)
+        found = read_preferences(where, mapping=dict(mapping) or None)
+    except PreferencesError as error:
+        said = str(error) if str(error).startswith(where) else f"{name}: {error}"
+        raise PreferencesError(said.replace(_OPTION, "").replace(where, name)) from error
+    return replace(found, source=name)
+
+
+def _require_modest(where: str) -> None:
+    with open_table(where, known=is_known) as table:
+        if next(islice(table.rows, MAX_ROWS, None), None):
+            raise PreferencesError(
+                f"It has more than {counted(MAX_ROWS, 'row')}, the limit here. Take a part of it, or install dpo_hub "
+                "on your own machine, where there is none."
+            )
+
+
+def downloadable(file: str, source: Source) -> bool:
+    """Whether *file* is one of the visitor's own that lies here."""
+    return bool(ID.fullmatch(file)) and Path(source.where).is_file()

@@ -1,0 +1,146 @@
+"""The models that are talked to, voted on and looked into. Only here does the app's process load torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from ...errors import RunError
+from ...preferences.pairs import Messages
+from ...run import Run
+from ...turns import at_work
+from ..visitors import Visitor
+
+if TYPE_CHECKING:
+    from ...comparison.duet import Duet, Models
+    from ...comparison.lens import Lens, Reading
+
+TURNS = 4
+"""Turns of a chat that the models are told; what is older only shows on the page."""
+EVERY = 0.1
+"""Seconds between two looks at what has been written; the page could not draw more."""
+
+Message = dict[str, str]
+Chat = tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """The chats with the same questions, each with its own answers: before, after, and further runs.
+
+    `of` is whose it is: the page keeps it by a number that the browser makes up.
+    """
+
+    chats: tuple[Chat, ...] = ((), ())
+    of: str = ""
+
+    def seen_by(self, visitor: Visitor) -> Conversation:
+        """This conversation, where it is the visitor's, or else an empty one."""
+        return self if self.of == visitor.name else Conversation(of=visitor.name)
+
+    def asking(self, text: str, sides: int = 2) -> Conversation:
+        """Ask on all *sides*; one that is new has missed what was said before."""
+        question = {"role": "user", "content": text}
+        chats = (self.chats + ((),) * sides)[:sides]
+        return replace(self, chats=tuple((*chat, question) for chat in chats))
+
+    def answered(self, replies: Sequence[str]) -> Conversation:
+        both = zip(self.chats, replies, strict=True)
+        return replace(self, chats=tuple((*chat, {"role": "assistant", "content": reply}) for chat, reply in both))
+
+
+class Stage:
+    """Holds the models last talked to."""
+
+    def __init__(self, open_duet: Callable[..., Duet] | None = None) -> None:
+        self._open_duet = open_duet or _open_duet
+        self._runs: tuple[str, ...] = ()
+
+    def has(self, *run_ids: str) -> bool:
+        """Whether these runs were talked to last, so that their models are in memory."""
+        return self._runs == run_ids
+
+    def ready(self, visitor: Visitor, *run_ids: str) -> Duet:
+        """Load the models of these runs, where they are not in memory.
+
+        Raises:
+            RunError: there is no such run, it has not finished, or another trains on the GPU.
+            ModelError: the base model cannot be loaded.
+        """
+        duet = self._open_duet(*(_finished(visitor, run_id) for run_id in run_ids))
+        self._runs = run_ids
+        return duet
+
+    def answer(
+        self, visitor: Visitor, run_ids: Sequence[str], conversation: Conversation, *, system: str = ""
+    ) -> Iterator[Conversation]:
+        """Answer the last question of *conversation* on all sides, each from its own chat, as it is written.
+
+        Raises: as `ready`.
+        """
+        duet, replies, shown = self.ready(visitor, *run_ids), [""] * (len(run_ids) + 1), 0.0
+        for more in duet.stream([_told(chat, system) for chat in conversation.chats]):
+            replies = [reply + new for reply, new in zip(replies, more, strict=True)]
+            if time.monotonic() - shown > EVERY:
+                shown = time.monotonic()
+                yield conversation.answered(replies)
+        yield conversation.answered(replies)
+
+    def read(self, visitor: Visitor, run_id: str, prompt: str, replies: Sequence[str]) -> list[Reading]:
+        """Read the implicit reward of each of *replies* to *prompt*, token by token.
+
+        Raises: as `ready`; and ModelError where prompt or replies are too long.
+        """
+        return _lens(_finished(visitor, run_id)).rewards(prompt, list(replies))
+
+
+def beside_training() -> str:
+    """Say that a run trains on this machine at the moment, or nothing."""
+    return "A run trains on this machine: it and these replies slow each other down." if at_work() else ""
+
+
+def _finished(visitor: Visitor, run_id: str) -> Run:
+    run = visitor.run(run_id)
+    if run is None:
+        raise RunError("There is no run to talk to. Train one first, or open one from the list of runs.")
+    return run.require_finished()
+
+
+def _open_duet(*runs: Run) -> Duet:
+    _make_way()
+    return _models().duet(*runs)
+
+
+@lru_cache(maxsize=1)
+def _lens(run: Run) -> Lens:
+    from ...comparison.lens import Lens
+
+    _make_way()
+    return Lens.open(run)
+
+
+def _make_way() -> None:
+    from ...comparison.duet import make_way
+    from ...training.policy import device, quiet
+
+    quiet()
+    make_way(device())
+
+
+@lru_cache(maxsize=1)
+def _models() -> Models:
+    from ...comparison.duet import Models
+
+    return Models()
+
+
+def _told(chat: Chat, system: str) -> Messages:
+    recent = list(chat[-(2 * TURNS - 1) :])
+    return [{"role": "system", "content": system}, *recent] if system.strip() else recent
+
+
+STAGE = Stage()
+"""That of this process: all visitors share its device, and so its models."""

@@ -1,0 +1,180 @@
+"""Start runs, stop them, and read how they go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from ...launch import remove, stop
+from ...preferences import text_of
+from ...progress import progress as progress_of
+from ...run import Run
+from ...state import ENDED
+from ...training.health import Finding, examine
+from ..limits import begin, room
+from ..visitors import Visitor
+from .files import find, read
+from .recipes import recipe_of
+
+LOG_LINES = 200
+SUGGESTIONS = 4
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How a run goes. `steps` is 0 until it is known; `curve` has one entry a step, as the run's metrics have it."""
+
+    run: str
+    about: str
+    status: str
+    sentence: str
+    step: int
+    steps: int
+    curve: Sequence[Mapping[str, float]]
+    looks: Sequence[Mapping[str, Any]]
+    """What was measured on held-out pairs as it trained, and what it replied then."""
+    reward_accuracy: float | None
+    samples: Sequence[Mapping[str, str]]
+    findings: Sequence[Finding]
+    log: str
+    memory: int
+    """Bytes that its process holds, where it runs on this machine."""
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDED
+
+    @property
+    def finished(self) -> bool:
+        return self.status == "finished"
+
+    @property
+    def resumable(self) -> bool:
+        return self.status in ("stopped", "failed")
+
+
+def start_training(visitor: Visitor, file: str, settings: Mapping[str, Any]) -> str:
+    """Make a run of the pairs in *file* and start its worker; return the run's id.
+
+    Raises:
+        PreferencesError: the file gives too few pairs.
+        RecipeError: a setting is out of range, or the base model is none that may be asked for.
+        RunError: the visitor, or all of them, have as many runs as are allowed.
+    """
+    recipe = recipe_of(settings)
+    preferences = read(find(visitor.shelf, file))
+    with room(visitor):
+        run = Run.create(preferences, recipe, shelf=visitor.shelf)
+        begin(run)
+    return run.id
+
+
+def stop_training(visitor: Visitor, run_id: str) -> None:
+    """Stop the run's worker, if there is such a run and it is at work."""
+    if run := visitor.run(run_id):
+        stop(run)
+
+
+def resume_training(visitor: Visitor, run_id: str) -> None:
+    """Take up a run that has stopped or failed where its last checkpoint left it.
+
+    Raises:
+        RunError: it has finished, or is at work; or there are as many waiting as are allowed.
+    """
+    if run := visitor.run(run_id):
+        with room(visitor, new=False):
+            begin(run)
+
+
+def remove_run(visitor: Visitor, run_id: str) -> None:
+    """Delete a run and all that is in its folder.
+
+    Raises:
+        RunError: it is waiting or at work.
+    """
+    if run := visitor.run(run_id):
+        remove(run)
+
+
+def progress(visitor: Visitor, run_id: str) -> Progress | None:
+    """Read how a run goes from its folder, or None where there is no such run."""
+    run = visitor.run(run_id)
+    if run is None:
+        return None
+    goes, curve, looks = progress_of(run), run.metrics, run.evaluations
+    recipe, report = run.recipe, run.report
+    finished = goes.status == "finished"
+    return Progress(
+        run=run.id,
+        about=f"{recipe.model} on {report['source']}: {report['train']} pairs, and {report['held_out']} held out",
+        status=goes.status,
+        sentence=goes.sentence,
+        step=goes.step,
+        steps=goes.steps,
+        curve=curve,
+        looks=looks,
+        reward_accuracy=run.evaluation["reward_accuracy"] if finished else None,
+        samples=run.samples if finished else (),
+        findings=examine(curve, looks, recipe, goes.steps),
+        log=run.log_tail(LOG_LINES),
+        memory=_memory(run),
+    )
+
+
+def standing(visitor: Visitor, run_id: str) -> dict[str, Any] | None:
+    """Where a run stands and its last step's figures, without reading its course; or None where there is no such run.
+
+    Programs ask for it again and again, so it has to stay cheap however long the run gets.
+    """
+    run = visitor.run(run_id)
+    if run is None:
+        return None
+    goes = progress_of(run)
+    return {
+        "run": run.id,
+        "status": goes.status,
+        "ended": goes.status in ENDED,
+        "sentence": goes.sentence,
+        "step": goes.step,
+        "steps": goes.steps,
+        "reward_accuracy": run.evaluation["reward_accuracy"] if goes.status == "finished" else None,
+        "last": run.last_metrics,
+    }
+
+
+def _memory(run: Run) -> int:
+    worker = run.state.worker
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(worker.pid).memory_info().rss if worker and worker.alive() else 0
+    return 0
+
+
+def suggestions(visitor: Visitor, run_id: str) -> list[str]:
+    """Held-out prompts to try both sides with."""
+    run = visitor.run(run_id)
+    if run is None or run.state.status != "finished":
+        return []
+    plain = (text_of(pair.prompt) for pair in run.pairs("held_out") if len(pair.prompt) == 1)
+    return list(dict.fromkeys(plain))[:SUGGESTIONS]
+
+
+def held_out_example(visitor: Visitor, run_id: str) -> tuple[str, str, str] | None:
+    """Prompt, chosen and rejected reply of the first plain held-out pair of a finished run."""
+    run = visitor.run(run_id)
+    if run is None or run.state.status != "finished":
+        return None
+    plain = (pair for pair in run.pairs("held_out") if len(pair.prompt) == 1)
+    return next(((text_of(pair.prompt), text_of(pair.chosen), text_of(pair.rejected)) for pair in plain), None)
+
+
+def comparable(visitor: Visitor, run_id: str) -> list[str]:
+    """The visitor's other finished runs on the same base model."""
+    run = visitor.run(run_id)
+    if run is None:
+        return []
+    finished = (other for other in visitor.runs() if other != run and other.state.status == "finished")
+    return [other.id for other in finished if other.recipe.model == run.recipe.model]

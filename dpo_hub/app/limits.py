@@ -1,0 +1,141 @@
+"""What a visitor may ask of this machine: how much, and which base models. Knows nothing of Gradio.
+
+On one's own machine nothing is limited that its owner does not limit. On a Space, where many share one device and one
+disk, everything is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Lock
+
+from ..errors import RecipeError, RunError
+from ..launch import start
+from ..recipe import DEMO_MODEL
+from ..run import Run
+from ..turns import line
+from .visitors import Visitor, on_space
+
+ROWS = "DPO_HUB_MAX_ROWS"
+"""Where `handlers.files` looks for the limit on rows."""
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+_ONE_AT_A_TIME = Lock()
+_BEGUN: list[Run] = []
+"""Runs that this process has started, which takes them a while to join the line."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Each is None where there is none."""
+
+    rows: int | None = None
+    """Of a preference file."""
+    upload_mb: int | None = None
+    runs: int | None = None
+    """Runs that are kept for a visitor."""
+    waiting: int | None = None
+    """Runs of one visitor that wait for the device."""
+    queue: int | None = None
+    """Runs of all that wait for it."""
+
+
+def limits() -> Limits:
+    """The limits in force: a Space has some, and each can be set with a variable of the environment.
+
+    Raises:
+        RecipeError: a variable is no whole number above 0.
+    """
+    usual = Limits(rows=50_000, upload_mb=50, runs=20, waiting=2, queue=10) if on_space() else Limits()
+    return Limits(
+        rows=_asked(ROWS, usual.rows),
+        upload_mb=_asked("DPO_HUB_MAX_UPLOAD_MB", usual.upload_mb),
+        runs=_asked("DPO_HUB_MAX_RUNS", usual.runs),
+        waiting=usual.waiting,
+        queue=_asked("DPO_HUB_MAX_QUEUE", usual.queue),
+    )
+
+
+def _asked(variable: str, usual: int | None) -> int | None:
+    asked = os.environ.get(variable)
+    if not asked:
+        return usual
+    if not re.fullmatch(r"[1-9][0-9]{0,17}", asked):
+        raise RecipeError(f"{variable} is {asked!r}; it must be a whole number above 0.")
+    return int(asked)
+
+
+@contextmanager
+def room(visitor: Visitor, *, new: bool = True) -> Iterator[None]:
+    """Hold a place for one more run of the *visitor*'s, so that no two take the same; `begin` it in there.
+
+    A run that is taken up again is not *new*.
+
+    Raises:
+        RunError: there is none.
+    """
+    with _ONE_AT_A_TIME:
+        most = limits()
+        _require_room(visitor, most if new else replace(most, runs=None))
+        yield
+
+
+def begin(run: Run) -> None:
+    """Start the worker of *run*, and count it as waiting until it is at work."""
+    start(run)
+    _BEGUN.append(run)
+
+
+def _require_room(visitor: Visitor, most: Limits) -> None:
+    if most.runs is not None and len(visitor.runs()) >= most.runs:
+        raise RunError(f"You have {most.runs} runs here, and more are not kept for one visitor. Remove one first.")
+    waiting = _waiting()
+    if most.queue is not None and len(waiting) >= most.queue:
+        raise RunError(f"As many runs wait already as may ({most.queue}). Try again when one has ended.")
+    own = [run for run in waiting if run.path.is_relative_to(visitor.shelf)]
+    if most.waiting is not None and len(own) >= most.waiting:
+        raise RunError(
+            f"As many of your runs wait already as may ({most.waiting}). Try again when one has begun, or stop one."
+        )
+
+
+def _waiting() -> list[Run]:
+    """The runs of all visitors that wait for the device."""
+    _BEGUN[:] = [run for run in _BEGUN if _waits(run)]
+    return list(dict.fromkeys([*(run for run in line() if _waits(run)), *_BEGUN]))
+
+
+def _waits(run: Run) -> bool:
+    with suppress(FileNotFoundError):  # it was removed
+        return run.state.status == "queued"
+    return False
+
+
+def allowed_model(model: str) -> str:
+    """Return the name of a base model without the space around it, where it may be asked for.
+
+    It is `demo` or a model's name on the Hub: no address, no path, no revision. A folder is for the owner of the
+    machine.
+
+    Raises:
+        RecipeError: it is something else.
+    """
+    name = model.strip()
+    if name == DEMO_MODEL or (not on_space() and _is_folder(name)):
+        return name
+    if not _HUB_ID.fullmatch(name) or ".." in name or Path(name).exists():
+        folder = "" if on_space() else ", or a folder of this machine"
+        raise RecipeError(
+            f"{name[:200]!r} is no base model: write {DEMO_MODEL}, or a name on the Hub as owner/name{folder}."
+        )
+    return name
+
+
+def _is_folder(name: str) -> bool:
+    with suppress(OSError, ValueError):  # it is longer than a path may be, or has a null in it
+        return bool(name) and Path(name).is_dir()
+    return False

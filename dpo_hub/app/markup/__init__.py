@@ -1,0 +1,35 @@
+"""The HTML that the page writes itself, a module a step. Whatever comes from files, models or logs is escaped here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+HEADER = """
+<header class="masthead">
+  <h1>dpo_hub</h1>
+  <p>Pairs of replies go in, one chosen and one rejected; a model that answers like the chosen ones comes out, and you
+  see both side by side.</p>
+</header>
+"""
+
+
+def hint(text: str) -> str:
+    """A line of advice."""
+    return f'<p class="hint">{escape(text)}</p>'
+
+
+def table(caption: str, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of texts. Each cell names its column too, for screens too narrow for columns."""
+    head = "".join(f'<th scope="col" class="{header}">{header}</th>' for header in headers)
+    body = "".join(f"<tr>{_cells(headers, row)}</tr>" for row in rows)
+    return (
+        f'<table class="texts"><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    )
+
+
+def _cells(headers: Sequence[str], row: Sequence[str]) -> str:
+    return "".join(
+        f'<td class="{header}" data-label="{header}">{escape(text)}</td>'
+        for header, text in zip(headers, row, strict=True)
+    )

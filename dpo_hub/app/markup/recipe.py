@@ -1,0 +1,37 @@
+"""What a run would take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from html import escape
+from typing import Any
+
+from ...progress import duration
+
+SEVERE = {"high": "It would fail", "medium": "Worth a look", "low": "Good to know"}
+
+
+def foreseen(ahead: Mapping[str, Any]) -> str:
+    """The figures of a look ahead, and what speaks against the run."""
+    figures = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in _figures(ahead))
+    against = "".join(
+        f'<li class="finding {escape(one["severity"])}"><p><span class="badge">{SEVERE[one["severity"]]}</span>'
+        f"{escape(one['message'])}</p><p>{escape(one['advice'])}</p></li>"
+        for one in ahead["findings"]
+    )
+    verdict = f'<ul class="findings">{against}</ul>' if against else '<p class="note">Nothing stands against it.</p>'
+    return f'<div class="run" role="status"><dl>{figures}</dl>{verdict}</div>'
+
+
+def _figures(ahead: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    memory, batches = ahead["outlook"]["memory"], ahead["outlook"]["batches"]
+    if ahead["run_seconds"] is not None:
+        yield "Time here", f"about {duration(ahead['run_seconds'])}"
+    yield "Memory", f"{memory['peak'] / 1e9:.1f} of {(memory['free'] + memory['held']) / 1e9:.0f} GB"
+    yield "Disk", f"{ahead['outlook']['disk']['needed'] / 1e9:.2f} GB"
+    yield "Steps", f"{batches['steps']:,}"
+    yield "Pairs", f"{ahead['pairs']['train']:,} + {ahead['pairs']['held_out']:,} held out"
+    if cut := ahead["cut"] + ahead["dropped"]:
+        yield "Cut or dropped", f"{cut:,}"
+    if ahead["cost"] is not None:
+        yield f"Cost on {escape(ahead['price']['flavor'])}", f"${ahead['cost']:,.2f}"

@@ -1,0 +1,140 @@
+"""The chat of step 4: one question, and the replies of all sides next to each other as they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+from typing import Any
+
+from ...errors import needing_extra
+from ..handlers import training
+from ..handlers.stage import STAGE, Conversation, Message, beside_training
+from ..place import DEVICE, QUIET, Place, note, told, who
+
+with needing_extra("app"):
+    import gradio as gr
+
+READY = "Ask both sides"
+NOT_READY = "Opens when a run has finished"
+LOADING = "Loading the models, once for this run …"
+
+
+def build(place: Place, opened: gr.Tab) -> None:
+    """Lay out the chat, and wire it."""
+    look: dict[str, Any] = {"height": 340, "min_width": 260, "buttons": []}
+    look |= {"render_markdown": False, "sanitize_html": True, "latex_delimiters": []}
+    with gr.Row():
+        before = gr.Chatbot(label="Before", placeholder="The base model answers here.", elem_id="before", **look)
+        after = gr.Chatbot(label="After", placeholder="The tuned model answers here.", elem_id="after", **look)
+        other = gr.Chatbot(label="The other run", visible=False, elem_id="other", **look)
+    for box, kind in ((before, "before"), (after, "after"), (other, "after")):
+        box.elem_classes = [kind]
+    said = gr.HTML(elem_id="note")
+    with gr.Row(equal_height=True):
+        suggestions = [
+            gr.Button(visible=False, size="sm", min_width=240, elem_classes="suggestion")
+            for _ in range(training.SUGGESTIONS)
+        ]
+    with gr.Row(equal_height=True):
+        message = gr.Textbox(
+            placeholder=NOT_READY, interactive=False, show_label=False, label="Message", elem_id="message", scale=6
+        )
+        send = gr.Button("Send", variant="primary", interactive=False, elem_id="send", min_width=90)
+        stop = gr.Button("Stop", visible=False, elem_id="stop-replies", min_width=90)
+        clear = gr.Button("Clear", elem_id="clear", min_width=90)
+    with gr.Accordion("More", open=False), gr.Row():
+        system = gr.Textbox(
+            label="System message", value="", info="What all sides are told beforehand.", elem_id="system"
+        )
+        third = gr.Dropdown([], label="Compare with another run, too", info="On the same base model.", elem_id="third")
+    conversation = gr.State(Conversation())
+
+    chats = [conversation, before, after, other]
+    ready = [message, send, said, third, *suggestions]
+    place.run.change(_forget, None, chats, **QUIET).then(_open, place.run, ready, **QUIET)
+    for tab in (opened, place.opened["compare"]):
+        tab.select(_open_to_load, place.run, ready, **QUIET).then(_warm, place.run, said, **DEVICE)
+    third.input(_forget, None, chats, **QUIET).then(_show_other, third, other, **QUIET)
+    asks: list[Any] = []
+    for trigger, text in ((message.submit, message), (send.click, message), *((b.click, b) for b in suggestions)):
+        asks.append(
+            trigger(
+                _ask,
+                [place.run, third, text, system, conversation],
+                [*chats, message, said, stop],
+                **DEVICE,
+            )
+        )
+    stop.click(_stopped, None, [said, stop], cancels=asks, **QUIET)
+    clear.click(_forget, None, chats, **QUIET)
+
+
+def _forget() -> tuple[Any, ...]:
+    return Conversation(), [], [], []
+
+
+def _show_other(other: str | None) -> gr.Chatbot:
+    return gr.Chatbot(visible=bool(other), label=other or "")
+
+
+def _stopped() -> tuple[Any, ...]:
+    return note("Stopped."), gr.Button(visible=False)
+
+
+@told
+def _open(run: str, request: gr.Request) -> list[Any]:
+    """The box, the note, the other runs and the suggestions, once there is something to chat with."""
+    visitor = who(request)
+    prompts = training.suggestions(visitor, run) if run else []
+    ready = bool(prompts)
+    prompts += [""] * (training.SUGGESTIONS - len(prompts))
+    return [
+        gr.Textbox(interactive=ready, placeholder=READY if ready else NOT_READY),
+        gr.Button(interactive=ready),
+        note("Try a prompt that was not trained on:" if ready else ""),
+        gr.Dropdown(["", *training.comparable(visitor, run)], value=""),
+        *(gr.Button(prompt, visible=bool(prompt)) for prompt in prompts),
+    ]
+
+
+def _open_to_load(run: str, request: gr.Request) -> list[Any]:
+    """The same, saying that the models are on their way."""
+    opened: list[Any] = _open(run, request)
+    if run and not STAGE.has(run):
+        opened[2] = note(LOADING)
+    return opened
+
+
+@told
+def _warm(run: str, request: gr.Request) -> str:
+    """Have the models in memory by the time that somebody has thought of a question."""
+    visitor = who(request)
+    if run and training.suggestions(visitor, run):
+        STAGE.ready(visitor, run)
+        return note(beside_training() or "Ready. Try a prompt that was not trained on:")
+    return ""
+
+
+@told
+def _ask(
+    run: str, third: str, text: str, system: str, conversation: Conversation, request: gr.Request
+) -> Iterator[tuple[Any, ...]]:
+    if not text.strip():
+        yield (gr.skip(),) * 7
+        return
+    visitor, runs = who(request), [run, third] if third else [run]
+    asked = conversation.seen_by(visitor).asking(text.strip(), len(runs) + 1)
+    wait = beside_training() or "Writing …" if STAGE.has(*runs) else LOADING
+    yield asked, *_shown(asked), "", note(wait), gr.Button(visible=True)
+    for answered in STAGE.answer(visitor, runs, asked, system=system):
+        yield answered, *_shown(answered), gr.skip(), gr.skip(), gr.skip()
+    yield gr.skip(), gr.skip(), gr.skip(), gr.skip(), gr.skip(), note(""), gr.Button(visible=False)
+
+
+def _shown(conversation: Conversation) -> tuple[list[Message], ...]:
+    """The chats for the page. The chat component lets some markup through, so there must be none."""
+    chats = (*conversation.chats, ())[:3]
+    return tuple(
+        [{"role": message["role"], "content": escape(message["content"], quote=False)} for message in chat]
+        for chat in chats
+    )

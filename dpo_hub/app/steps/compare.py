@@ -1,0 +1,20 @@
+"""Step 4: the model before and after: a chat, blind votes, and what it learned to like."""
+
+from __future__ import annotations
+
+from ...errors import needing_extra
+from ..place import Place
+from . import chat, lens, votes
+
+with needing_extra("app"):
+    import gradio as gr
+
+PARTS = {"chat": ("Chat", chat), "votes": ("Blind vote", votes), "lens": ("What it learned", lens)}
+
+
+def build(place: Place) -> None:
+    """Lay out the step."""
+    with gr.Tabs(elem_id="parts"):
+        for name, (title, part) in PARTS.items():
+            with gr.Tab(title, id=name, elem_id=f"part-{name}") as opened:
+                part.build(place, opened)

@@ -1,0 +1,46 @@
+"""What it learned: the implicit reward of replies, token by token, and which of them it ranks first."""
+
+from __future__ import annotations
+
+from ...errors import needing_extra
+from ..handlers import training
+from ..handlers.stage import STAGE
+from ..markup import compare as markup
+from ..place import DEVICE, QUIET, Place, note, told, who
+
+with needing_extra("app"):
+    import gradio as gr
+
+REPLIES = 2
+
+
+def build(place: Place, opened: gr.Tab) -> None:
+    """Lay out the lens, and wire it."""
+    said = gr.HTML(note("The trained adapter is a reward model: here is what it thinks of any reply, word by word."))
+    prompt = gr.Textbox(value="", label="Prompt", elem_id="lens-prompt")
+    with gr.Row():
+        replies = [
+            gr.Textbox(value="", label=f"Reply {number}", lines=3, elem_id=f"lens-reply-{number}", min_width=260)
+            for number in range(1, REPLIES + 1)
+        ]
+    read = gr.Button("Read them", variant="primary", elem_id="read")
+    shown = gr.HTML(elem_id="readings")
+
+    place.run.change(lambda: "", None, shown, **QUIET)
+    opened.select(_example, [place.run, prompt], [prompt, *replies], **QUIET)
+    read.click(lambda: note("Reading …"), None, said, **QUIET).then(
+        _read, [place.run, prompt, *replies], [shown, said], **DEVICE
+    )
+
+
+@told
+def _example(run: str, prompt: str, request: gr.Request) -> tuple[str, ...]:
+    """Begin with a held-out pair, unless something is there already."""
+    found = None if prompt else training.held_out_example(who(request), run)
+    return found or (gr.skip(),) * (1 + REPLIES)
+
+
+@told
+def _read(run: str, prompt: str, one: str, other: str, request: gr.Request) -> tuple[str, str]:
+    written = [reply for reply in (one, other) if reply.strip()]
+    return markup.readings(STAGE.read(who(request), run, prompt, written)), note("")

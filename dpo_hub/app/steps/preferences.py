@@ -1,0 +1,220 @@
+"""Step 1: a file of one's own, a demo file or a dataset on the Hub; what it was read as, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ...errors import DPOHubError, PreferencesError, needing_extra
+from ...preferences import Preferences
+from ...preferences.layouts.mapping import PARTS
+from ..handlers import columns, files, mending, writing
+from ..handlers.files import Source
+from ..markup import preferences as markup
+from ..place import DEVICE, QUIET, Place, goto, note, told, who
+
+with needing_extra("app"):
+    import gradio as gr
+
+MAPPING_HELP = "For other layouts, such as a=first,b=second,winner=vote. Parts: " + ", ".join(PARTS)
+
+
+def build(place: Place) -> None:
+    """Lay out the step, and wire it."""
+    with gr.Row(equal_height=True):
+        source = _sources(place)
+    reading = gr.HTML(markup.NO_FILE, elem_id="reading")
+    mapping, read_so = _mapping(place)
+    preview = _preview(place)
+    doctor, repair = _doctor(place)
+    written, added = _writing(place)
+    on = gr.Button("Next: the recipe", variant="primary", elem_id="to-recipe")
+
+    all_shown = [*source, reading, *mapping, *preview, *doctor, written]
+    place.file.change(_show, place.file, all_shown, **QUIET)
+    for event in (read_so, repair, *added):  # the file may go by the same name, and be another
+        event.then(_show, place.file, all_shown, **QUIET)
+    on.click(lambda: goto("recipe"), None, place.tabs, **QUIET)
+
+
+def _sources(place: Place) -> list[Any]:
+    """The ways to come by a file; returns what shows which was chosen."""
+    upload = gr.File(label="Your file", file_types=list(files.SUFFIXES), height=148, min_width=260)
+    title = "Or a demo file: a small shop's support desk"
+    demo = gr.Radio(list(files.demo_files().items()), label=title, min_width=300)
+    look: dict[str, Any] = {"submit_btn": "Read", "max_lines": 1, "min_width": 260, "elem_id": "hub"}
+    hub = gr.Textbox(label="Or a dataset on the Hub", placeholder="owner/name", **look)
+    upload.upload(_take, upload, [place.file, upload], **QUIET)
+    demo.input(lambda file: file, demo, place.file, **QUIET)
+    hub.submit(lambda text: files.hub_file(text) if text.strip() else gr.skip(), hub, place.file, **QUIET)
+    return [demo, hub]
+
+
+def _mapping(place: Place) -> tuple[list[Any], Any]:
+    """Boxes to say which column is which; returns them, and the event of having said it."""
+    with gr.Accordion("Columns wrong? Say which is which", open=False, elem_id="mapping") as accordion:
+        with gr.Row():
+            boxes = [_column(part) for part in columns.MAIN_PARTS]
+        others = gr.Textbox(label="Other parts", info=MAPPING_HELP, max_lines=1, elem_id="other-parts")
+        button = gr.Button("Read it so", elem_id="read-so")
+    event = button.click(_map, [place.file, others, *boxes], place.file, **QUIET)
+    return [accordion, *boxes, others], event
+
+
+def _column(part: str) -> gr.Dropdown:
+    title = f"{part.capitalize()}: {PARTS[part]}"
+    return gr.Dropdown([], label=title, allow_custom_value=True, min_width=200, elem_id=f"column-{part}")
+
+
+def _preview(place: Place) -> list[Any]:
+    """The pairs, a few a page."""
+    page = gr.State(0)
+    pairs = gr.HTML(elem_id="pairs")
+    with gr.Row(elem_id="pager", visible=False) as pager:
+        previous = gr.Button("Previous", size="sm", scale=0, min_width=110, elem_id="previous")
+        where = gr.HTML(elem_id="where")
+        following = gr.Button("Next", size="sm", scale=0, min_width=110, elem_id="next")
+    shown = [page, pairs, pager, previous, where, following]
+    previous.click(_back, [place.file, page], shown, **QUIET)
+    following.click(_on, [place.file, page], shown, **QUIET)
+    return shown
+
+
+def _doctor(place: Place) -> tuple[list[Any], Any]:
+    """What the doctor found, and how long replies are; returns them, and the event of a repair."""
+    with gr.Row():
+        with gr.Column(scale=3, min_width=320):
+            findings = gr.HTML(elem_id="findings")
+            button = gr.Button("Repair", size="md", visible=False, elem_id="repair")
+        with gr.Column(scale=2, min_width=300):
+            lengths = gr.HTML(elem_id="lengths")
+    return [findings, button, lengths], button.click(_repair, place.file, place.file, **QUIET)
+
+
+def _writing(place: Place) -> tuple[Any, list[Any]]:
+    """Boxes to write pairs in; returns the count of pairs, and the events of adding one."""
+    with gr.Accordion("Write preferences here", open=False, elem_id="write"):
+        prompt = gr.Textbox(label="Prompt", lines=2, max_length=4_000, elem_id="write-prompt")
+        draft = gr.Button("Write two replies", elem_id="draft")
+        said = gr.HTML(elem_id="write-note")
+        with gr.Row():
+            replies = [_reply(side) for side in "AB"]
+        with gr.Row():
+            better = [gr.Button(f"{side} is better", elem_id=f"{side.lower()}-better") for side in "AB"]
+        written = gr.HTML(elem_id="written")
+    draft.click(_draft, prompt, [*replies, said], **DEVICE)
+    texts = [place.file, prompt, *replies]
+    added = [
+        button.click(_add, [place.file, prompt, *order], texts, **QUIET)
+        for button, order in zip(better, (replies, replies[::-1]), strict=True)
+    ]
+    return written, added
+
+
+def _reply(side: str) -> gr.Textbox:
+    return gr.Textbox(label=f"Reply {side}", lines=4, max_length=20_000, min_width=280, elem_id=f"reply-{side.lower()}")
+
+
+@told
+def _take(path: str, request: gr.Request) -> tuple[str, None]:
+    return files.take(who(request).shelf, Path(path)), None
+
+
+@told
+def _map(file: str, others: str, request: gr.Request, *named: str | None) -> str:
+    if not file:
+        raise PreferencesError("Choose a file first.")
+    return files.map_columns(who(request).shelf, file, columns.mapping_of(named, others))
+
+
+@told
+def _repair(file: str, request: gr.Request) -> str:
+    return mending.repaired(who(request).shelf, file)
+
+
+@told
+def _draft(prompt: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+    who(request)  # the device is for visitors only
+    yield gr.skip(), gr.skip(), note("Writing …" if writing.loaded() else "Loading the demo model, once …")
+    try:
+        yield *writing.drafts(prompt), note("")
+    except DPOHubError:
+        yield gr.skip(), gr.skip(), note("")
+        raise
+
+
+@told
+def _add(file: str, prompt: str, chosen: str, rejected: str, request: gr.Request) -> tuple[str, str, str, str]:
+    return writing.add_pair(who(request).shelf, file, prompt, chosen, rejected), "", "", ""
+
+
+@told
+def _back(file: str, page: int, request: gr.Request) -> list[Any]:
+    return _page(files.read(files.find(who(request).shelf, file)), page - 1)
+
+
+@told
+def _on(file: str, page: int, request: gr.Request) -> list[Any]:
+    return _page(files.read(files.find(who(request).shelf, file)), page + 1)
+
+
+def _show(file: str, request: gr.Request) -> Iterator[list[Any]]:
+    """Show the file in all its parts; first what is quick, and nothing of the file before."""
+    chosen = [file if file.startswith(files.DEMO) else None, file.removeprefix(files.HUB) if _on_hub(file) else ""]
+    if not file:
+        yield [*chosen, markup.NO_FILE, *_columns(None, None), *_no_page(), *_no_findings(), ""]
+        return
+    source = None
+    try:
+        source = files.find(who(request).shelf, file)
+        found = files.read(source)
+    except DPOHubError as error:
+        yield [*chosen, markup.error(str(error)), *_columns(source, None), *_no_page(), *_no_findings(), ""]
+        return
+    own = file if files.downloadable(file, source) else ""
+    shown = [*chosen, markup.reading(found, source.note, own), *_columns(source, found)]
+    yield [*shown, *_page(found, 0), *_no_findings(), _count(source, found)]
+    yield [*(gr.skip() for _ in (*shown, *_no_page())), *_examined(source, found), gr.skip()]
+
+
+def _on_hub(file: str) -> bool:
+    return file.startswith(files.HUB)
+
+
+def _count(source: Source, found: Preferences) -> str:
+    pairs = len(found.pairs)
+    return note(f"{pairs:,} {'pair' if pairs == 1 else 'pairs'} written in this file.") if source.written else ""
+
+
+def _columns(source: Source | None, found: Preferences | None) -> list[Any]:
+    """The boxes of the mapping, open where a file could not be read."""
+    choices = columns.columns_of(source) if source else []
+    names, others = columns.mapping_shown(source, found) if source else ([None] * len(columns.MAIN_PARTS), "")
+    accordion = gr.Accordion(open=bool(choices) and found is None, visible=bool(source))
+    return [accordion, *(gr.Dropdown(choices=choices, value=name) for name in names), others]
+
+
+def _page(found: Preferences, page: int) -> list[Any]:
+    total = len(found.pairs)
+    last = (total - 1) // markup.SHOWN
+    page = max(0, min(page, last))
+    pairs = found.pairs[page * markup.SHOWN : (page + 1) * markup.SHOWN]
+    previous, following = gr.Button(interactive=page > 0), gr.Button(interactive=page < last)
+    pager = gr.Row(visible=last > 0)
+    return [page, markup.pairs(pairs), pager, previous, markup.place(page, total), following]
+
+
+def _no_page() -> list[Any]:
+    return [0, "", gr.Row(visible=False), gr.skip(), "", gr.skip()]
+
+
+def _no_findings() -> list[Any]:
+    return ["", gr.Button(visible=False), ""]
+
+
+def _examined(source: Source, found: Preferences) -> list[Any]:
+    seen = mending.examined(source)
+    mends = bool(seen.findings or found.left_out) and not source.note
+    cards = markup.findings(seen.findings, dict(seen.samples), mending.SAMPLES)
+    return [cards, gr.Button(visible=mends), markup.lengths(seen.chosen, seen.rejected)]

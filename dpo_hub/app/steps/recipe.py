@@ -1,0 +1,147 @@
+"""Step 2: what is trained, and how."""
+
+from __future__ import annotations
+
+from dataclasses import Field, fields
+from typing import Any
+
+from ...errors import PreferencesError, needing_extra
+from ...recipe import STRENGTHS, Recipe
+from ..handlers import recipes, training
+from ..markup import recipe as markup
+from ..place import DEVICE, QUIET, Place, goto, note, told, who
+
+with needing_extra("app"):
+    import gradio as gr
+
+ADVANCED = {
+    "Learning": ("beta", "epochs", "learning_rate", "batch_size", "accumulation", "lora_r", "lora_alpha", "seed"),
+    "The loss": (
+        "loss",
+        "sft_weight",
+        "label_smoothing",
+        "f_divergence",
+        "f_alpha",
+        "discopop_tau",
+        "use_weighting",
+    ),
+    "Measuring": ("held_out", "evaluations", "auto_stop"),
+    "Memory and time": (
+        "max_length",
+        "checkpoint_minutes",
+        "checkpoint_steps",
+        "engine",
+        "activation_checkpointing",
+        "load_in_4bit",
+        "force",
+    ),
+}
+"""All settings but the base model, in groups."""
+HOW = {
+    "gentle": "Gentle: keeps close to the base model",
+    "standard": "Standard",
+    "strong": "Strong: goes further from it",
+}
+SETTINGS = {setting.name: setting for setting in fields(Recipe)}
+
+
+def build(place: Place) -> None:
+    """Lay out the step, and wire it."""
+    start = Recipe.for_model()
+    boxes: dict[str, Any] = {}
+    with gr.Row():
+        boxes["model"] = _box(SETTINGS["model"], start.model)
+        strength = gr.Radio(
+            [(HOW[name], name) for name in STRENGTHS],
+            value="standard",
+            label="How far it may go",
+            info="From the base model, to be more like the chosen replies.",
+            elem_id="strength",
+        )
+    with gr.Accordion("Advanced", open=False):
+        for title, names in ADVANCED.items():
+            gr.HTML(f'<h3 class="group">{title}</h3>')
+            with gr.Row(elem_classes="settings"):
+                boxes |= {name: _box(SETTINGS[name], getattr(start, name)) for name in names}
+    with gr.Row():
+        look = gr.Button("What will it take?", elem_id="look-ahead")
+        train = gr.Button("Train", variant="primary", elem_id="train")
+    ahead = gr.HTML(elem_id="ahead")
+    kept = gr.BrowserState(storage_key="dpo_hub-recipe", secret="dpo_hub")  # no secret: it has to last a restart
+
+    recipe = [boxes[name] for name in SETTINGS]
+    place.opened["recipe"].select(_restore, kept, [*recipe, strength], **QUIET)
+    boxes["model"].key_up(_search, None, boxes["model"], **{**QUIET, "trigger_mode": "always_last"})
+    for trigger in (boxes["model"].change, strength.input):
+        trigger(_settings, [boxes["model"], strength], [*recipe[1:], kept], **QUIET)
+    for name, box in boxes.items():
+        if name != "model":
+            box.input(_keep, recipe, [strength, kept], **QUIET)
+    place.file.change(lambda: "", None, ahead, **QUIET)
+    look.click(
+        lambda: note("Loading the model, and taking two steps to see what they need …"), None, ahead, **QUIET
+    ).then(_look_ahead, [place.file, *recipe], ahead, **DEVICE)
+    train.click(_start, [place.file, *recipe], [place.run, place.tabs], **{**QUIET, "concurrency_limit": 1})
+
+
+def _box(setting: Field[Any], value: Any) -> Any:
+    """The box for one field of the recipe, by its type."""
+    label = setting.name.replace("_", " ").capitalize().replace("Lora", "LoRA").replace("Sft", "SFT")
+    look: dict[str, Any] = {
+        "label": label,
+        "info": setting.metadata["help"],
+        "elem_id": setting.name,
+        "min_width": 200,
+        "elem_classes": "setting",
+    }
+    if setting.name == "model":
+        look |= {
+            "label": "Base model",
+            "info": "The demo's is built in. Type to search the Hub, or name a folder here.",
+        }
+        return gr.Dropdown(list(recipes.MODELS), value=value, allow_custom_value=True, filterable=True, **look)
+    if choices := setting.metadata["choices"]:
+        return gr.Dropdown(list(choices), value=value, **look)
+    if setting.type == "bool":
+        return gr.Checkbox(value, **look)
+    return gr.Number(value, precision=0 if setting.type == "int" else None, **look)
+
+
+def _search(key: gr.KeyUpData, request: gr.Request) -> gr.Dropdown:
+    return gr.Dropdown(recipes.models_named(str(key.input_value or ""), who(request).token))
+
+
+@told
+def _settings(model: str | None, strength: str | None) -> list[Any]:
+    values = recipes.settings_for(model or "", strength or "standard")
+    return [*values[1:], dict(zip(SETTINGS, values, strict=True))]
+
+
+def _keep(*settings: Any) -> tuple[str | None, dict[str, Any]]:
+    """Keep in the browser what was set, so that a reload finds it again; and name it, where it has a name."""
+    named = dict(zip(SETTINGS, settings, strict=True))
+    return recipes.strength_of(named), named
+
+
+def _restore(kept: dict[str, Any] | None) -> list[Any]:
+    if not kept or kept.keys() != SETTINGS.keys():  # none, or that of another version
+        return [gr.skip()] * (len(SETTINGS) + 1)
+    return [*(kept[name] for name in SETTINGS), recipes.strength_of(kept)]
+
+
+@told
+def _look_ahead(file: str, request: gr.Request, *settings: Any) -> str:
+    recipe = recipes.recipe_of(dict(zip(SETTINGS, settings, strict=True)))
+    return markup.foreseen(recipes.foresee(who(request), _chosen(file), recipe))
+
+
+@told
+def _start(file: str, request: gr.Request, *settings: Any) -> tuple[Any, ...]:
+    named = dict(zip(SETTINGS, settings, strict=True))
+    return training.start_training(who(request), _chosen(file), named), goto("train")
+
+
+def _chosen(file: str) -> str:
+    if not file:
+        raise PreferencesError("Choose a file first: yours, or a demo file.")
+    return file

@@ -1,4 +1,4 @@
-"""The main job, in a browser: a file goes in, a run is watched, and both sides answer."""
+"""The whole way in a browser: a file goes in, a run is watched, stopped and taken up, compared, voted on, published."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from playwright import sync_api
 
 from dpo_hub.demo import FILES
 
-from .conftest import Trouble
+from ..hub.conftest import ADA
+from ..hub.loopback import Hub, serving
+from .conftest import Served, Trouble
 
 expect = sync_api.expect
 
@@ -19,20 +21,11 @@ HOSTILE = '<img src="x" onerror="document.title=\'taken over\'">'
 PATIENCE = 240_000
 """Milliseconds to wait for training and for models. Seconds are enough, unless the machine is busy."""
 
-RUN_IN_ADDRESS = re.compile(r"[?&]run=mine-")
 
-
-def _wrong_file(folder: Path) -> Path:
-    """Write a file that lacks a column and has markup in another one's name."""
-    path = folder / "wrong.csv"
-    path.write_text("prompt,chosen,<b>reply</b>\nHello,Good day!,What?\n", encoding="utf-8")
-    return path
-
-
-def _good_file(folder: Path) -> Path:
+def _file(folder: Path) -> Path:
     """Write a preference file with markup in its first prompt and one row that cannot be used."""
     with (FILES / "tone.csv").open(encoding="utf-8", newline="") as file:
-        header, *rows = list(csv.reader(file))[:161]
+        header, *rows = list(csv.reader(file))[:241]
     rows[0][0] = f"{HOSTILE} {rows[0][0]}"
     path = folder / "mine.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -40,64 +33,60 @@ def _good_file(folder: Path) -> Path:
     return path
 
 
-def test_a_file_becomes_a_model_that_answers_on_both_sides(
-    server: str, page: sync_api.Page, trouble: Trouble, tmp_path: Path, picture: Callable[[str], None]
+def test_a_file_becomes_a_model_on_the_hub(
+    app: Served, page: sync_api.Page, trouble: Trouble, tmp_path: Path, picture: Callable[[str], None]
 ) -> None:
-    """A visitor uploads pairs, trains, reloads midway, sees the end, and talks to the model before and after."""
-    page.goto(server)
-    expect(page.get_by_text("tone.csv: 500 pairs, read as:")).to_be_visible()
-    picture("1-arrival")
-
-    _upload(page, _wrong_file(tmp_path))
-    expect(
-        page.get_by_text("wrong.csv: Its columns, 'prompt', 'chosen', '<b>reply</b>', fit no layout that is known")
-    ).to_be_visible()
-    expect(page.locator("#reading td")).to_have_count(0)
-    picture("2-refused")
-    page.get_by_label("Close").first.click()
-
-    _upload(page, _good_file(tmp_path))
-    expect(page.get_by_text("1 row left out (no chosen: row 162)")).to_be_visible()
-    expect(page.locator("#reading td").first).to_contain_text(HOSTILE)
-    picture("3-pairs")
-
-    page.get_by_label("Epochs").fill("2")
-    page.locator("#train").click()
-    progress = page.locator("#progress")
-    expect(progress.get_by_text(re.compile(r"^[1-9]\d* / 16$"))).to_be_visible(timeout=PATIENCE)
-    expect(page).to_have_url(RUN_IN_ADDRESS)
-    picture("4-training")
-
-    page.reload()
-    expect(page).to_have_url(RUN_IN_ADDRESS)
-    expect(progress.get_by_text("running", exact=True)).to_be_visible()
-    expect(progress.get_by_text("run mine-")).to_be_visible()
-    expect(progress.get_by_text("Finished.")).to_be_visible(timeout=PATIENCE)
-    expect(progress.get_by_text("Held-out accuracy")).to_be_visible()
-
-    page.locator("button.suggestion").first.click()
-    _expect_replies(page, 1)
-    picture("5-chat")
-    page.get_by_role("textbox", name="Message").fill(HOSTILE)
-    page.get_by_role("textbox", name="Message").press("Enter")
-    _expect_replies(page, 2)
-    assert page.locator('img[src="x"]').count() == 0
-    page.set_viewport_size({"width": 390, "height": 844})
-    page.reload()
-    expect(page.locator("#samples td").first).to_be_visible()
-    assert page.evaluate("document.documentElement.scrollWidth") == 390
-    picture("6-narrow")
-
+    """A visitor uploads pairs, trains, stops, reloads, resumes, talks to both sides, votes, and publishes."""
+    hub = Hub({ADA: "ada"}, frozenset(), {})
+    with serving(hub):
+        app.start(HF_ENDPOINT=hub.endpoint, HF_HUB_OFFLINE="0", HF_HOME=str(tmp_path / "hf"), HF_TOKEN="")
+        page.goto(app.url)
+        expect(page.get_by_text("tone.csv: 500 pairs, read as:")).to_be_visible()
+        picture("1-arrival")
+        _choose(page, _file(tmp_path))
+        _train_with_a_stop(page, picture)
+        _talk(page, picture)
+        _vote(page, picture)
+        _publish(page, picture)
+    assert {name for name in hub.repos if name.startswith("ada/")} == {"ada/mine"}
     assert page.title() == "dpo_hub"
-    assert trouble.errors == []
+    assert not trouble.errors, trouble.errors
     assert trouble.outside == []
 
 
-def _upload(page: sync_api.Page, path: Path) -> None:
-    """Hand over a file, in place of the one that is there."""
-    if (remove := page.get_by_label("Clear")).first.is_visible():
-        remove.first.click()
+def _choose(page: sync_api.Page, path: Path) -> None:
     page.locator("input[type=file]").first.set_input_files(path)
+    expect(page.get_by_text("1 row left out (no chosen: row 242)")).to_be_visible()
+    expect(page.locator("#reading, #pairs").locator("td").first).to_contain_text(HOSTILE)
+    page.get_by_role("button", name="Next: the recipe").click()
+
+
+def _train_with_a_stop(page: sync_api.Page, picture: Callable[[str], None]) -> None:
+    page.locator("#train").click()
+    progress = page.locator("#progress")
+    expect(progress.get_by_text(re.compile(r"^([4-9]|\d\d) / 24$"))).to_be_visible(timeout=PATIENCE)
+    expect(page).to_have_url(re.compile(r"[?&]run=mine-"))
+    picture("2-training")
+    page.locator("#stop").click()
+    expect(progress.get_by_text("stopped", exact=True)).to_be_visible(timeout=PATIENCE)
+    page.reload()
+    expect(progress.get_by_text(re.compile(r"Stopped after step \d+"))).to_be_visible()
+    page.locator("#resume").click()
+    expect(progress.get_by_text("Finished.")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#curves svg")).to_have_count(4)
+    expect(page.locator("#samples td").first).to_be_visible()
+    picture("3-finished")
+    page.locator("#to-compare").click()
+
+
+def _talk(page: sync_api.Page, picture: Callable[[str], None]) -> None:
+    page.locator("button.suggestion").first.click()
+    _expect_replies(page, 1)
+    page.locator("#message textarea").fill(HOSTILE)
+    page.locator("#send").click()
+    _expect_replies(page, 2)
+    assert page.locator('img[src="x"]').count() == 0
+    picture("4-chat")
 
 
 def _expect_replies(page: sync_api.Page, count: int) -> None:
@@ -105,3 +94,31 @@ def _expect_replies(page: sync_api.Page, count: int) -> None:
         replies = page.locator(f"{side} [data-testid=bot]")
         expect(replies).to_have_count(count, timeout=PATIENCE)
         expect(replies.last).to_have_text(re.compile(r"\w"))
+    expect(page.locator("#stop-replies")).to_be_hidden(timeout=PATIENCE)
+
+
+def _vote(page: sync_api.Page, picture: Callable[[str], None]) -> None:
+    page.get_by_role("tab", name="Blind vote").click()
+    page.locator("#draw").click()
+    vote = page.locator("#vote-left")
+    expect(vote).to_be_enabled(timeout=PATIENCE)
+    vote.click()
+    expect(page.locator("#votes-result")).to_contain_text("of 1 blind vote ")
+    expect(page.get_by_text(re.compile("you chose the left reply, which was “(before|after)”"))).to_be_visible()
+    picture("5-votes")
+    page.get_by_role("tab", name="What it learned").click()
+    expect(page.locator("#lens-reply-2 textarea")).not_to_be_empty()
+    page.locator("#read").click()
+    expect(page.locator("#readings .token").first).to_be_visible(timeout=PATIENCE)
+    picture("6-lens")
+
+
+def _publish(page: sync_api.Page, picture: Callable[[str], None]) -> None:
+    page.get_by_role("tab", name="Publish", exact=True).click()
+    page.locator("#repo input, #repo textarea").fill("ada/mine")
+    page.locator("#token input").fill(ADA)
+    page.locator("#publish").click()
+    expect(page.locator("#publishing a").first).to_have_attribute("href", re.compile("/ada/mine$"), timeout=PATIENCE)
+    picture("7-published")
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") == 390

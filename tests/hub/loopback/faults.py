@@ -39,6 +39,7 @@ class Faults:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         number, fault = len(self.hub.asked), self.hub.fault
         self.hub.asked.append(f"{scope['method']} {scope['path']}")
+        self.hub.authorizations += [value.decode() for name, value in scope["headers"] if name == b"authorization"]
         if fault is None or not (number == fault.at or (fault.onwards and number > fault.at)):
             await self.app(scope, receive, send)
             return

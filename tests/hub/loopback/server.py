@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from .account import build_account
 from .faults import Faults
 from .jobs import build_jobs, end_all
+from .oidc import build_oidc
 from .repositories import build_repositories
 from .spaces import build_spaces
 from .state import Hub, Refusal
@@ -31,6 +32,7 @@ def build(hub: Hub) -> FastAPI:
     build_repositories(app, hub)
     build_jobs(app, hub)
     build_spaces(app, hub)
+    build_oidc(app, hub)
 
     @app.exception_handler(404)
     @app.exception_handler(405)

@@ -80,6 +80,10 @@ class Hub:
     without_money: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
     fault: Fault | None = None
+    signing_in: str = ""
+    """Who comes to the page that signs in."""
+    authorizations: list[str] = field(default_factory=list)
+    """The `Authorization` of each request that had one."""
     endpoint: str = ""
 
     def of_kind(self, kind: str) -> dict[str, Repo]:

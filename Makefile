@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 N ?= 100
 
-.PHONY: demo app test check lint chaos bench clean
+.PHONY: demo app test check lint chaos bench screenshots clean
 
 demo: .venv/train  ## train on a preference file that ships with the package, and print what changed
 	$(BIN)/dpo-hub demo
@@ -26,7 +26,7 @@ lint: .venv/test
 chaos: .venv/test  ## kill the processes of training runs N times and see that nothing is lost: make chaos N=100
 	$(BIN)/python -m tests.chaos.chaos $(N)
 
-bench: .venv/bench  ## training, reading, the doctor and dialects beside others, and all five demo applications
+bench: .venv/bench .venv/test .venv/chromium  ## training, reading, the doctor and dialects beside others, the app, all demos
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/runs.py
@@ -37,7 +37,11 @@ bench: .venv/bench  ## training, reading, the doctor and dialects beside others,
 	$(BIN)/python benchmarks/reading.py --hostile
 	$(BIN)/python benchmarks/doctor.py
 	$(BIN)/python benchmarks/dialects.py
+	$(BIN)/python benchmarks/app.py
 	$(BIN)/dpo-hub demo --all
+
+screenshots: .venv/test .venv/chromium  ## the pictures of the app in docs/screenshots, taken anew
+	$(BIN)/python scripts/screenshots.py
 
 .venv/bin/python:
 	@echo "Making .venv with $$($(PYTHON) --version)"

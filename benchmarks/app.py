@@ -1,0 +1,400 @@
+"""The app as people meet it: first paint, first token, what watching a run costs it, and twenty visitors at once.
+
+    python benchmarks/app.py [--parts paint,token,watch,load] [--repeats 2] [--window 20] [--seconds 60] [--json]
+
+The server is a process of its own, and the browser a Chromium. Medians.
+
+paint: from starting app.py to the first row of the first step, and whether the server has torch by then.
+token: from pressing Send to the first text of the tuned model: as soon as the chat opens, while the models load, and
+once they are ready.
+watch: seconds a step of one long run, in windows that take turns: alone, with a client that polls what the page polls
+once a second, and with a browser on the page; ratios to alone. The plots' longest wait is from one of their updates to
+the next. The run takes no looks at held-out pairs, during which there is no new step to draw.
+load: visitors who ask the endpoint /status once a second each while a run trains, with windows alone before and after.
+
+Server, run, browser and clients share the machine's cores; `server_cpu` and `client_cpu` are cores that were used.
+
+Bars: first paint within 4 s, without torch; first token within 2 s where the models are ready; plots anew every 2 s; a
+client slows training by at most 3 %; 20 visitors: no error, p95 at most 500 ms, training at most 10 % slower.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from secrets import token_hex
+from statistics import median
+from typing import Any
+
+import httpx
+import psutil
+from playwright import sync_api
+
+from dpo_hub.demo import FILES
+from dpo_hub.launch import start, stop
+from dpo_hub.preferences import read_preferences
+from dpo_hub.recipe import Recipe
+from dpo_hub.run import Run, all_runs
+
+ROOT = Path(__file__).parents[1]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
+STARTS, PAIRS, VISITORS, EVERY = 3, 160, 20, 1.0
+PATIENCE = 300.0
+WARM_UP = 10
+"""Steps before the first window."""
+QUESTIONS = (
+    "Where is my order?",
+    "How do I change my password?",
+    "Can I get a refund?",
+    "Do you ship to Norway?",
+    "My parcel is damaged.",
+)
+FIRST_TEXT = """async () => {
+  const replies = () => document.querySelectorAll("#after [data-testid=bot]");
+  const send = document.querySelector("#send"), asked = replies().length;
+  send.click();
+  const began = performance.now();
+  while (!(replies().length > asked && /\\w/.test([...replies()].at(-1).innerText)))
+    await new Promise(requestAnimationFrame);
+  return (performance.now() - began) / 1000;
+}"""
+NOTE_UPDATES = """() => {
+  window.updates = [];
+  new MutationObserver(() => window.updates.push(performance.now() / 1000))
+    .observe(document.querySelector("#curves"), {childList: true, subtree: true, characterData: true});
+}"""
+
+
+class Served:
+    """The app in a process of its own."""
+
+    def __init__(self) -> None:
+        with closing(socket.socket()) as free:
+            free.bind(("127.0.0.1", 0))
+            port = int(free.getsockname()[1])
+        settings = {"GRADIO_SERVER_PORT": str(port), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        settings |= {"GRADIO_TEMP_DIR": f"{os.environ['DPO_HUB_HOME']}/uploads", "HF_HUB_OFFLINE": "1"}
+        self.url = f"http://127.0.0.1:{port}"
+        self.began = time.perf_counter()
+        self.process = subprocess.Popen(
+            [sys.executable, "app.py"], cwd=ROOT, env=os.environ | settings, stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout
+        if not any("http://" in line for line in self.process.stdout):
+            raise SystemExit("the server ended before it listened")
+
+    @property
+    def has_torch(self) -> bool:
+        return any("libtorch" in mapped.path for mapped in psutil.Process(self.process.pid).memory_maps())
+
+    @property
+    def cpu(self) -> float:
+        return cpu_seconds(self.process.pid)
+
+    def end(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.communicate()
+
+
+@contextmanager
+def serving() -> Iterator[Served]:
+    served = Served()
+    try:
+        yield served
+    finally:
+        served.end()
+
+
+def cpu_seconds(pid: int | None = None) -> float:
+    """Seconds of a core that a process has used, by default this one."""
+    used = psutil.Process(pid).cpu_times()
+    return used.user + used.system
+
+
+@contextmanager
+def chromium() -> Iterator[sync_api.Browser]:
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=OPTIONS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def visiting(browser: sync_api.Browser, address: str) -> Iterator[sync_api.Page]:
+    """A page as of somebody who has never been here."""
+    context = browser.new_context(viewport={"width": 1440, "height": 1000})
+    context.set_default_timeout(PATIENCE * 1000)
+    page = context.new_page()
+    page.goto(address)
+    yield page
+    context.close()
+
+
+def until(happens: Callable[[], Any]) -> None:
+    """Wait until something *happens*."""
+    end = time.monotonic() + PATIENCE
+    while not happens():
+        if time.monotonic() > end:
+            raise SystemExit("waited in vain; the machine is too busy, or something is broken")
+        time.sleep(0.02)
+
+
+def paint(options: argparse.Namespace) -> dict[str, Any]:
+    """Start the app a few times, and look at it with a browser that is open already."""
+    del options
+    seconds, torch = [], False
+    with chromium() as browser:
+        for _ in range(STARTS):
+            with serving() as served, visiting(browser, served.url) as page:
+                page.locator("#pairs td").first.wait_for()
+                seconds.append(time.perf_counter() - served.began)
+                torch = torch or served.has_torch
+    return {"first_paint": median(seconds), "starts": rounded(seconds), "torch": torch}
+
+
+def token(options: argparse.Namespace) -> dict[str, Any]:
+    """Train on a part of the demo's file, and ask."""
+    del options
+    home = Path(os.environ["DPO_HUB_HOME"])
+    lines = (FILES / "tone.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    (home / "tone.csv").write_text("".join(lines[: PAIRS + 1]), encoding="utf-8")
+    command = [sys.executable, "-m", "dpo_hub", "train", str(home / "tone.csv"), "--evaluations", "0"]
+    subprocess.run(command, check=True, capture_output=True)
+    seconds = []
+    with (
+        serving() as served,
+        chromium() as browser,
+        visiting(browser, f"{served.url}/?run={all_runs()[0].id}&step=compare") as page,
+    ):
+        for question in ("Is anybody there?", *QUESTIONS):
+            page.locator("#message textarea").fill(question)
+            page.wait_for_function("!document.querySelector('#send').disabled")
+            seconds.append(page.evaluate(FIRST_TEXT))
+            page.locator("#stop-replies").wait_for(state="hidden")
+    first, *later = seconds
+    return {"first_token": median(later), "questions": rounded(later), "first_token_with_loading": first}
+
+
+@contextmanager
+def training() -> Iterator[Run]:
+    """A run that is at work for longer than anybody looks at it."""
+    run = Run.create(read_preferences(FILES / "tone.csv"), Recipe.for_model(epochs=100.0, evaluations=0))
+    start(run)
+    try:
+        until(lambda: run.last_metrics.get("step", 0) >= WARM_UP)
+        yield run
+    finally:
+        stop(run)
+
+
+def pace(run: Run, served: Served, during: Callable[[], Any]) -> dict[str, float]:
+    """Seconds a step takes *during* something, from a step that was just logged to another."""
+
+    def next_step() -> tuple[float, int]:
+        last = run.last_metrics["step"]
+        until(lambda: run.last_metrics["step"] > last or run.state.ended)
+        if run.state.ended:
+            raise SystemExit(f"the run ended before the last window did: {run.state.status}. Ask for shorter windows.")
+        return time.perf_counter(), int(run.last_metrics["step"])
+
+    began, first = next_step()
+    server, client = served.cpu, cpu_seconds()
+    during()
+    took = time.perf_counter() - began
+    cores = {"server_cpu": (served.cpu - server) / took, "client_cpu": (cpu_seconds() - client) / took}
+    ended, last = next_step()
+    return {"seconds_a_step": (ended - began) / (last - first), **cores}
+
+
+def watch(options: argparse.Namespace) -> dict[str, Any]:
+    """Let nobody, a client and a browser take turns at watching a run."""
+    found: dict[str, list[dict[str, float]]] = {"alone": [], "client": [], "browser": []}
+    waits = []
+    with training() as run, serving() as served, chromium() as browser:
+        for _ in range(options.repeats):
+            found["alone"].append(pace(run, served, lambda: time.sleep(options.window)))
+            found["client"].append(pace(run, served, lambda: poll_as_page(served.url, run.id, options.window)))
+            with visiting(browser, f"{served.url}/?run={run.id}&step=train") as page:
+                page.locator("#curves svg").first.wait_for()
+                page.evaluate(NOTE_UPDATES)
+                found["browser"].append(pace(run, served, lambda p=page: p.wait_for_timeout(options.window * 1000)))
+                times = page.evaluate("window.updates")
+                waits.append(max((later - earlier for earlier, later in pairwise(times)), default=math.inf))
+        steps = int(run.last_metrics["step"])
+    seconds = {way: [window["seconds_a_step"] for window in windows] for way, windows in found.items()}
+    alone = median(seconds["alone"])
+    return {
+        "seconds_a_step": {way: median(of) for way, of in seconds.items()},
+        "windows": {way: rounded(of) for way, of in seconds.items()},
+        "slower": {way: median(seconds[way]) / alone - 1 for way in ("client", "browser")},
+        "server_cpu": {way: median(window["server_cpu"] for window in windows) for way, windows in found.items()},
+        "client_cpu": median(window["client_cpu"] for window in found["client"]),
+        "longest_wait_of_plots": max(waits),
+        "steps": steps,
+    }
+
+
+def poll_as_page(url: str, run_id: str, seconds: float) -> None:
+    """Ask once a second what the page asks about a run, by the queue as it does, without drawing anything."""
+    with httpx.Client(base_url=url, timeout=30) as client:
+        handlers = client.get("/config").raise_for_status().json()["dependencies"]
+        watch = next(one["id"] for one in handlers if one["api_name"] == "_watch")
+        session, end = token_hex(8), time.monotonic() + seconds
+        while (now := time.monotonic()) < end:
+            asked = {"data": [run_id, None], "fn_index": watch, "session_hash": session, "trigger_id": None}
+            client.post("/gradio_api/queue/join", json=asked).raise_for_status()
+            told = client.get("/gradio_api/queue/data", params={"session_hash": session}).raise_for_status().text
+            if '"success":true' not in told or "Training" not in told:
+                raise SystemExit(f"the page's handler said: {told[-500:]}")
+            time.sleep(max(0.0, now + EVERY - time.monotonic()))
+
+
+def load(options: argparse.Namespace) -> dict[str, Any]:
+    """Have visitors ask how a run goes, each once a second."""
+    with training() as run, serving() as served:
+        visitors = Visitors(served.url, run.id)
+        before = pace(run, served, lambda: time.sleep(options.seconds / 2))
+        visited = pace(run, served, lambda: asyncio.run(visitors.stay(options.seconds)))
+        after = pace(run, served, lambda: time.sleep(options.seconds / 2))
+        steps = int(run.last_metrics["step"])
+    alone = (before["seconds_a_step"] + after["seconds_a_step"]) / 2
+    latencies = sorted(visitors.latencies)
+    return {
+        "visitors": VISITORS,
+        "answers": len(latencies),
+        "errors": len(visitors.errors),
+        "first_errors": visitors.errors[:3],
+        "p50_ms": 1000 * percentile(latencies, 0.5),
+        "p95_ms": 1000 * percentile(latencies, 0.95),
+        "most_ms": 1000 * percentile(latencies, 1),
+        "seconds_a_step": {"alone": alone, "visited": visited["seconds_a_step"]},
+        "slower": visited["seconds_a_step"] / alone - 1,
+        "server_cpu": visited["server_cpu"],
+        "client_cpu": visited["client_cpu"],
+        "steps": steps,
+    }
+
+
+def percentile(ordered: list[float], share: float) -> float:
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
+
+
+@dataclass
+class Visitors:
+    """They ask about one run, each with a connection and a session of their own."""
+
+    url: str
+    run: str
+    latencies: list[float] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    async def stay(self, seconds: float) -> None:
+        """Ask until the time is over; not all came at the same moment."""
+        end = time.monotonic() + seconds
+        async with asyncio.TaskGroup() as visitors:
+            for number in range(VISITORS):
+                visitors.create_task(self._visit(number * EVERY / VISITORS, end))
+
+    async def _visit(self, late: float, end: float) -> None:
+        session = token_hex(8)
+        await asyncio.sleep(late)
+        async with httpx.AsyncClient(base_url=self.url, timeout=30) as client:
+            while (now := time.monotonic()) < end:
+                try:
+                    await self._ask(client, session)
+                    self.latencies.append(time.monotonic() - now)
+                except (httpx.HTTPError, KeyError, ValueError) as error:
+                    self.errors.append(repr(error))
+                await asyncio.sleep(max(0.0, now + EVERY - time.monotonic()))
+
+    async def _ask(self, client: httpx.AsyncClient, session: str) -> None:
+        asked = {"data": [self.run], "session_hash": session}
+        event = (await client.post("/gradio_api/call/status", json=asked)).raise_for_status().json()["event_id"]
+        told = (await client.get(f"/gradio_api/call/status/{event}")).raise_for_status().text
+        if "event: complete" not in told or self.run not in told:
+            raise ValueError(told[-200:])
+
+
+def rounded(values: list[float]) -> list[float]:
+    return [round(value, 4) for value in values]
+
+
+def told_paint(found: dict[str, Any]) -> str:
+    return f"first paint {found['first_paint']:.1f} s after the start, {'WITH' if found['torch'] else 'without'} torch"
+
+
+def told_token(found: dict[str, Any]) -> str:
+    return (
+        f"first token {found['first_token']:.2f} s after Send with the models ready, and "
+        f"{found['first_token_with_loading']:.1f} s while they load"
+    )
+
+
+def told_watch(found: dict[str, Any]) -> str:
+    return (
+        f"watching: {found['seconds_a_step']['alone'] * 1000:.0f} ms a step alone, {found['slower']['client']:+.1%} "
+        f"with a client that polls, {found['slower']['browser']:+.1%} with a browser on the same cores; plots anew at "
+        f"least every {found['longest_wait_of_plots']:.1f} s"
+    )
+
+
+def told_load(found: dict[str, Any]) -> str:
+    return (
+        f"{found['visitors']} visitors: {found['answers']} answers, {found['errors']} errors, p50 "
+        f"{found['p50_ms']:.0f} ms, p95 {found['p95_ms']:.0f} ms, at most {found['most_ms']:.0f} ms; "
+        f"training {found['slower']:+.1%}"
+    )
+
+
+PARTS = {"paint": (paint, told_paint), "token": (token, told_token), "watch": (watch, told_watch)}
+PARTS |= {"load": (load, told_load)}
+
+
+def main() -> None:
+    """Measure the parts asked for, and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", default=",".join(PARTS), help="what to measure")
+    parser.add_argument("--repeats", type=int, default=2, help="windows of each kind for watch")
+    parser.add_argument("--window", type=float, default=20.0, help="seconds of each of them")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long the visitors of load stay")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # not without ending what it started
+    parts = options.parts.split(",")
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    found = {}
+    for name in parts:
+        measure, tell = PARTS[name]
+        with tempfile.TemporaryDirectory() as home:
+            os.environ["DPO_HUB_HOME"] = home
+            found[name] = measure(options)
+        if not options.json:
+            print(tell(found[name]), flush=True)
+    if options.json:
+        print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()

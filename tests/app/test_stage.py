@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -92,6 +93,27 @@ def test_a_conversation_is_shown_to_whose_it_is_only(tmp_path: Path) -> None:
     hers = Conversation().seen_by(ada).asking("secret")
     assert hers.seen_by(ada) == hers
     assert hers.seen_by(bob).chats == ((), ())
+
+
+def test_a_browser_keeps_a_conversation_and_may_send_anything(visitor: Visitor, tmp_path: Path) -> None:
+    """It comes back for the same run and visitor; what is none of ours is no conversation, and no error."""
+    said = Conversation().asking("Hello").answered(["no", "<b>"])
+    kept = json.loads(json.dumps(said.kept("run-1")))
+    assert Conversation.from_kept(kept, "run-1", visitor) == said
+    assert Conversation.from_kept(kept, "run-2", visitor) is None
+    assert Conversation.from_kept(kept, "run-1", Visitor("bob", tmp_path)) is None
+    for nonsense in (
+        None,
+        [],
+        "x",
+        {},
+        kept | {"chats": 7},
+        kept | {"chats": [[1]]},
+        kept | {"chats": [[{"role": 1}]]},
+    ):
+        assert Conversation.from_kept(nonsense, "run-1", visitor) is None
+    forged = kept | {"chats": [[{"role": "system", "content": 1}], []]}
+    assert Conversation.from_kept(forged, "run-1", visitor) == Conversation((({"role": "user", "content": "1"},), ()))
 
 
 def test_no_chat_before_the_end_nor_with_anothers_run(run: Run, visitor: Visitor, tmp_path: Path) -> None:

@@ -87,6 +87,8 @@ def _talk(page: sync_api.Page, picture: Callable[[str], None]) -> None:
     _expect_replies(page, 2)
     assert page.locator('img[src="x"]').count() == 0
     picture("4-chat")
+    page.reload()
+    _expect_replies(page, 2)
 
 
 def _expect_replies(page: sync_api.Page, count: int) -> None:

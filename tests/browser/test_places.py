@@ -60,7 +60,7 @@ def test_two_people_see_the_same_run_and_queue_behind_each_other(server: str, ne
     """A second browser opens the run by its link; its own run waits, says so, and trains after the first."""
     first, second = new_page(), new_page()
     first.goto(server)
-    _train(first, epochs="1")
+    _train(first, epochs="0.4")
     _steps_done(first, 1)
     second.goto(first.url)
     _steps_done(second, 1)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...errors import RunError
 from ...preferences.pairs import Messages
@@ -41,6 +41,21 @@ class Conversation:
         """This conversation, where it is the visitor's, or else an empty one."""
         return self if self.of == visitor.name else Conversation(of=visitor.name)
 
+    def kept(self, run_id: str) -> dict[str, Any]:
+        """What the visitor's browser keeps of it."""
+        return {"run": run_id, "of": self.of, "chats": self.chats}
+
+    @classmethod
+    def from_kept(cls, kept: object, run_id: str, visitor: Visitor) -> Conversation | None:
+        """The conversation about this run that the visitor's browser has kept, or None; it may send anything."""
+        try:
+            if not isinstance(kept, dict) or (kept["run"], kept["of"]) != (run_id, visitor.name):
+                return None
+            chats = tuple(tuple(_message(said) for said in chat) for chat in kept["chats"])
+        except (KeyError, TypeError):
+            return None
+        return cls(chats, visitor.name)
+
     def asking(self, text: str, sides: int = 2) -> Conversation:
         """Ask on all *sides*; one that is new has missed what was said before."""
         question = {"role": "user", "content": text}
@@ -50,6 +65,10 @@ class Conversation:
     def answered(self, replies: Sequence[str]) -> Conversation:
         both = zip(self.chats, replies, strict=True)
         return replace(self, chats=tuple((*chat, {"role": "assistant", "content": reply}) for chat, reply in both))
+
+
+def _message(said: Any) -> Message:
+    return {"role": "assistant" if said["role"] == "assistant" else "user", "content": str(said["content"])}
 
 
 class Stage:

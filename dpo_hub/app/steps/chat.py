@@ -48,29 +48,38 @@ def build(place: Place, opened: gr.Tab) -> None:
         )
         third = gr.Dropdown([], label="Compare with another run, too", info="On the same base model.", elem_id="third")
     conversation = gr.State(Conversation())
+    kept = gr.BrowserState(storage_key="dpo_hub-chat", secret="dpo_hub")  # no secret: it has to last a restart
 
     chats = [conversation, before, after, other]
     ready = [message, send, said, third, *suggestions]
-    place.run.change(_forget, None, chats, **QUIET).then(_open, place.run, ready, **QUIET)
+    restored: dict[str, Any] = {"fn": _restore, "inputs": [place.run, kept], "outputs": [*chats, kept], **QUIET}
+    place.run.change(**restored).then(_open, place.run, ready, **QUIET)
     for tab in (opened, place.opened["compare"]):
         tab.select(_open_to_load, place.run, ready, **QUIET).then(_warm, place.run, said, **DEVICE)
-    third.input(_forget, None, chats, **QUIET).then(_show_other, third, other, **QUIET)
+    third.input(_forget, None, [*chats, kept], **QUIET).then(_show_other, third, other, **QUIET)
     asks: list[Any] = []
     for trigger, text in ((message.submit, message), (send.click, message), *((b.click, b) for b in suggestions)):
         asks.append(
             trigger(
                 _ask,
                 [place.run, third, text, system, conversation],
-                [*chats, message, said, stop],
+                [*chats, message, said, stop, kept],
                 **DEVICE,
             )
         )
     stop.click(_stopped, None, [said, stop], cancels=asks, **QUIET)
-    clear.click(_forget, None, chats, **QUIET)
+    clear.click(_forget, None, [*chats, kept], **QUIET)
 
 
 def _forget() -> tuple[Any, ...]:
-    return Conversation(), [], [], []
+    return Conversation(), [], [], [], None
+
+
+@told
+def _restore(run: str, kept: object, request: gr.Request) -> tuple[Any, ...]:
+    """Show what was said about this run before the page was loaded again."""
+    found = Conversation.from_kept(kept, run, who(request)) if run else None
+    return (found, *_shown(found), gr.skip()) if found else _forget()
 
 
 def _show_other(other: str | None) -> gr.Chatbot:
@@ -120,15 +129,15 @@ def _ask(
     run: str, third: str, text: str, system: str, conversation: Conversation, request: gr.Request
 ) -> Iterator[tuple[Any, ...]]:
     if not text.strip():
-        yield (gr.skip(),) * 7
+        yield (gr.skip(),) * 8
         return
     visitor, runs = who(request), [run, third] if third else [run]
     asked = conversation.seen_by(visitor).asking(text.strip(), len(runs) + 1)
     wait = beside_training() or "Writing …" if STAGE.has(*runs) else LOADING
-    yield asked, *_shown(asked), "", note(wait), gr.Button(visible=True)
+    yield asked, *_shown(asked), "", note(wait), gr.Button(visible=True), gr.skip()
     for answered in STAGE.answer(visitor, runs, asked, system=system):
-        yield answered, *_shown(answered), gr.skip(), gr.skip(), gr.skip()
-    yield gr.skip(), gr.skip(), gr.skip(), gr.skip(), gr.skip(), note(""), gr.Button(visible=False)
+        yield answered, *_shown(answered), *[gr.skip()] * 4
+    yield *[gr.skip()] * 5, note(""), gr.Button(visible=False), answered.kept(run)
 
 
 def _shown(conversation: Conversation) -> tuple[list[Message], ...]:

@@ -25,6 +25,9 @@ _CLEANERS: Mapping[str, Callable[[str], str]] = {
 }
 """Each text goes through these, in this order."""
 
+MENDS = ("identical-replies", "contradictions", "secrets", "duplicates", "emails", "control-characters")
+"""The kinds of the doctor's findings that a repair does something about."""
+
 
 class Change(NamedTuple):
     """What was done to a row of the source, and where or why."""

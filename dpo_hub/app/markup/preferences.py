@@ -139,7 +139,7 @@ def lengths(chosen: Sequence[int], rejected: Sequence[int]) -> str:
         '<span class="key rejected">rejected</span></figcaption>'
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="Lengths of the replies. Half are at most as '
         f'long as this: {medians}."><title>Lengths of the replies</title>{bars}{_axes(count, width, highest)}</svg>'
-        f"<p>In the middle: {medians}.</p></figure>"
+        f"<p>Median: {medians}.</p></figure>"
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from ...errors import DPOHubError, PreferencesError, needing_extra
 from ...preferences import Preferences
 from ...preferences.layouts.mapping import PARTS
+from ...preferences.repair import MENDS
 from ..handlers import columns, files, mending, writing
 from ..handlers.files import Source
 from ..markup import preferences as markup
@@ -215,6 +216,6 @@ def _no_findings() -> list[Any]:
 
 def _examined(source: Source, found: Preferences) -> list[Any]:
     seen = mending.examined(source)
-    mends = bool(seen.findings or found.left_out) and not source.note
+    mends = bool(found.left_out or any(finding.kind in MENDS for finding in seen.findings)) and not source.note
     cards = markup.findings(seen.findings, dict(seen.samples), mending.SAMPLES)
     return [cards, gr.Button(visible=mends), markup.lengths(seen.chosen, seen.rejected)]

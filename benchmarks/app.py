@@ -350,8 +350,8 @@ def rounded(values: list[float]) -> list[float]:
 
 def told_paint(found: dict[str, Any]) -> str:
     return (
-        f"first paint {found['first_paint']:.1f} s after the start, {'WITH' if found['torch'] else 'without'} torch; the "
-        f"first pairs after {found['first_pairs']:.1f} s"
+        f"first paint {found['first_paint']:.1f} s after the start, {'WITH' if found['torch'] else 'without'} torch, "
+        f"and the first pairs {found['first_pairs']:.1f} s after it"
     )
 
 

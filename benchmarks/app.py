@@ -281,6 +281,7 @@ def poll_as_page(url: str, run_id: str, seconds: float) -> None:
 def load(options: argparse.Namespace) -> dict[str, Any]:
     """Have visitors ask how a run goes, each once a second."""
     with training() as run, serving() as served:
+        os.nice(19)  # real visitors have machines of their own
         visitors = Visitors(served.url, run.id)
         before = pace(run, served, lambda: time.sleep(options.seconds / 2))
         visited = pace(run, served, lambda: asyncio.run(visitors.stay(options.seconds)))

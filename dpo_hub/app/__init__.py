@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from ..errors import needing_extra
 from .visitors import on_space
 
 
@@ -20,20 +21,22 @@ def launch(**options: Any) -> None:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     if on_space():
         _forget_owner()
+    with needing_extra("app"):
+        from starlette.middleware import Middleware
+
     from .downloads import ROUTES
-    from .limits import ROWS, limits
+    from .limits import limits
+    from .origin import OwnPageOnly
     from .page import HEAD, build
     from .theme import css, theme
 
     most = limits()
-    if most.rows:
-        os.environ[ROWS] = str(most.rows)
     build().launch(
         **{
             "theme": theme(),
             "css": css(),
             "head": HEAD,
-            "app_kwargs": {"routes": ROUTES},
+            "app_kwargs": {"routes": ROUTES, "middleware": [Middleware(OwnPageOnly)]},
             "max_file_size": most.upload_mb and f"{most.upload_mb}mb",
             "run_history": False,
             "footer_links": ["gradio", "settings"],

@@ -43,7 +43,7 @@ def close_the_rest(page: gr.Blocks) -> None:
 def check(file: dict[str, Any] | str, request: gr.Request) -> dict[str, Any]:
     """Read a preference file: an upload, demo:NAME, hub:OWNER/NAME, or the id of an earlier upload."""
     visitor = who(request)
-    name = file if isinstance(file, str) else files.keep(visitor.shelf, _uploaded(file))
+    name = file if isinstance(file, str) else files.take(visitor.shelf, _uploaded(file))
     return {"id": name, **_report(files.read(files.find(visitor.shelf, name)))}
 
 

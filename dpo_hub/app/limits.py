@@ -21,8 +21,6 @@ from ..run import Run
 from ..turns import line
 from .visitors import Visitor, on_space
 
-ROWS = "DPO_HUB_MAX_ROWS"
-"""Where `handlers.files` looks for the limit on rows."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _ONE_AT_A_TIME = Lock()
 _BEGUN: list[Run] = []
@@ -36,6 +34,8 @@ class Limits:
     rows: int | None = None
     """Of a preference file."""
     upload_mb: int | None = None
+    files: int | None = None
+    """Files that are kept for a visitor."""
     runs: int | None = None
     """Runs that are kept for a visitor."""
     waiting: int | None = None
@@ -50,10 +50,11 @@ def limits() -> Limits:
     Raises:
         RecipeError: a variable is no whole number above 0.
     """
-    usual = Limits(rows=50_000, upload_mb=50, runs=20, waiting=2, queue=10) if on_space() else Limits()
+    usual = Limits(rows=50_000, upload_mb=50, files=100, runs=20, waiting=2, queue=10) if on_space() else Limits()
     return Limits(
-        rows=_asked(ROWS, usual.rows),
+        rows=_asked("DPO_HUB_MAX_ROWS", usual.rows),
         upload_mb=_asked("DPO_HUB_MAX_UPLOAD_MB", usual.upload_mb),
+        files=_asked("DPO_HUB_MAX_FILES", usual.files),
         runs=_asked("DPO_HUB_MAX_RUNS", usual.runs),
         waiting=usual.waiting,
         queue=_asked("DPO_HUB_MAX_QUEUE", usual.queue),

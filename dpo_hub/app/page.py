@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from ..errors import SignInError, needing_extra
-from ..progress import progress
+from ..progress import Progress, progress
+from ..run import Run
 from ..state import ENDED
 from . import api, markup
 from .handlers import files
@@ -90,7 +93,15 @@ def _arrive(request: gr.Request) -> tuple[Any, ...]:
 def _runs(current: str, request: gr.Request) -> tuple[str, gr.Timer]:
     """List the runs, and look again as long as one is at work."""
     try:
-        found = [(run, progress(run)) for run in who(request).runs()[:LISTED]]
+        found = _listed(who(request).runs()[:LISTED])
     except SignInError as error:
         return markup.hint(str(error)), gr.Timer(active=False)
     return runs_markup.runs(found, current), gr.Timer(active=any(goes.status not in ENDED for _, goes in found))
+
+
+def _listed(runs: Iterable[Run]) -> list[tuple[Run, Progress]]:
+    found = []
+    for run in runs:
+        with suppress(FileNotFoundError):  # it was removed just now
+            found.append((run, progress(run)))
+    return found

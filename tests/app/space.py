@@ -74,7 +74,7 @@ class Guest:
         return self._send("POST", path, more)
 
     def _send(self, method: str, path: str, more: dict[str, Any]) -> httpx.Response:
-        headers = {"cookie": f"session={self.cookie}"} if self.cookie else {}
+        headers = more.pop("headers", {}) | ({"cookie": f"session={self.cookie}"} if self.cookie else {})
         answer = self.space.client.request(method, f"{self.space.address}{path}", headers=headers, **more)
         self.space.client.cookies.clear()  # it is everybody's
         return answer

@@ -217,11 +217,21 @@ def test_paging_does_not_read_again(shelf: Path, few_pairs: Path) -> None:
 def test_a_file_of_too_many_rows_is_refused(few_pairs: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit is for machines that many share."""
     source = files.find(shelf, files.keep(shelf, few_pairs))
-    monkeypatch.setattr(files, "MAX_ROWS", 39)
+    monkeypatch.setenv("DPO_HUB_MAX_ROWS", "39")
     with pytest.raises(PreferencesError, match=r"^few\.csv: It has more than 39 rows, the limit here"):
         files.read(source)
-    monkeypatch.setattr(files, "MAX_ROWS", 40)
+    monkeypatch.setenv("DPO_HUB_MAX_ROWS", "40")
     assert len(files.read(source).pairs) == 40
+
+
+def test_a_shelf_takes_so_many_files(few_pairs: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more is refused with a sentence, however it comes about."""
+    monkeypatch.setenv("DPO_HUB_MAX_FILES", "1")
+    files.keep(shelf, few_pairs)
+    with pytest.raises(PreferencesError, match="You have 1 files here"):
+        files.keep(shelf, few_pairs)
+    with pytest.raises(PreferencesError, match="You have 1 files here"):
+        writing.add_pair(shelf, "", "a", "b", "c")
 
 
 def test_a_repair_is_a_new_file_that_says_what_changed(shelf: Path, write_csv: WriteCsv) -> None:

@@ -301,6 +301,15 @@ def test_a_callback_that_nobody_asked_for_signs_nobody_in(space: Space, ada: Ada
     )
 
 
+def test_a_page_of_another_site_is_refused(space: Space, ada: Ada, her: Guest) -> None:
+    """Ada's own cookie, sent along by a page of somebody else's, gives nothing and does nothing."""
+    foreign = {"origin": "https://evil.example"}
+    body = {"data": [ada.file], "fn_index": space.ids("_show")[0], "session_hash": "any"}
+    assert her.post("/gradio_api/queue/join", json=body, headers=foreign).status_code == 403
+    assert her.get(f"/download/run/{ada.finished.id}", headers=foreign).status_code == 403
+    assert her.get(f"/download/run/{ada.finished.id}", headers={"origin": space.address}).status_code == 200
+
+
 def test_too_large_an_upload_is_refused(space: Space, bob: Guest) -> None:
     """What is over the limit gets 413, and is not kept."""
     answer = bob.post("/gradio_api/upload", files={"files": ("big.csv", b"a,b,c\n" * 300_000)})

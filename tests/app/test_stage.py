@@ -87,6 +87,12 @@ def test_a_third_run_joins_with_what_it_was_asked(run: Run, visitor: Visitor, fe
     ]
 
 
+def test_a_question_without_a_reply_is_not_asked_again() -> None:
+    """After an error or a stop the next question does not follow on another one."""
+    asked = Conversation().asking("Hello").asking("And?")
+    assert [[message["content"] for message in chat] for chat in asked.chats] == [["And?"], ["And?"]]
+
+
 def test_a_conversation_is_shown_to_whose_it_is_only(tmp_path: Path) -> None:
     """The page keeps it by a number that a browser makes up, so another's is as if there were none."""
     ada, bob = Visitor("ada", tmp_path), Visitor("bob", tmp_path)

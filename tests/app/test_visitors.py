@@ -30,7 +30,7 @@ REFUSED = (
 @pytest.fixture(autouse=True)
 def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """One's own machine, with nothing asked of it, in an empty folder."""
-    for name in (*SPACE, *CLIENT, *(f"DPO_HUB_MAX_{what}" for what in ("ROWS", "UPLOAD_MB", "RUNS", "QUEUE"))):
+    for name in (*SPACE, *CLIENT, *(f"DPO_HUB_MAX_{what}" for what in ("ROWS", "UPLOAD_MB", "FILES", "RUNS", "QUEUE"))):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(limits_module, "_BEGUN", [])
     monkeypatch.setenv("DPO_HUB_HOME", str(tmp_path / "home"))
@@ -115,10 +115,10 @@ def test_ones_own_machine_has_the_limits_that_one_sets(monkeypatch: pytest.Monke
 @pytest.mark.usefixtures("space")
 def test_a_space_has_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """They can be set."""
-    assert limits() == Limits(rows=50_000, upload_mb=50, runs=20, waiting=2, queue=10)
+    assert limits() == Limits(rows=50_000, upload_mb=50, files=100, runs=20, waiting=2, queue=10)
     monkeypatch.setenv("DPO_HUB_MAX_RUNS", "5")
     monkeypatch.setenv("DPO_HUB_MAX_QUEUE", "1")
-    assert limits() == Limits(rows=50_000, upload_mb=50, runs=5, waiting=2, queue=1)
+    assert limits() == Limits(rows=50_000, upload_mb=50, files=100, runs=5, waiting=2, queue=1)
 
 
 @pytest.mark.parametrize("asked", ["0", "-1", "many", "1e3", "5 ", "٣"])

@@ -56,6 +56,22 @@ def test_settings_outlast_a_reload(server: str, page: sync_api.Page) -> None:
     expect(page.get_by_label("Beta")).to_have_value("0.5")
 
 
+def test_settings_of_another_model_outlast_a_reload(server: str, page: sync_api.Page) -> None:
+    """Choosing a model gives its safe settings; coming back to it does not put one's own back to them."""
+    page.goto(server)
+    page.get_by_role("button", name="Next: the recipe").click()
+    page.locator("#model input").click()
+    page.locator("[role=option]:visible", has_text="Qwen/Qwen2.5-0.5B-Instruct").click()
+    page.get_by_text("Advanced", exact=True).click()
+    expect(page.get_by_label("Beta")).to_have_value("0.1")
+    page.get_by_label("Epochs").fill("3")
+    expect(page.get_by_label("Standard")).not_to_be_checked()
+    page.reload()
+    page.get_by_text("Advanced", exact=True).click()
+    expect(page.locator("#model input")).to_have_value("Qwen/Qwen2.5-0.5B-Instruct")
+    expect(page.get_by_label("Epochs")).to_have_value("3")
+
+
 def test_two_people_see_the_same_run_and_queue_behind_each_other(server: str, new_page: OpenPage) -> None:
     """A second browser opens the run by its link; its own run waits, says so, and trains after the first."""
     first, second = new_page(), new_page()

@@ -6,7 +6,6 @@ A file goes by a name that stands in the page's address: `demo:tone`, `hub:owner
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import shutil
@@ -24,11 +23,10 @@ from ...preferences import Preferences, read_preferences
 from ...preferences.files import open_table
 from ...preferences.layouts.columns import is_known
 from ...preferences.pairs import counted
+from ..limits import limits
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet", ".gz")
 DEMO, HUB = "demo:", "hub:"
-MAX_ROWS = int(os.environ.get("DPO_HUB_MAX_ROWS") or 0)
-"""No file may have more rows; 0 is for no limit."""
 HUB_MEMORY = 600
 """Seconds for which a dataset on the Hub is taken to be as it was read."""
 _ADDRESS = re.compile(r"(https?://)?(huggingface\.co|hf\.co)/datasets/")
@@ -97,7 +95,10 @@ def keep(shelf: Path, upload: Path, name: str = "", *, note: str = "") -> str:
 
 
 def new_folder(shelf: Path) -> Path:
-    folder = shelf / "files" / secrets.token_hex(8)
+    most, there = limits().files, shelf / "files"
+    if most is not None and there.is_dir() and len(list(there.iterdir())) >= most:
+        raise PreferencesError(f"You have {most} files here, and more are not kept for one visitor.")
+    folder = there / secrets.token_hex(8)
     with telling_disk_full(shelf):
         folder.mkdir(parents=True)
     return folder
@@ -143,7 +144,7 @@ def find(shelf: Path, file: str) -> Source:
     if not folder or not (folder / "about.json").is_file():
         raise PreferencesError("This file is not here any more. Upload it again.")
     about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-    where = _require_dataset(about["dataset"]) if "dataset" in about else str(next(folder.glob("file.*")))
+    where = _require_dataset(about["dataset"]) if "dataset" in about else str(next(folder.glob("file.*"), folder))
     return Source(about["name"], where, about["mapping"], about.get("note", ""), about.get("written", False))
 
 
@@ -181,8 +182,8 @@ def key_of(source: Source) -> Key:
 @lru_cache(4)
 def read_by(name: str, where: str, _stamp: tuple[int, ...], mapping: tuple[tuple[str, str], ...]) -> Preferences:
     try:
-        if MAX_ROWS:
-            _require_modest(where)
+        if most := limits().rows:
+            _require_modest(where, most)
         found = read_preferences(where, mapping=dict(mapping) or None)
     except PreferencesError as error:
         said = str(error) if str(error).startswith(where) else f"{name}: {error}"
@@ -190,11 +191,11 @@ def read_by(name: str, where: str, _stamp: tuple[int, ...], mapping: tuple[tuple
     return replace(found, source=name)
 
 
-def _require_modest(where: str) -> None:
+def _require_modest(where: str, most: int) -> None:
     with open_table(where, known=is_known) as table:
-        if next(islice(table.rows, MAX_ROWS, None), None):
+        if next(islice(table.rows, most, None), None):
             raise PreferencesError(
-                f"It has more than {counted(MAX_ROWS, 'row')}, the limit here. Take a part of it, or install dpo_hub "
+                f"It has more than {counted(most, 'row')}, the limit here. Take a part of it, or install dpo_hub "
                 "on your own machine, where there is none."
             )
 

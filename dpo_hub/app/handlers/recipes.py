@@ -6,15 +6,17 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
-from ...errors import ModelError, RecipeError
+from ...errors import ModelError, RecipeError, RunError
 from ...hub.calls import BROKEN
+from ...keeper import visible_devices
 from ...recipe import DEMO_MODEL, STRENGTHS, Recipe
+from ...turns import at_work
 from ..limits import allowed_model
 from ..visitors import Visitor
-from .files import find
+from .files import find, read
 
 MODELS = (DEMO_MODEL, "HuggingFaceTB/SmolLM2-135M-Instruct", "Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct")
 """Offered before anybody searches: small, open to all, and with a chat template."""
@@ -68,9 +70,21 @@ def foresee(visitor: Visitor, file: str, recipe: Recipe) -> dict[str, Any]:
     Raises:
         PreferencesError: there is no such file.
         ModelError: the base model cannot be loaded, or it takes too long.
+        RunError: a run has the GPU.
     """
     source = find(visitor.shelf, file)
-    command = [sys.executable, "-m", "dpo_hub", "preflight", source.where, "--json", *_options(recipe)]
+    read(source)  # within the limits of this place, which the other process does not know
+    if visible_devices() and at_work():
+        raise RunError("A run trains on this machine's GPU, and looking ahead would take its memory. Try again later.")
+    command = [
+        sys.executable,
+        "-m",
+        "dpo_hub",
+        "preflight",
+        source.where,
+        "--json",
+        *_options(replace(recipe, force=True)),
+    ]
     if source.mapping:
         command += ["--map", ",".join(f"{part}={column}" for part, column in source.mapping.items())]
     try:

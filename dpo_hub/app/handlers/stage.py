@@ -59,7 +59,9 @@ class Conversation:
     def asking(self, text: str, sides: int = 2) -> Conversation:
         """Ask on all *sides*; one that is new has missed what was said before."""
         question = {"role": "user", "content": text}
-        chats = (self.chats + ((),) * sides)[:sides]
+        # A question that got no reply was asked in vain, and most chat templates refuse two in a row.
+        said = tuple(chat[:-1] if chat and chat[-1]["role"] == "user" else chat for chat in self.chats)
+        chats = (said + ((),) * sides)[:sides]
         return replace(self, chats=tuple((*chat, question) for chat in chats))
 
     def answered(self, replies: Sequence[str]) -> Conversation:
@@ -113,7 +115,9 @@ class Stage:
 
         Raises: as `ready`; and ModelError where prompt or replies are too long.
         """
-        return _lens(_finished(visitor, run_id)).rewards(prompt, list(replies))
+        run = _finished(visitor, run_id)
+        _make_way()
+        return _lens(run).rewards(prompt, list(replies))
 
 
 def beside_training() -> str:
@@ -137,7 +141,6 @@ def _open_duet(*runs: Run) -> Duet:
 def _lens(run: Run) -> Lens:
     from ...comparison.lens import Lens
 
-    _make_way()
     return Lens.open(run)
 
 

@@ -103,8 +103,12 @@ def remove_run(visitor: Visitor, run_id: str) -> None:
 def progress(visitor: Visitor, run_id: str) -> Progress | None:
     """Read how a run goes from its folder, or None where there is no such run."""
     run = visitor.run(run_id)
-    if run is None:
-        return None
+    with suppress(FileNotFoundError):  # it was removed just now
+        return _progress(run) if run else None
+    return None
+
+
+def _progress(run: Run) -> Progress:
     goes, curve, looks = progress_of(run), run.metrics, run.evaluations
     recipe, report = run.recipe, run.report
     finished = goes.status == "finished"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
-from ...errors import needing_extra
+from ...errors import DPOHubError, needing_extra
 from ..handlers import training
 from ..handlers.stage import STAGE, Conversation, Message, beside_training
 from ..place import DEVICE, QUIET, Place, note, told, who
@@ -135,8 +135,12 @@ def _ask(
     asked = conversation.seen_by(visitor).asking(text.strip(), len(runs) + 1)
     wait = beside_training() or "Writing …" if STAGE.has(*runs) else LOADING
     yield asked, *_shown(asked), "", note(wait), gr.Button(visible=True), gr.skip()
-    for answered in STAGE.answer(visitor, runs, asked, system=system):
-        yield answered, *_shown(answered), *[gr.skip()] * 4
+    try:
+        for answered in STAGE.answer(visitor, runs, asked, system=system):
+            yield answered, *_shown(answered), *[gr.skip()] * 4
+    except DPOHubError:
+        yield *[gr.skip()] * 5, note(""), gr.Button(visible=False), gr.skip()
+        raise
     yield *[gr.skip()] * 5, note(""), gr.Button(visible=False), answered.kept(run)
 
 

@@ -30,7 +30,7 @@ def build(place: Place, opened: gr.Tab) -> None:
     opened.select(_example, [place.run, prompt], [prompt, *replies], **QUIET)
     read.click(lambda: note("Reading …"), None, said, **QUIET).then(
         _read, [place.run, prompt, *replies], [shown, said], **DEVICE
-    )
+    ).failure(lambda: note(""), None, said, **QUIET)
 
 
 @told

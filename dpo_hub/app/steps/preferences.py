@@ -35,7 +35,7 @@ def build(place: Place) -> None:
     all_shown = [*source, reading, *mapping, *preview, *doctor, written]
     place.file.change(_show, place.file, all_shown, **QUIET)
     for event in (read_so, repair, *added):  # the file may go by the same name, and be another
-        event.then(_show, place.file, all_shown, **QUIET)
+        event.success(_show, place.file, all_shown, **QUIET)
     on.click(lambda: goto("recipe"), None, place.tabs, **QUIET)
 
 

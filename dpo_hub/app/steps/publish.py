@@ -50,7 +50,7 @@ def build(place: Place) -> None:
 def _wire(shown: gr.Textbox, wanted: list[Any], description: gr.Textbox, look: dict[str, Any]) -> None:
     """Keep the description, and look at the card again, as they are typed."""
     description.input(_describe, [shown, description], None, trigger_mode="always_last", **QUIET).then(**look)
-    for box in wanted[:3]:
+    for box in (wanted[0], wanted[2]):
         box.change(**look, trigger_mode="always_last")
 
 

@@ -72,15 +72,15 @@ def build(place: Place) -> None:
     recipe = [boxes[name] for name in SETTINGS]
     place.opened["recipe"].select(_restore, kept, [*recipe, strength], **QUIET)
     boxes["model"].key_up(_search, None, boxes["model"], **{**QUIET, "trigger_mode": "always_last"})
-    for trigger in (boxes["model"].change, strength.input):
-        trigger(_settings, [boxes["model"], strength], [*recipe[1:], kept], **QUIET)
+    for trigger, do in ((boxes["model"].change, _settings), (strength.input, _strengthened)):
+        trigger(do, [boxes["model"], strength, kept], [*recipe[1:], kept], **QUIET)
     for name, box in boxes.items():
         if name != "model":
             box.input(_keep, recipe, [strength, kept], **QUIET)
     place.file.change(lambda: "", None, ahead, **QUIET)
     look.click(
         lambda: note("Loading the model, and taking two steps to see what they need …"), None, ahead, **QUIET
-    ).then(_look_ahead, [place.file, *recipe], ahead, **DEVICE)
+    ).then(_look_ahead, [place.file, *recipe], ahead, **DEVICE).failure(lambda: "", None, ahead, **QUIET)
     train.click(_start, [place.file, *recipe], [place.run, place.tabs], **{**QUIET, "concurrency_limit": 1})
 
 
@@ -107,12 +107,22 @@ def _box(setting: Field[Any], value: Any) -> Any:
     return gr.Number(value, precision=0 if setting.type == "int" else None, **look)
 
 
+@told
 def _search(key: gr.KeyUpData, request: gr.Request) -> gr.Dropdown:
     return gr.Dropdown(recipes.models_named(str(key.input_value or ""), who(request).token))
 
 
 @told
-def _settings(model: str | None, strength: str | None) -> list[Any]:
+def _settings(model: str | None, strength: str | None, kept: dict[str, Any] | None) -> list[Any]:
+    """The safe settings of another model; where the browser has kept some for this one, they stay."""
+    if kept and kept.get("model") == model:
+        return [gr.skip()] * len(SETTINGS)
+    settings: list[Any] = _strengthened(model, strength, kept)
+    return settings
+
+
+@told
+def _strengthened(model: str | None, strength: str | None, _kept: dict[str, Any] | None) -> list[Any]:
     values = recipes.settings_for(model or "", strength or "standard")
     return [*values[1:], dict(zip(SETTINGS, values, strict=True))]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ...errors import needing_extra
+from ...errors import SignInError, needing_extra
 from ..handlers import training
+from ..markup import hint
 from ..markup import train as markup
 from ..place import QUIET, Place, goto, told, who
 
@@ -59,10 +60,12 @@ def _doing(do: Callable[..., None]) -> Callable[..., None]:
 @told
 def _watch(run: str, drawn: str, request: gr.Request) -> list[Any]:
     """Show how the run goes. *drawn* says what the page shows already; what has not changed is left alone."""
-    progress = training.progress(who(request), run) if run else None
+    try:
+        progress = training.progress(who(request), run) if run else None
+    except SignInError as error:  # it has run out; told once, and not each second
+        return _gone(hint(str(error)))
     if progress is None:
-        gone = [gr.Button(visible=False)] * 4
-        return ["", gr.Timer(active=False), markup.NO_RUN, *gone, "", "", "", gr.Accordion(visible=False), ""]
+        return _gone(markup.NO_RUN)
     now = f"{run} {progress.step} {progress.status} {len(progress.looks)}"
     new = now != drawn
     return [
@@ -79,3 +82,9 @@ def _watch(run: str, drawn: str, request: gr.Request) -> list[Any]:
         gr.Accordion(visible=True),
         progress.log,
     ]
+
+
+def _gone(why: str) -> list[Any]:
+    """No run, and why."""
+    buttons = [gr.Button(visible=False)] * 4
+    return ["", gr.Timer(active=False), why, *buttons, "", "", "", gr.Accordion(visible=False), ""]

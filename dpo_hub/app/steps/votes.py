@@ -68,7 +68,7 @@ def build(place: Place, opened: gr.Tab) -> None:
     opened.select(**told_result)
     draw.click(lambda: note("Both sides are writing …"), None, said, **QUIET).then(
         _draw, [place.run, asked], shown, **DEVICE
-    )
+    ).failure(lambda: note(""), None, said, **QUIET)
     for choice, button in buttons.items():
         button.click(_voting(choice), [place.run, ballot, edit], [ballot, said, *buttons.values()], **QUIET).then(
             **told_result
@@ -90,6 +90,7 @@ def _draw(run: str, asked: str, request: gr.Request) -> list[Any]:
     return _shown(voting.next_ballot(STAGE, who(request), run, asked=asked), note("Which is better?"))
 
 
+@told
 def _draw_next(run: str, asked: str, ballot: Ballot | None, said: str, request: gr.Request) -> list[Any]:
     """Show the next held-out prompt; what somebody typed is asked again only when they say so."""
     if asked.strip() or ballot is not None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
 from dpo_hub.comparison.duet import KEPT, Duet, Models, make_way
@@ -23,6 +22,7 @@ from dpo_hub.recipe import Recipe
 from dpo_hub.run import Run
 from dpo_hub.state import Process, State
 from dpo_hub.training.train import train
+from dpo_hub.turns import turn
 
 HELLO = [{"role": "user", "content": "Where is my order?"}]
 SHORT = [{"role": "user", "content": "Hello!"}]
@@ -173,13 +173,13 @@ def test_a_run_that_has_not_finished_is_refused(few_pairs: Path) -> None:
         Duet.open(Run.create(read_preferences(few_pairs), Recipe.for_model()))
 
 
-def test_a_chat_makes_way_for_training(few_pairs: Path, home: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_chat_makes_way_for_training(few_pairs: Path, caplog: pytest.LogCaptureFixture) -> None:
     """On a GPU that a run trains on there is no chat, unless it is wanted; on a CPU it is told."""
     gpu = torch.device("cuda")
     run = Run.create(read_preferences(few_pairs), Recipe.for_model())
     make_way(gpu)
     run.set_state(State("running", worker=Process.of()))
-    with FileLock(home / "device.lock"), caplog.at_level(logging.WARNING):
+    with turn(run), caplog.at_level(logging.WARNING):
         with pytest.raises(RunError, match=f"{run.id} trains on this machine's GPU"):
             make_way(gpu)
         assert not caplog.records

@@ -264,16 +264,15 @@ def watch(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def poll_as_page(url: str, run_id: str, seconds: float) -> None:
-    """Ask once a second what the page asks about a run, by the queue as it does, without drawing anything."""
+    """Ask once a second what the page asks about a run, as it does, without drawing anything."""
     with httpx.Client(base_url=url, timeout=30) as client:
         handlers = client.get("/config").raise_for_status().json()["dependencies"]
         watch = next(one["id"] for one in handlers if one["api_name"] == "_watch")
         session, end = token_hex(8), time.monotonic() + seconds
         while (now := time.monotonic()) < end:
             asked = {"data": [run_id, None], "fn_index": watch, "session_hash": session, "trigger_id": None}
-            client.post("/gradio_api/queue/join", json=asked).raise_for_status()
-            told = client.get("/gradio_api/queue/data", params={"session_hash": session}).raise_for_status().text
-            if '"success":true' not in told or "Training" not in told:
+            told = client.post("/gradio_api/run/predict", json=asked).raise_for_status().text
+            if "Training" not in told:
                 raise SystemExit(f"the page's handler said: {told[-500:]}")
             time.sleep(max(0.0, now + EVERY - time.monotonic()))
 
@@ -339,10 +338,9 @@ class Visitors:
 
     async def _ask(self, client: httpx.AsyncClient, session: str) -> None:
         asked = {"data": [self.run], "session_hash": session}
-        event = (await client.post("/gradio_api/call/status", json=asked)).raise_for_status().json()["event_id"]
-        told = (await client.get(f"/gradio_api/call/status/{event}")).raise_for_status().text
-        if "event: complete" not in told or self.run not in told:
-            raise ValueError(told[-200:])
+        told = (await client.post("/gradio_api/run/status", json=asked)).raise_for_status().json()
+        if told["data"][0]["run"] != self.run:
+            raise ValueError(told)
 
 
 def rounded(values: list[float]) -> list[float]:

@@ -13,7 +13,7 @@ from ..state import ENDED
 from . import api, markup
 from .handlers import files
 from .markup import runs as runs_markup
-from .place import QUIET, STEPS, Place, goto, told, who
+from .place import DIRECT, QUIET, STEPS, Place, goto, told, who
 from .steps import compare, preferences, publish, recipe, train
 from .visitors import signs_in
 
@@ -63,7 +63,7 @@ def build() -> gr.Blocks:
 
 def _wire(page: gr.Blocks, place: Place, runs: gr.HTML, new: gr.Button) -> None:
     timer = gr.Timer(5.0, active=False)
-    listing: dict[str, Any] = {"fn": _runs, "inputs": place.run, "outputs": [runs, timer], **QUIET}
+    listing: dict[str, Any] = {"fn": _runs, "inputs": place.run, "outputs": [runs, timer], **DIRECT}
     page.load(_arrive, None, [place.file, place.run, place.tabs], **QUIET).then(
         **listing, js="() => { window.arrived = true; }"
     )

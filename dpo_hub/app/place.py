@@ -25,6 +25,8 @@ STEPS = {
 """The steps of the page by the name that the address has for them."""
 QUIET: Mapping[str, Any] = {"api_visibility": "private", "concurrency_limit": None, "show_progress": "hidden"}
 """How the page calls its own handlers."""
+DIRECT: Mapping[str, Any] = {**QUIET, "queue": False}
+"""How it calls those that it calls again and again: past Gradio's queue, which takes more work than their answers."""
 DEVICE: Mapping[str, Any] = {**QUIET, "concurrency_limit": 1, "concurrency_id": "device"}
 """How it calls those that compute with a model: one at a time, because all of them share one device."""
 

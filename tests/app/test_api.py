@@ -14,6 +14,8 @@ from typing import Any
 
 import httpx2
 
+from dpo_hub import Recipe, Run, read_preferences
+
 from ..browser.conftest import app, server  # noqa: F401  # fixtures
 
 DOCS = Path(__file__).parents[2] / "docs" / "api.md"
@@ -133,6 +135,21 @@ def test_no_file_of_the_server_is_read(server: str, tmp_path: Path) -> None:  # 
                 assert "event: error" in answer, asked
                 assert "canary" not in answer
                 assert "event: complete" not in answer
+
+
+def test_status_answers_past_the_queue(server: str, few_pairs: Path) -> None:  # noqa: F811
+    """One request is enough to ask how a run goes, and what is wrong with it is a sentence there too."""
+    run = Run.create(read_preferences(few_pairs), Recipe.for_model())
+    found, missing = (_ask_at_once(server, "status", name) for name in (run.id, "last"))
+    assert found["data"][0]["run"] == run.id
+    assert "no such run" in missing["error"]
+
+
+def _ask_at_once(address: str, endpoint: str, *data: Any) -> dict[str, Any]:
+    body = {"data": list(data), "session_hash": uuid.uuid4().hex}
+    answer = httpx2.post(f"{address.rstrip('/')}/gradio_api/run/{endpoint}", json=body, timeout=30)
+    found: dict[str, Any] = answer.json()
+    return found
 
 
 def _ask(address: str, endpoint: str, *data: Any) -> str:

@@ -188,8 +188,8 @@ def test_who_has_not_signed_in_is_told_to(ada: Ada, nobody: Guest) -> None:
         assert SIGN_IN in nobody.ask(name, *data)
 
 
-def test_only_the_queue_takes_calls(space: Space, ada: Ada, bob: Guest) -> None:
-    """The addresses for programs refuse what only the page calls."""
+def test_the_addresses_past_the_queue_tell_others_nothing(space: Space, ada: Ada, bob: Guest) -> None:
+    """A handler called directly, or as a program's endpoint, keeps what is Ada's as it does from the queue."""
     for one in space.endpoints():
         body = {"data": _data(one, ada.finished.id, ada.file), "fn_index": one["id"], "session_hash": "any"}
         for path in (f"/gradio_api/run/{one['name']}", f"/gradio_api/api/{one['name']}", "/gradio_api/run/predict"):

@@ -9,7 +9,7 @@ from ...errors import SignInError, needing_extra
 from ..handlers import training
 from ..markup import hint
 from ..markup import train as markup
-from ..place import QUIET, Place, goto, told, who
+from ..place import DIRECT, QUIET, Place, goto, told, who
 
 with needing_extra("app"):
     import gradio as gr
@@ -37,7 +37,7 @@ def build(place: Place) -> None:
         "fn": _watch,
         "inputs": [place.run, drawn],
         "outputs": [drawn, timer, panel, stop, resume, on, remove, findings, curves, samples, logged, log],
-        **QUIET,
+        **DIRECT,
     }
     place.run.change(lambda: ("", gr.Row(visible=False)), None, [drawn, sure], **QUIET).then(**watch)
     timer.tick(**watch)

@@ -7,14 +7,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from .cli_runs import Json, RunName, Token
-
-if TYPE_CHECKING:
-    from .hub.publish import Published
 
 cli = typer.Typer()
 
@@ -62,15 +59,7 @@ def publish(  # noqa: PLR0913  # an option each
         print(json.dumps({"published": [asdict(one) for one in published]}, indent=2))
         return
     for one in published:
-        print(f"Published: {one.url} ({'private' if one.private else 'public'})\n  {_compared(one)}")
-
-
-def _compared(published: Published) -> str:
-    proof = published.proof
-    files = f"{proof.files} files are on the Hub as they are here"
-    if proof.prompts:
-        return f"{files}, and the adapter fetched from there gives the same logits on {proof.prompts} prompts."
-    return f"{files}.{f' Logits were not compared: {proof.why_not}' if proof.why_not else ''}"
+        print(f"Published: {one.url} ({'private' if one.private else 'public'})\n  {one.proof.sentence()}")
 
 
 @contextmanager

@@ -36,6 +36,8 @@ class Limits:
     upload_mb: int | None = None
     files: int | None = None
     """Files that are kept for a visitor."""
+    epochs: int | None = None
+    """Times that a run goes through its pairs; the device is for all."""
     runs: int | None = None
     """Runs that are kept for a visitor."""
     waiting: int | None = None
@@ -50,11 +52,16 @@ def limits() -> Limits:
     Raises:
         RecipeError: a variable is no whole number above 0.
     """
-    usual = Limits(rows=50_000, upload_mb=50, files=100, runs=20, waiting=2, queue=10) if on_space() else Limits()
+    usual = (
+        Limits(rows=50_000, epochs=10, upload_mb=50, files=100, runs=20, waiting=2, queue=10)
+        if on_space()
+        else Limits()
+    )
     return Limits(
         rows=_asked("DPO_HUB_MAX_ROWS", usual.rows),
         upload_mb=_asked("DPO_HUB_MAX_UPLOAD_MB", usual.upload_mb),
         files=_asked("DPO_HUB_MAX_FILES", usual.files),
+        epochs=_asked("DPO_HUB_MAX_EPOCHS", usual.epochs),
         runs=_asked("DPO_HUB_MAX_RUNS", usual.runs),
         waiting=usual.waiting,
         queue=_asked("DPO_HUB_MAX_QUEUE", usual.queue),
@@ -114,6 +121,17 @@ def _waits(run: Run) -> bool:
     with suppress(FileNotFoundError):  # it was removed
         return run.state.status == "queued"
     return False
+
+
+def require_few_epochs(epochs: float) -> None:
+    """See that a run goes through its pairs as often as it may, and no more.
+
+    Raises:
+        RecipeError: it does not.
+    """
+    most = limits().epochs
+    if most is not None and epochs > most:
+        raise RecipeError(f"Epochs are {epochs:g}, and a run may have {most} here, where all share one device.")
 
 
 def allowed_model(model: str) -> str:

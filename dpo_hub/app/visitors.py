@@ -2,7 +2,8 @@
 
 On one's own machine there is one visitor, whose runs are those of the command line. On a Space each has a shelf of
 their own, and who they are is what signing in with the Hub says, and nothing else: elsewhere anybody could have made
-the session, because Gradio signs it with a constant there.
+the session, because Gradio signs it with a constant there. A shelf belongs to the account (OpenID's `sub`) and not to
+its name, which may change hands.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..errors import SignInError
 from ..run import Run, all_runs, home
@@ -69,15 +70,20 @@ def visitor(session: Mapping[str, Any] | None) -> Visitor:
     if not signs_in():
         raise SignInError("This Space has no sign-in. Its owner adds it with hf_oauth: true in the Space's README.")
     told = _mapping(_mapping(session).get("oauth_info"))
-    name, until = _mapping(told.get("userinfo")).get("preferred_username"), told.get("expires_at")
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or not _lies_ahead(until):
-        raise SignInError("Sign in first: your files and runs are kept under your name, and nobody else sees them.")
+    about = _mapping(told.get("userinfo"))
+    name, account = about.get("preferred_username"), about.get("sub")
+    if not (_is_name(name) and _is_name(account) and _lies_ahead(told.get("expires_at"))):
+        raise SignInError("Sign in first: your files and runs are kept for your account, and nobody else sees them.")
     token = told.get("access_token")
-    return Visitor(name, home() / "visitors" / name.lower(), token if isinstance(token, str) and token else None)
+    return Visitor(name, home() / "visitors" / account, token if isinstance(token, str) and token else None)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _is_name(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and bool(_NAME.fullmatch(value))
 
 
 def _lies_ahead(until: Any) -> bool:

@@ -26,6 +26,13 @@ class Proof:
     prompts: int = 0
     why_not: str = ""
 
+    def sentence(self) -> str:
+        """Say it."""
+        files = f"{self.files} files are on the Hub as they are here"
+        if self.prompts:
+            return f"{files}, and the adapter fetched from there gives the same logits on {self.prompts} prompts."
+        return f"{files}.{f' Logits were not compared: {self.why_not}' if self.why_not else ''}"
+
 
 def prove_adapter(  # noqa: PLR0913  # what was sent where, and what of
     api: HfApi, of: Repository, files: Mapping[str, bytes | Path], commit: str, *, run: Run, compare: bool = True

@@ -29,7 +29,7 @@ from .space import OWNER, SECRET, Guest, Space, file_data, serving_space
 
 CANARY = "kestrel7Q"
 """Stands in everything of Ada's, and nowhere else."""
-SIGN_IN = "Sign in first: your files and runs are kept under your name"
+SIGN_IN = "Sign in first: your files and runs are kept for your account"
 TYPED = ("textbox", "dropdown")
 MARKUP = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 NOT_ONE_MORE = "You have 3 runs here"
@@ -94,7 +94,7 @@ def space(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Space]
 
 @pytest.fixture(scope="module")
 def ada(space: Space, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ada]:
-    shelf = space.home / "visitors" / "ada"
+    shelf = space.home / "visitors" / "id-of-ada"
     pairs = _pairs(tmp_path_factory.mktemp("pairs") / "pairs.csv", CANARY)
     finished, working = _run(shelf, pairs), _run(shelf, pairs)
     finished.set_state(State("finished"))
@@ -138,8 +138,8 @@ def _names(ada: Ada, run: Run) -> list[tuple[str, str, str]]:
     """Run, file and text to try on each endpoint: Ada's by their names, and by every kind of path."""
     file = ada.file_path
     paths = [
-        (f"../../ada/runs/{run.id}", f"../../ada/files/{ada.file}"),
-        (f"../ada/runs/{run.id}/../{run.id}", f"demo:../../../visitors/ada/files/{ada.file}"),
+        (f"../../id-of-ada/runs/{run.id}", f"../../id-of-ada/files/{ada.file}"),
+        (f"../id-of-ada/runs/{run.id}/../{run.id}", f"demo:../../../visitors/id-of-ada/files/{ada.file}"),
         (str(run.path), file),
         (run.path.as_uri(), Path(file).as_uri()),
         (f"..%2F..%2Fada%2Fruns%2F{run.id}", f"hub:{file}"),
@@ -177,7 +177,7 @@ def test_she_herself_reads_all_of_it(ada: Ada, her: Guest) -> None:
     run = ada.finished.id
     assert CANARY in her.ask("_show", ada.file)
     assert CANARY in her.ask("_watch", run, "")
-    assert CANARY in her.ask("_open", run)
+    assert CANARY in her.ask("_open", run, None)
     assert run in her.ask("_runs", "")
     assert run in her.ask("_arrive", run=run)
 
@@ -202,8 +202,10 @@ def test_downloads_are_for_who_owns_them(ada: Ada, her: Guest, bob: Guest, nobod
     own = [f"/download/run/{ada.finished.id}", f"/download/file/{ada.file}"]
     assert [her.get(path).status_code for path in own] == [200, 200]
     assert CANARY in her.get(own[1]).text
-    others = [f"/download/run/{quote(f'../ada/runs/{ada.finished.id}', safe='')}"]
-    others += [f"/download/file/{quote(name, safe='')}" for name in (ada.file_path, f"../../ada/files/{ada.file}")]
+    others = [f"/download/run/{quote(f'../id-of-ada/runs/{ada.finished.id}', safe='')}"]
+    others += [
+        f"/download/file/{quote(name, safe='')}" for name in (ada.file_path, f"../../id-of-ada/files/{ada.file}")
+    ]
     for guest in (bob, nobody):
         assert [guest.get(path).status_code for path in own + others] == [404] * 5
 
@@ -261,9 +263,9 @@ def _cookie(payload: Any, secret: str) -> str:
     return TimestampSigner(key).sign(base64.b64encode(json.dumps(payload).encode())).decode()
 
 
-def _session(name: Any = "ada", lasts: float = 3600) -> dict[str, Any]:
-    told = {"access_token": ADA, "expires_at": time.time() + lasts, "userinfo": {"preferred_username": name}}
-    return {"oauth_info": told}
+def _session(name: Any = "ada", account: Any = "id-of-ada", lasts: float = 3600) -> dict[str, Any]:
+    about = {"preferred_username": name, "sub": account}
+    return {"oauth_info": {"access_token": ADA, "expires_at": time.time() + lasts, "userinfo": about}}
 
 
 def test_a_forged_session_is_none(space: Space, ada: Ada, her: Guest, bob: Guest) -> None:
@@ -281,9 +283,21 @@ def test_a_forged_session_is_none(space: Space, ada: Ada, her: Guest, bob: Guest
 
 
 def test_a_session_without_a_proper_name_is_none(space: Space, ada: Ada) -> None:
-    """Names that are paths, and a session that has expired, name nobody even where the signature is right."""
-    names: list[Any] = ["../visitors/ada", "ada/", "ada/../ada", "", ".", "..", "ada\n", None, ["ada"], {"ada": 1}, 7]
-    sessions: list[Any] = [_session(name) for name in names]
+    """Names and accounts that are paths, and an expired session, are nobody's even where the signature is right."""
+    names: list[Any] = [
+        "../visitors/id-of-ada",
+        "ada/",
+        "id-of-ada/../id-of-ada",
+        "",
+        ".",
+        "..",
+        "ada\n",
+        None,
+        ["ada"],
+        {"ada": 1},
+        7,
+    ]
+    sessions: list[Any] = [session for name in names for session in (_session(name), _session(account=name))]
     sessions += [_session(lasts=-1), {"oauth_info": []}, {"oauth_info": {"userinfo": "ada"}}, []]
     for session in sessions[:-1]:
         assert SIGN_IN in Guest(space, _cookie(session, SECRET)).ask("_show", ada.file), session
@@ -320,10 +334,10 @@ def test_too_large_an_upload_is_refused(space: Space, bob: Guest) -> None:
 def test_a_files_name_is_never_a_path(space: Space, bob: Guest, tmp_path: Path) -> None:
     """Names with folders, markup or nulls are kept as words; the files lie under names of the app's own."""
     content = _pairs(tmp_path / "own.csv", "bob").read_bytes()
-    own = space.home / "visitors" / "bob" / "files"
+    own = space.home / "visitors" / "id-of-bob" / "files"
     names = ["../../../evil.csv", "..\\..\\evil.csv", "/etc/evil.csv", "%2e%2e%2fevil.csv", f"{MARKUP}.csv", "..csv"]
     names += ["evil\0.csv", "evil.csv/../../x.csv", f"{'e' * 300}.csv", "CON.csv", "-rf.csv", "~root.csv"]
-    outside = _digest(space.home / "visitors" / "ada")
+    outside = _digest(space.home / "visitors" / "id-of-ada")
     for name in names:
         sent = bob.post("/gradio_api/upload", files={"files": (name, content)})
         if sent.status_code == 200:
@@ -332,15 +346,15 @@ def test_a_files_name_is_never_a_path(space: Space, bob: Guest, tmp_path: Path) 
     assert {path.name for path in own.rglob("*") if path.is_file()} == {"file.csv", "about.json"}
     assert all(len(path.name) == 16 and not set(path.name) - set("0123456789abcdef") for path in own.iterdir())
     assert not Path("/etc/evil.csv").exists()
-    assert _digest(space.home / "visitors" / "ada") == outside
+    assert _digest(space.home / "visitors" / "id-of-ada") == outside
 
 
 def test_only_what_was_uploaded_is_kept(space: Space, ada: Ada, bob: Guest) -> None:
     """The page's upload takes no path of the machine and no address, so nothing is read or asked by it."""
-    own = space.home / "visitors" / "bob" / "files"
+    own = space.home / "visitors" / "id-of-bob" / "files"
     before, asked = _digest(own), len(space.hub.asked)
     inside = f"{space.hub.endpoint}/inside.csv"
-    paths = [ada.file_path, str(ada.finished.log), "/etc/passwd", f"{space.uploads}/../home/visitors/ada", inside]
+    paths = [ada.file_path, str(ada.finished.log), "/etc/passwd", f"{space.uploads}/../home/visitors/id-of-ada", inside]
     sent = [file_data(path) for path in paths]
     sent += [file_data(ada.file_path, url=inside), file_data("x.csv", url=inside), file_data(f"file://{ada.file_path}")]
     for one in sent:
@@ -374,12 +388,12 @@ def test_a_base_model_is_a_name_on_the_hub(space: Space, ada: Ada, bob: Guest) -
     for model in [*models, "a/b@main/../../c", "../ada", "a/..", "home/visitors", "//a/b", "a/b/c", "a/b?x", "a"]:
         assert "is no base model: write demo, or a name on the Hub as owner/name." in _start(space, bob, model), model
     assert space.hub.asked[asked:] == []
-    assert not (space.home / "visitors" / "bob" / "runs").exists()
+    assert not (space.home / "visitors" / "id-of-bob" / "runs").exists()
 
 
 def test_a_visitor_keeps_so_many_runs(space: Space, bob: Guest, tmp_path: Path) -> None:
     """One more than the limit is refused with a sentence that says it."""
-    shelf = space.home / "visitors" / "bob"
+    shelf = space.home / "visitors" / "id-of-bob"
     pairs = read_preferences(_pairs(tmp_path / "pairs.csv", "bob"))
     for _ in range(3):
         Run.create(pairs, Recipe.for_model(), shelf=shelf).set_state(State("stopped"))

@@ -14,6 +14,7 @@ from dpo_hub.app.handlers import recipes, training
 from dpo_hub.app.markup import recipe as recipe_markup
 from dpo_hub.app.markup import train as markup
 from dpo_hub.app.markup.chart import chart
+from dpo_hub.app.steps.recipe import SETTINGS, _asked
 from dpo_hub.app.visitors import Visitor
 from dpo_hub.errors import ModelError, PreferencesError, RecipeError
 from dpo_hub.recipe import STRENGTHS
@@ -95,6 +96,18 @@ def test_a_removed_run_is_gone(run: Run, visitor: Visitor) -> None:
     """Its folder too."""
     training.remove_run(visitor, _finish(run).id)
     assert not run.path.exists()
+
+
+def test_a_model_named_a_moment_ago_is_trained_with_its_own_settings() -> None:
+    """Who names a model and presses Train at once sends the settings of the model before, which are not meant."""
+    model, demo = "ada/base", recipes.settings_for("demo", "standard")
+    shown = [model, *demo[1:]]
+    meant = dict(zip(SETTINGS, recipes.settings_for(model, "strong"), strict=True))
+    assert meant["learning_rate"] != demo[list(SETTINGS).index("learning_rate")]
+    for kept in (None, dict(zip(SETTINGS, demo, strict=True))):
+        assert _asked("strong", kept, *shown) == meant
+    own = {**meant, "beta": 0.7}
+    assert _asked(None, own, f"{model} ", *list(own.values())[1:]) == {**own, "model": f"{model} "}
 
 
 def test_only_finished_runs_on_the_same_base_compare(few_pairs: Path, run: Run, visitor: Visitor) -> None:

@@ -12,7 +12,8 @@ import pytest
 import dpo_hub
 from dpo_hub import Recipe, Run, read_preferences
 from dpo_hub.app import limits as limits_module
-from dpo_hub.app.handlers import training
+from dpo_hub.app.handlers import files, training
+from dpo_hub.app.handlers.recipes import recipe_of
 from dpo_hub.app.limits import Limits, allowed_model, limits
 from dpo_hub.app.visitors import Visitor, on_space, signs_in, visitor
 from dpo_hub.errors import RecipeError, RunError, SignInError
@@ -21,6 +22,7 @@ from dpo_hub.state import Process, State
 
 SPACE = {"SYSTEM": "spaces", "SPACE_ID": "ada/space", "OPENID_PROVIDER_URL": "http://127.0.0.1"}
 CLIENT = {"OAUTH_CLIENT_ID": "id", "OAUTH_CLIENT_SECRET": "secret", "OAUTH_SCOPES": "openid"}
+LIMITS = ("ROWS", "UPLOAD_MB", "FILES", "EPOCHS", "RUNS", "QUEUE")
 REFUSED = (
     "http://127.0.0.1/x https://huggingface.co/a/b file:///etc hf://a/b s3://a/b //a/b /etc /etc/passwd ../a a/../b "
     "a/.. a/b@main a/b@main/../../c a/b/c a/b? a/b# a/b%2f a\\b ~/a . .. a ./a/b a/-b -a/b a/b:c \0 a/\0b"
@@ -30,7 +32,7 @@ REFUSED = (
 @pytest.fixture(autouse=True)
 def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """One's own machine, with nothing asked of it, in an empty folder."""
-    for name in (*SPACE, *CLIENT, *(f"DPO_HUB_MAX_{what}" for what in ("ROWS", "UPLOAD_MB", "FILES", "RUNS", "QUEUE"))):
+    for name in (*SPACE, *CLIENT, *(f"DPO_HUB_MAX_{limit}" for limit in LIMITS)):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(limits_module, "_BEGUN", [])
     monkeypatch.setenv("DPO_HUB_HOME", str(tmp_path / "home"))
@@ -44,9 +46,10 @@ def space(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def _session(name: Any = "Ada", until: Any = None, **more: Any) -> dict[str, Any]:
+def _session(name: Any = "Ada", until: Any = None, account: Any = "a1", **more: Any) -> dict[str, Any]:
     expires = time.time() + 60 if until is None else until
-    return {"oauth_info": {"userinfo": {"preferred_username": name}, "expires_at": expires, **more}}
+    about = {"preferred_username": name, "sub": account}
+    return {"oauth_info": {"userinfo": about, "expires_at": expires, **more}}
 
 
 def test_on_ones_own_machine_a_session_says_nothing() -> None:
@@ -57,11 +60,12 @@ def test_on_ones_own_machine_a_session_says_nothing() -> None:
 
 @pytest.mark.usefixtures("space")
 def test_who_signs_in_has_a_shelf_and_a_token() -> None:
-    """Their name is as the Hub writes it, their shelf does not depend on case, and no print shows the token."""
+    """Their name is as the Hub writes it, their shelf stays with the account, and no print shows the token."""
     ada = visitor(_session(access_token="hf_ada"))
-    assert ada == Visitor("Ada", home() / "visitors" / "ada", "hf_ada")
+    assert ada == Visitor("Ada", home() / "visitors" / "a1", "hf_ada")
     assert "hf_ada" not in repr(ada)
-    assert visitor(_session("aDA")).shelf == ada.shelf
+    assert visitor(_session("Ada-by-a-new-name")).shelf == ada.shelf
+    assert visitor(_session("Ada", account="a2")).shelf != ada.shelf
     assert visitor(_session(access_token=["hf"])).token is None
 
 
@@ -70,9 +74,10 @@ def test_who_signs_in_has_a_shelf_and_a_token() -> None:
     "name", ["", ".", "..", "../ada", "a/b", "a\\b", "ada\n", "é", "-a", "a" * 97, None, 7, ["ada"]]
 )
 def test_what_is_no_name_is_nobody(name: Any) -> None:
-    """No name makes a path."""
-    with pytest.raises(SignInError, match="Sign in first"):
-        visitor(_session(name))
+    """No name makes a path, and neither does what is no account."""
+    for session in (_session(name), _session(account=name)):
+        with pytest.raises(SignInError, match="Sign in first"):
+            visitor(session)
 
 
 @pytest.mark.usefixtures("space")
@@ -115,10 +120,19 @@ def test_ones_own_machine_has_the_limits_that_one_sets(monkeypatch: pytest.Monke
 @pytest.mark.usefixtures("space")
 def test_a_space_has_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """They can be set."""
-    assert limits() == Limits(rows=50_000, upload_mb=50, files=100, runs=20, waiting=2, queue=10)
+    assert limits() == Limits(rows=50_000, epochs=10, upload_mb=50, files=100, runs=20, waiting=2, queue=10)
     monkeypatch.setenv("DPO_HUB_MAX_RUNS", "5")
     monkeypatch.setenv("DPO_HUB_MAX_QUEUE", "1")
-    assert limits() == Limits(rows=50_000, upload_mb=50, files=100, runs=5, waiting=2, queue=1)
+    assert limits() == Limits(rows=50_000, epochs=10, upload_mb=50, files=100, runs=5, waiting=2, queue=1)
+
+
+def test_a_run_has_so_many_epochs(few_pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More are refused before anything is made."""
+    monkeypatch.setenv("DPO_HUB_MAX_EPOCHS", "2")
+    assert recipe_of({"model": "demo", "epochs": 2.0}).epochs == 2
+    with pytest.raises(RecipeError, match=r"Epochs are 2\.5, and a run may have 2 here"):
+        training.start_training(visitor(None), files.keep(home(), few_pairs, "a.csv"), {"model": "demo", "epochs": 2.5})
+    assert not visitor(None).runs()
 
 
 @pytest.mark.parametrize("asked", ["0", "-1", "many", "1e3", "5 ", "٣"])
@@ -135,7 +149,7 @@ def _wait(run: Run) -> None:
 
 
 def _ask(name: str, few_pairs: Path, file: str = "demo:tone") -> Run:
-    someone = visitor(_session(name))
+    someone = visitor(_session(name, account=name))
     started = training.start_training(someone, file, {"model": "demo"})
     found = someone.run(started)
     assert found is not None
@@ -153,7 +167,7 @@ def test_runs_wait_up_to_a_limit(few_pairs: Path, monkeypatch: pytest.MonkeyPatc
     _ask("bob", few_pairs)
     with pytest.raises(RunError, match="As many runs wait already as may"):
         _ask("eve", few_pairs)
-    assert not visitor(_session("eve")).runs()
+    assert not visitor(_session("eve", account="eve")).runs()
     first.set_state(State("running", worker=Process.of()))
     second.remove()
     assert _ask("ada", few_pairs).state.status == "queued"
@@ -166,7 +180,7 @@ def test_a_visitor_keeps_up_to_a_limit(few_pairs: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("DPO_HUB_MAX_RUNS", "2")
     pairs = read_preferences(few_pairs)
     for _ in range(2):
-        Run.create(pairs, Recipe(), shelf=visitor(_session()).shelf).set_state(State("finished"))
+        Run.create(pairs, Recipe(), shelf=visitor(_session(account="ada")).shelf).set_state(State("finished"))
     with pytest.raises(RunError, match="You have 2 runs here, and more are not kept for one visitor"):
         _ask("ada", few_pairs)
     _ask("bob", few_pairs)

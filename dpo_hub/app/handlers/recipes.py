@@ -14,7 +14,7 @@ from ...hub.calls import BROKEN
 from ...keeper import visible_devices
 from ...recipe import DEMO_MODEL, STRENGTHS, Recipe
 from ...turns import at_work
-from ..limits import allowed_model
+from ..limits import allowed_model, require_few_epochs
 from ..visitors import Visitor
 from .files import find, read
 
@@ -45,7 +45,9 @@ def recipe_of(settings: Mapping[str, Any]) -> Recipe:
     """
     if empty := [name for name, value in settings.items() if value is None or value == ""]:
         raise RecipeError(f"{empty[0].replace('_', ' ').capitalize()} is empty. Fill it in.")
-    return Recipe.for_model(**{**settings, "model": allowed_model(str(settings["model"]))})
+    recipe = Recipe.for_model(**{**settings, "model": allowed_model(str(settings["model"]))})
+    require_few_epochs(recipe.epochs)
+    return recipe
 
 
 def models_named(text: str, token: str | None = None) -> list[str]:
@@ -76,17 +78,10 @@ def foresee(visitor: Visitor, file: str, recipe: Recipe) -> dict[str, Any]:
     read(source)  # within the limits of this place, which the other process does not know
     if visible_devices() and at_work():
         raise RunError("A run trains on this machine's GPU, and looking ahead would take its memory. Try again later.")
-    command = [
-        sys.executable,
-        "-m",
-        "dpo_hub",
-        "preflight",
-        source.where,
-        "--json",
-        *_options(replace(recipe, force=True)),
-    ]
+    options = _options(replace(recipe, force=True))
     if source.mapping:
-        command += ["--map", ",".join(f"{part}={column}" for part, column in source.mapping.items())]
+        options += ["--map", ",".join(f"{part}={column}" for part, column in source.mapping.items())]
+    command = [sys.executable, "-m", "dpo_hub", "preflight", source.where, "--json", *options]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""The models that are talked to, voted on and looked into. Only here does the app's process load torch."""
+"""The models that are talked to, voted on and looked into, loaded when first asked for, and torch with them."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import psutil
 from ...launch import remove, stop
 from ...preferences import text_of
 from ...progress import progress as progress_of
+from ...recipe import Recipe
 from ...run import Run
 from ...state import ENDED
 from ...training.health import Finding, examine
@@ -39,7 +40,7 @@ class Progress:
     """What was measured on held-out pairs as it trained, and what it replied then."""
     reward_accuracy: float | None
     samples: Sequence[Mapping[str, str]]
-    findings: Sequence[Finding]
+    recipe: Recipe
     log: str
     memory: int
     """Bytes that its process holds, where it runs on this machine."""
@@ -55,6 +56,11 @@ class Progress:
     @property
     def resumable(self) -> bool:
         return self.status in ("stopped", "failed")
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What goes wrong, by all of its course."""
+        return examine(self.curve, self.looks, self.recipe, self.steps)
 
 
 def start_training(visitor: Visitor, file: str, settings: Mapping[str, Any]) -> str:
@@ -123,7 +129,7 @@ def _progress(run: Run) -> Progress:
         looks=looks,
         reward_accuracy=run.evaluation["reward_accuracy"] if finished else None,
         samples=run.samples if finished else (),
-        findings=examine(curve, looks, recipe, goes.steps),
+        recipe=recipe,
         log=run.log_tail(LOG_LINES),
         memory=_memory(run),
     )

@@ -43,8 +43,7 @@ def next_ballot(stage: Stage, visitor: Visitor, run_id: str, *, asked: str = "")
         [[{"role": "user", "content": asked.strip()}]] if asked.strip() else least_voted(run, voter(visitor))
     )
     seed = random.randrange(2**31)
-    drawn = ballots(prompts[:AT_ONCE], lambda some: duet.replies(some, seed=seed), count=1)
-    found = next(drawn, None) or next(ballots(prompts, lambda some: duet.replies(some, seed=seed), count=1), None)
+    found = next(ballots(prompts, lambda some: duet.replies(some, seed=seed), count=AT_ONCE), None)
     if found is None:
         raise RunError("Both sides reply the same, so there is nothing to vote on. Ask something else.")
     return found

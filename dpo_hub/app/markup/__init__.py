@@ -19,6 +19,20 @@ def hint(text: str) -> str:
     return f'<p class="hint">{escape(text)}</p>'
 
 
+def finding(severity: str, message: str, advice: str, *, word: str = "", more: str = "") -> str:
+    """A card for one thing that was found; *word* stands for its severity, and *more* is HTML below."""
+    return (
+        f'<li class="finding {escape(severity)}"><p><span class="badge">{escape(word or severity)}</span>'
+        f"<strong>{escape(message)}</strong></p><p>{escape(advice)}</p>{more}</li>"
+    )
+
+
+def findings(cards: Iterable[str], label: str) -> str:
+    """A list of such cards, or nothing where there are none."""
+    shown = "".join(cards)
+    return f'<ul class="findings" aria-label="{escape(label)}">{shown}</ul>' if shown else ""
+
+
 def table(caption: str, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of texts. Each cell names its column too, for screens too narrow for columns."""
     head = "".join(f'<th scope="col" class="{header}">{header}</th>' for header in headers)

@@ -11,6 +11,8 @@ from statistics import median
 from ...preferences import PreferencePair, Preferences, text_of
 from ...preferences.doctor.findings import Finding
 from ...preferences.pairs import counted
+from . import finding as card
+from . import findings as cards
 from . import hint
 
 SHOWN = 5
@@ -94,23 +96,18 @@ def place(page: int, total: int) -> str:
 
 def findings(found: Sequence[Finding], samples: dict[int, PreferencePair], rows: int) -> str:
     """A card for each thing that the doctor found, with the first *rows* that show it."""
-    if not found:
-        return HEALTHY
-    return f'<ul class="findings">{"".join(_card(finding, samples, rows) for finding in found)}</ul>'
+    shown = (card(one.severity, one.message, one.advice, more=_rows(one, samples, rows)) for one in found)
+    return cards(shown, "What the doctor found") or HEALTHY
 
 
-def _card(finding: Finding, samples: dict[int, PreferencePair], rows: int) -> str:
-    shown = "".join(_sample(row, samples.get(row)) for row in finding.rows[:rows])
-    more = f"<details><summary>{_rows(finding, rows)}</summary><dl>{shown}</dl></details>" if shown else ""
-    return (
-        f'<li class="finding {finding.severity}"><p><span class="severity">{finding.severity}</span> '
-        f"<strong>{escape(finding.message)}</strong></p><p>{escape(finding.advice)}</p>{more}</li>"
-    )
-
-
-def _rows(finding: Finding, rows: int) -> str:
+def _rows(finding: Finding, samples: dict[int, PreferencePair], rows: int) -> str:
+    """The first *rows* that show it, folded away."""
+    if not finding.rows:
+        return ""
     few = min(rows, len(finding.rows))
-    return f"Look at {few} of {finding.count:,}" if finding.count > few else f"Look at {counted(few, 'row')}"
+    title = f"Look at {few} of {finding.count:,}" if finding.count > few else f"Look at {counted(few, 'row')}"
+    shown = "".join(_sample(row, samples.get(row)) for row in finding.rows[:few])
+    return f"<details><summary>{title}</summary><dl>{shown}</dl></details>"
 
 
 def _sample(row: int, pair: PreferencePair | None) -> str:

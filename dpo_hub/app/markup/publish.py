@@ -45,13 +45,5 @@ def _link(one: Published) -> str:
     seen = "private" if one.private else "public"
     return (
         f'<div class="published"><p><a href="{address}" target="_blank" rel="noopener noreferrer">{address}</a> '
-        f'<span class="seen">{seen}</span></p><p class="proof">{escape(_compared(one))}</p></div>'
+        f'<span class="seen">{seen}</span></p><p class="proof">{escape(one.proof.sentence())}</p></div>'
     )
-
-
-def _compared(one: Published) -> str:
-    proof = one.proof
-    files = f"Compared: {proof.files} files are on the Hub as they are here"
-    if proof.prompts:
-        return f"{files}, and the adapter fetched from there gives the same logits on {proof.prompts} prompts."
-    return f"{files}.{f' Logits were not compared: {proof.why_not}' if proof.why_not else ''}"

@@ -7,6 +7,9 @@ from html import escape
 from typing import Any
 
 from ...progress import duration
+from . import finding as card
+from . import findings as cards
+from . import hint
 
 SEVERE = {"high": "It would fail", "medium": "Worth a look", "low": "Good to know"}
 
@@ -14,12 +17,10 @@ SEVERE = {"high": "It would fail", "medium": "Worth a look", "low": "Good to kno
 def foreseen(ahead: Mapping[str, Any]) -> str:
     """The figures of a look ahead, and what speaks against the run."""
     figures = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in _figures(ahead))
-    against = "".join(
-        f'<li class="finding {escape(one["severity"])}"><p><span class="badge">{SEVERE[one["severity"]]}</span>'
-        f"{escape(one['message'])}</p><p>{escape(one['advice'])}</p></li>"
-        for one in ahead["findings"]
+    against = (
+        card(one["severity"], one["message"], one["advice"], word=SEVERE[one["severity"]]) for one in ahead["findings"]
     )
-    verdict = f'<ul class="findings">{against}</ul>' if against else '<p class="note">Nothing stands against it.</p>'
+    verdict = cards(against, "What speaks against it") or hint("Nothing stands against it.")
     return f'<div class="run" role="status"><dl>{figures}</dl>{verdict}</div>'
 
 
@@ -33,5 +34,3 @@ def _figures(ahead: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "Pairs", f"{ahead['pairs']['train']:,} + {ahead['pairs']['held_out']:,} held out"
     if cut := ahead["cut"] + ahead["dropped"]:
         yield "Cut or dropped", f"{cut:,}"
-    if ahead["cost"] is not None:
-        yield f"Cost on {escape(ahead['price']['flavor'])}", f"${ahead['cost']:,.2f}"

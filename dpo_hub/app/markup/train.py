@@ -9,6 +9,8 @@ from typing import Any
 
 from ...training.health import Finding
 from ..handlers.training import Progress
+from . import finding as card
+from . import findings as cards
 from . import table
 from .chart import Points, chart
 
@@ -70,12 +72,7 @@ def curves(progress: Progress) -> str:
 
 def findings(found: Sequence[Finding]) -> str:
     """What goes wrong, and the one change to try first."""
-    cards = (
-        f'<li class="finding {escape(one.severity)}"><p><span class="badge">{escape(one.severity)}</span>'
-        f"{escape(one.message)}</p><p>{escape(one.advice)}</p></li>"
-        for one in found
-    )
-    return f'<ul class="findings" aria-label="What goes wrong">{"".join(cards)}</ul>' if found else ""
+    return cards((card(one.severity, one.message, one.advice) for one in found), "What goes wrong")
 
 
 def samples(progress: Progress) -> str:

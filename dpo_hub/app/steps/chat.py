@@ -14,6 +14,11 @@ from ..place import DEVICE, QUIET, Place, note, told, who
 with needing_extra("app"):
     import gradio as gr
 
+SIDES = (
+    ("before", "before", "Before", "The base model answers here."),
+    ("after", "after", "After", "The tuned model answers here."),
+    ("other", "after", "The other run", "The other tuned model answers here."),
+)
 READY = "Ask both sides"
 NOT_READY = "Opens when a run has finished"
 LOADING = "Loading the models, once for this run …"
@@ -24,11 +29,10 @@ def build(place: Place, opened: gr.Tab) -> None:
     look: dict[str, Any] = {"height": 340, "min_width": 260, "buttons": []}
     look |= {"render_markdown": False, "sanitize_html": True, "latex_delimiters": []}
     with gr.Row():
-        before = gr.Chatbot(label="Before", placeholder="The base model answers here.", elem_id="before", **look)
-        after = gr.Chatbot(label="After", placeholder="The tuned model answers here.", elem_id="after", **look)
-        other = gr.Chatbot(label="The other run", visible=False, elem_id="other", **look)
-    for box, kind in ((before, "before"), (after, "after"), (other, "after")):
-        box.elem_classes = [kind]
+        before, after, other = (
+            gr.Chatbot(label=label, placeholder=hint, elem_id=name, elem_classes=kind, visible=kind == name, **look)
+            for name, kind, label, hint in SIDES
+        )
     said = gr.HTML(elem_id="note")
     with gr.Row(equal_height=True):
         suggestions = [
@@ -53,10 +57,11 @@ def build(place: Place, opened: gr.Tab) -> None:
     chats = [conversation, before, after, other]
     ready = [message, send, said, third, *suggestions]
     restored: dict[str, Any] = {"fn": _restore, "inputs": [place.run, kept], "outputs": [*chats, kept], **QUIET}
-    place.run.change(**restored).then(_open, place.run, ready, **QUIET)
+    place.run.change(**restored).then(_open, [place.run, third], ready, **QUIET)
     for tab in (opened, place.opened["compare"]):
-        tab.select(_open_to_load, place.run, ready, **QUIET).then(_warm, place.run, said, **DEVICE)
-    third.input(_forget, None, [*chats, kept], **QUIET).then(_show_other, third, other, **QUIET)
+        tab.select(_open_to_load, [place.run, third], ready, **QUIET).then(_warm, place.run, said, **DEVICE)
+    third.input(_forget, None, [*chats, kept], **QUIET)
+    third.change(_show_other, third, other, **QUIET)
     asks: list[Any] = []
     for trigger, text in ((message.submit, message), (send.click, message), *((b.click, b) for b in suggestions)):
         asks.append(
@@ -67,7 +72,7 @@ def build(place: Place, opened: gr.Tab) -> None:
                 **DEVICE,
             )
         )
-    stop.click(_stopped, None, [said, stop], cancels=asks, **QUIET)
+    stop.click(_stopped, [place.run, conversation], [said, stop, kept], cancels=asks, **QUIET)
     clear.click(_forget, None, [*chats, kept], **QUIET)
 
 
@@ -86,29 +91,29 @@ def _show_other(other: str | None) -> gr.Chatbot:
     return gr.Chatbot(visible=bool(other), label=other or "")
 
 
-def _stopped() -> tuple[Any, ...]:
-    return note("Stopped."), gr.Button(visible=False)
+def _stopped(run: str, conversation: Conversation) -> tuple[Any, ...]:
+    return note("Stopped."), gr.Button(visible=False), conversation.kept(run)
 
 
 @told
-def _open(run: str, request: gr.Request) -> list[Any]:
+def _open(run: str, third: str | None, request: gr.Request) -> list[Any]:
     """The box, the note, the other runs and the suggestions, once there is something to chat with."""
     visitor = who(request)
     prompts = training.suggestions(visitor, run) if run else []
-    ready = bool(prompts)
+    ready, others = bool(prompts), training.comparable(visitor, run)
     prompts += [""] * (training.SUGGESTIONS - len(prompts))
     return [
         gr.Textbox(interactive=ready, placeholder=READY if ready else NOT_READY),
         gr.Button(interactive=ready),
         note("Try a prompt that was not trained on:" if ready else ""),
-        gr.Dropdown(["", *training.comparable(visitor, run)], value=""),
+        gr.Dropdown(["", *others], value=third if third in others else ""),
         *(gr.Button(prompt, visible=bool(prompt)) for prompt in prompts),
     ]
 
 
-def _open_to_load(run: str, request: gr.Request) -> list[Any]:
+def _open_to_load(run: str, third: str | None, request: gr.Request) -> list[Any]:
     """The same, saying that the models are on their way."""
-    opened: list[Any] = _open(run, request)
+    opened: list[Any] = _open(run, third, request)
     if run and not STAGE.has(run):
         opened[2] = note(LOADING)
     return opened

@@ -6,7 +6,7 @@ from dataclasses import Field, fields
 from typing import Any
 
 from ...errors import PreferencesError, needing_extra
-from ...recipe import STRENGTHS, Recipe
+from ...recipe import DEMO_MODEL, STRENGTHS, Recipe
 from ..handlers import recipes, training
 from ..markup import recipe as markup
 from ..place import DEVICE, QUIET, Place, goto, note, told, who
@@ -70,6 +70,7 @@ def build(place: Place) -> None:
     kept = gr.BrowserState(storage_key="dpo_hub-recipe", secret="dpo_hub")  # no secret: it has to last a restart
 
     recipe = [boxes[name] for name in SETTINGS]
+    asked = [place.file, strength, kept, *recipe]
     place.opened["recipe"].select(_restore, kept, [*recipe, strength], **QUIET)
     boxes["model"].key_up(_search, None, boxes["model"], **{**QUIET, "trigger_mode": "always_last"})
     for trigger, do in ((boxes["model"].change, _settings), (strength.input, _strengthened)):
@@ -80,8 +81,8 @@ def build(place: Place) -> None:
     place.file.change(lambda: "", None, ahead, **QUIET)
     look.click(
         lambda: note("Loading the model, and taking two steps to see what they need …"), None, ahead, **QUIET
-    ).then(_look_ahead, [place.file, *recipe], ahead, **DEVICE).failure(lambda: "", None, ahead, **QUIET)
-    train.click(_start, [place.file, *recipe], [place.run, place.tabs], **{**QUIET, "concurrency_limit": 1})
+    ).then(_look_ahead, asked, ahead, **DEVICE).failure(lambda: "", None, ahead, **QUIET)
+    train.click(_start, asked, [place.run, place.tabs], **{**QUIET, "concurrency_limit": 1})
 
 
 def _box(setting: Field[Any], value: Any) -> Any:
@@ -140,15 +141,22 @@ def _restore(kept: dict[str, Any] | None) -> list[Any]:
 
 
 @told
-def _look_ahead(file: str, request: gr.Request, *settings: Any) -> str:
-    recipe = recipes.recipe_of(dict(zip(SETTINGS, settings, strict=True)))
+def _look_ahead(file: str, request: gr.Request, *shown: Any) -> str:
+    recipe = recipes.recipe_of(_asked(*shown))
     return markup.foreseen(recipes.foresee(who(request), _chosen(file), recipe))
 
 
 @told
-def _start(file: str, request: gr.Request, *settings: Any) -> tuple[Any, ...]:
-    named = dict(zip(SETTINGS, settings, strict=True))
-    return training.start_training(who(request), _chosen(file), named), goto("train")
+def _start(file: str, request: gr.Request, *shown: Any) -> tuple[Any, ...]:
+    return training.start_training(who(request), _chosen(file), _asked(*shown)), goto("train")
+
+
+def _asked(strength: str | None, kept: dict[str, Any] | None, *settings: Any) -> dict[str, Any]:
+    """The settings by name. Whoever names a model and presses at once is quicker than its settings: they are meant."""
+    model = str(settings[0] or "").strip()
+    if model != str(kept["model"] if kept else DEMO_MODEL).strip():
+        settings = (model, *recipes.settings_for(model, strength or "standard")[1:])
+    return dict(zip(SETTINGS, settings, strict=True))
 
 
 def _chosen(file: str) -> str:

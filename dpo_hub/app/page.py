@@ -33,6 +33,9 @@ function remember(name, value) {
 </script>"""
 """Puts where the visitor is into the page's address."""
 
+QUEUE_LOOKS = 0.02
+"""Seconds between two looks of Gradio's queue for calls. Its own thousand a second keep a CPU from its training."""
+
 
 def build() -> gr.Blocks:
     """Build the page. Loads no torch."""
@@ -58,6 +61,7 @@ def build() -> gr.Blocks:
         _wire(page, place, runs, new)
         api.expose()
     api.close_the_rest(page)
+    page._queue.sleep_when_free = QUEUE_LOOKS  # Gradio has no setting for it
     return page
 
 

@@ -37,6 +37,12 @@ described = build().get_api_info(all_endpoints=True)
 assert not described["unnamed_endpoints"]
 print(json.dumps(sorted(name.strip("/") for name in described["named_endpoints"])))
 """
+CALM = """
+import gradio as gr
+from dpo_hub.app.page import QUEUE_LOOKS, build
+
+assert gr.Blocks()._queue.sleep_when_free < QUEUE_LOOKS == build()._queue.sleep_when_free
+"""
 SCRIPT = """
 import json, re, sys
 from gradio_client import Client, handle_file
@@ -135,6 +141,11 @@ def test_no_file_of_the_server_is_read(server: str, tmp_path: Path) -> None:  # 
                 assert "event: error" in answer, asked
                 assert "canary" not in answer
                 assert "event: complete" not in answer
+
+
+def test_gradios_queue_looks_for_calls_less_often() -> None:
+    """It has no setting for that, so this tells when it moves, or when there is no need any more."""
+    subprocess.run([sys.executable, "-c", CALM], check=True)
 
 
 def test_status_answers_past_the_queue(server: str, few_pairs: Path) -> None:  # noqa: F811

@@ -118,7 +118,7 @@ def _compare(page: Page) -> None:
     expect(vote).to_be_enabled(timeout=PATIENCE)
     left, right = (page.locator(f"#ballot-{side} textarea").input_value() for side in ("left", "right"))
     page.locator("#vote-left" if len(left) > len(right) else "#vote-right").click()  # the kinder one is longer
-    expect(page.locator("#votes-result")).to_contain_text("of 1 blind votes")
+    expect(page.locator("#votes-result")).to_contain_text("of 1 blind vote")
     expect(vote).to_be_enabled(timeout=PATIENCE)
     _take(page, "vote")
 

@@ -25,10 +25,14 @@ LISTED = 30
 
 HEAD = """<script>
 function remember(name, value) {
-  if (name === "step" && !window.arrived) return;  // the first tab opens before the address is read
+  if (name === "step" && !window.here) return;  // the first tab opens before the address is read
   const url = new URL(window.location);
   if (value) url.searchParams.set(name, value); else url.searchParams.delete(name);
   window.history.replaceState(null, "", url);
+}
+function arrived() {
+  window.here = true;
+  window.dispatchEvent(new Event("resize"));  // Gradio folds tabs away by sizes from before the styles came
 }
 </script>"""
 """Puts where the visitor is into the page's address."""
@@ -68,9 +72,7 @@ def build() -> gr.Blocks:
 def _wire(page: gr.Blocks, place: Place, runs: gr.HTML, new: gr.Button) -> None:
     timer = gr.Timer(5.0, active=False)
     listing: dict[str, Any] = {"fn": _runs, "inputs": place.run, "outputs": [runs, timer], **DIRECT}
-    page.load(_arrive, None, [place.file, place.run, place.tabs], **QUIET).then(
-        **listing, js="() => { window.arrived = true; }"
-    )
+    page.load(_arrive, None, [place.file, place.run, place.tabs], **QUIET).then(**listing, js="() => { arrived(); }")
     place.run.change(**listing)
     timer.tick(**listing)
     for name, box in (("file", place.file), ("run", place.run)):

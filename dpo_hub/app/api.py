@@ -27,7 +27,7 @@ def expose() -> None:
     """Add the endpoints to the page that is being built."""
     api(check, api_name="check", concurrency_limit=2)
     api(train, api_name="train")
-    api(status, api_name="status", concurrency_limit=None, queue=False)
+    api(status, api_name="status", concurrency_limit=None, queue=False)  # gradio_client queues all the same
     api(compare, api_name="compare", concurrency_limit=1, concurrency_id=DEVICE["concurrency_id"])
     api(publish, api_name="publish", concurrency_limit=2, concurrency_id="publish")
 

@@ -52,11 +52,9 @@ def limits() -> Limits:
     Raises:
         RecipeError: a variable is no whole number above 0.
     """
-    usual = (
-        Limits(rows=50_000, epochs=10, upload_mb=50, files=100, runs=20, waiting=2, queue=10)
-        if on_space()
-        else Limits()
-    )
+    usual = Limits()
+    if on_space():
+        usual = Limits(rows=50_000, upload_mb=50, files=100, epochs=10, runs=20, waiting=2, queue=10)
     return Limits(
         rows=_asked("DPO_HUB_MAX_ROWS", usual.rows),
         upload_mb=_asked("DPO_HUB_MAX_UPLOAD_MB", usual.upload_mb),

@@ -38,7 +38,7 @@ function arrived() {
 """Puts where the visitor is into the page's address."""
 
 QUEUE_LOOKS = 0.02
-"""Seconds between two looks of Gradio's queue for calls. Its own thousand a second keep a CPU from its training."""
+"""Seconds between two looks of Gradio's queue for calls. Its own thousand a second wake CPUs that a run trains on."""
 
 
 def build() -> gr.Blocks:

@@ -30,7 +30,7 @@ def build(place: Place, opened: gr.Tab) -> None:
     look |= {"render_markdown": False, "sanitize_html": True, "latex_delimiters": []}
     with gr.Row():
         before, after, other = (
-            gr.Chatbot(label=label, placeholder=hint, elem_id=name, elem_classes=kind, visible=kind == name, **look)
+            gr.Chatbot(label=label, placeholder=hint, elem_id=name, elem_classes=kind, visible=name != "other", **look)
             for name, kind, label, hint in SIDES
         )
     said = gr.HTML(elem_id="note")

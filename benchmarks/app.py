@@ -11,7 +11,8 @@ once they are ready.
 watch: seconds a step of one long run, in windows that take turns: alone, with a client that polls what the page polls
 once a second, and with a browser on the page; ratios to alone. The plots' longest wait is from one of their updates to
 the next. The run takes no looks at held-out pairs, during which there is no new step to draw.
-load: visitors who ask the endpoint /status once a second each while a run trains, with windows alone before and after.
+load: visitors who ask the endpoint /status once a second each while a run trains, in windows with one alone before and
+after each; the ratio is the median of each window's to its neighbours.
 
 Server, run, browser and clients share the machine's cores; `server_cpu` and `client_cpu` are cores that were used.
 
@@ -39,7 +40,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from secrets import token_hex
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import httpx
@@ -278,15 +279,20 @@ def poll_as_page(url: str, run_id: str, seconds: float) -> None:
 
 
 def load(options: argparse.Namespace) -> dict[str, Any]:
-    """Have visitors ask how a run goes, each once a second."""
+    """Let visitors who ask how a run goes, each once a second, and nobody take turns."""
+    windows = max(1, round(options.seconds / options.window))
+    seconds = options.seconds / windows
     with training() as run, serving() as served:
         os.nice(19)  # real visitors have machines of their own
         visitors = Visitors(served.url, run.id)
-        before = pace(run, served, lambda: time.sleep(options.seconds / 2))
-        visited = pace(run, served, lambda: asyncio.run(visitors.stay(options.seconds)))
-        after = pace(run, served, lambda: time.sleep(options.seconds / 2))
+        alone = [pace(run, served, lambda: time.sleep(seconds))]
+        visited = []
+        for _ in range(windows):
+            visited.append(pace(run, served, lambda: asyncio.run(visitors.stay(seconds))))
+            alone.append(pace(run, served, lambda: time.sleep(seconds)))
         steps = int(run.last_metrics["step"])
-    alone = (before["seconds_a_step"] + after["seconds_a_step"]) / 2
+    paces = {"alone": [one["seconds_a_step"] for one in alone], "visited": [one["seconds_a_step"] for one in visited]}
+    slower = [pace / mean(beside) - 1 for pace, beside in zip(paces["visited"], pairwise(paces["alone"]), strict=True)]
     latencies = sorted(visitors.latencies)
     return {
         "visitors": VISITORS,
@@ -296,10 +302,13 @@ def load(options: argparse.Namespace) -> dict[str, Any]:
         "p50_ms": 1000 * percentile(latencies, 0.5),
         "p95_ms": 1000 * percentile(latencies, 0.95),
         "most_ms": 1000 * percentile(latencies, 1),
-        "seconds_a_step": {"alone": alone, "visited": visited["seconds_a_step"]},
-        "slower": visited["seconds_a_step"] / alone - 1,
-        "server_cpu": visited["server_cpu"],
-        "client_cpu": visited["client_cpu"],
+        "windows": {way: rounded(of) for way, of in paces.items()},
+        "slower": median(slower),
+        "server_cpu": {
+            "alone": median(window["server_cpu"] for window in alone),
+            "visited": median(window["server_cpu"] for window in visited),
+        },
+        "client_cpu": median(window["client_cpu"] for window in visited),
         "steps": steps,
     }
 
@@ -310,7 +319,10 @@ def percentile(ordered: list[float], share: float) -> float:
 
 @dataclass
 class Visitors:
-    """They ask about one run, each with a connection and a session of their own."""
+    """They ask about one run, each with a connection and a session of their own.
+
+    Bare HTTP, since a client of httpx takes as much of the shared cores as the server.
+    """
 
     url: str
     run: str
@@ -325,22 +337,28 @@ class Visitors:
                 visitors.create_task(self._visit(number * EVERY / VISITORS, end))
 
     async def _visit(self, late: float, end: float) -> None:
-        session = token_hex(8)
+        body = json.dumps({"data": [self.run], "session_hash": token_hex(8)})
+        host = self.url.removeprefix("http://")
+        head = f"POST /gradio_api/run/status HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json"
+        request = f"{head}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
         await asyncio.sleep(late)
-        async with httpx.AsyncClient(base_url=self.url, timeout=30) as client:
+        reader, writer = await asyncio.open_connection(*host.split(":"))
+        with closing(writer):
             while (now := time.monotonic()) < end:
                 try:
-                    await self._ask(client, session)
+                    writer.write(request)
+                    await self._answered(reader)
                     self.latencies.append(time.monotonic() - now)
-                except (httpx.HTTPError, KeyError, ValueError) as error:
+                except (OSError, asyncio.IncompleteReadError, LookupError, ValueError) as error:
                     self.errors.append(repr(error))
                 await asyncio.sleep(max(0.0, now + EVERY - time.monotonic()))
 
-    async def _ask(self, client: httpx.AsyncClient, session: str) -> None:
-        asked = {"data": [self.run], "session_hash": session}
-        told = (await client.post("/gradio_api/run/status", json=asked)).raise_for_status().json()
-        if told["data"][0]["run"] != self.run:
-            raise ValueError(told)
+    async def _answered(self, reader: asyncio.StreamReader) -> None:
+        status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
+        headers = dict(line.split(": ", 1) for line in lines if line)
+        told = await reader.readexactly(int(headers["content-length"]))
+        if " 200 " not in status or json.loads(told)["data"][0]["run"] != self.run:
+            raise ValueError(f"{status}: {told!r}")
 
 
 def rounded(values: list[float]) -> list[float]:
@@ -386,8 +404,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default=",".join(PARTS), help="what to measure")
     parser.add_argument("--repeats", type=int, default=2, help="windows of each kind for watch")
-    parser.add_argument("--window", type=float, default=20.0, help="seconds of each of them")
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long the visitors of load stay")
+    parser.add_argument("--window", type=float, default=20.0, help="seconds of a window, for watch and load")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long the visitors of load stay in all")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # not without ending what it started

@@ -8,13 +8,14 @@ paint: from starting app.py to the first contentful paint, and to the first row 
 has torch by then.
 token: from pressing Send to the first text of the tuned model: as soon as the chat opens, while the models load, and
 once they are ready.
-watch: seconds a step of one long run, in windows that take turns: alone, with a client that polls what the page polls
-once a second, and with a browser on the page; ratios to alone. The plots' longest wait is from one of their updates to
-the next. The run takes no looks at held-out pairs, during which there is no new step to draw.
-load: visitors who ask the endpoint /status once a second each while a run trains, in windows with one alone before and
-after each; the ratio is the median of each window's to its neighbours.
+watch: how much longer a step takes with a client that polls what the page polls once a second, and with a browser on
+the page. The plots' longest wait is from one of their updates to the next.
+load: how much longer a step takes with visitors who ask the endpoint /status once a second each, and how long their
+answers take.
 
-Server, run, browser and clients share the machine's cores; `server_cpu` and `client_cpu` are cores that were used.
+For both, one run trains on and takes no looks at held-out pairs, during which there is no new step; each window has one
+alone before it and one after it, and the figure is the median of the windows' ratios to these two. Server, run, browser
+and clients share the machine's cores; `cores` are those that the server and this process used.
 
 Bars: first paint within 4 s, without torch; first token within 2 s where the models are ready; plots anew every 2 s; a
 client slows training by at most 3 %; 20 visitors: no error, p95 at most 500 ms, training at most 10 % slower.
@@ -231,37 +232,56 @@ def pace(run: Run, served: Served, during: Callable[[], Any]) -> dict[str, float
     server, client = served.cpu, cpu_seconds()
     during()
     took = time.perf_counter() - began
-    cores = {"server_cpu": (served.cpu - server) / took, "client_cpu": (cpu_seconds() - client) / took}
+    cores = {"server": (served.cpu - server) / took, "client": (cpu_seconds() - client) / took}
     ended, last = next_step()
     return {"seconds_a_step": (ended - began) / (last - first), **cores}
 
 
+def in_turns(
+    alone: Callable[[], dict[str, float]], ways: dict[str, Callable[[], dict[str, float]]], repeats: int
+) -> dict[str, Any]:
+    """Measure each way between two windows alone, since the pace of a shared machine drifts."""
+    windows = {"alone": [alone()]} | {way: [] for way in ways}
+    slower: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(repeats):
+        for way, measure in ways.items():
+            windows[way].append(measure())
+            windows["alone"].append(alone())
+            beside = mean(window["seconds_a_step"] for window in windows["alone"][-2:])
+            slower[way].append(windows[way][-1]["seconds_a_step"] / beside - 1)
+    return {
+        "windows": {way: [round(window["seconds_a_step"], 4) for window in of] for way, of in windows.items()},
+        "slower": {way: median(of) for way, of in slower.items()},
+        "cores": {
+            way: {whose: round(median(window[whose] for window in of), 4) for whose in ("server", "client")}
+            for way, of in windows.items()
+        },
+    }
+
+
 def watch(options: argparse.Namespace) -> dict[str, Any]:
-    """Let nobody, a client and a browser take turns at watching a run."""
-    found: dict[str, list[dict[str, float]]] = {"alone": [], "client": [], "browser": []}
+    """Let a client and a browser watch a run."""
     waits = []
     with training() as run, serving() as served, chromium() as browser:
-        for _ in range(options.repeats):
-            found["alone"].append(pace(run, served, lambda: time.sleep(options.window)))
-            found["client"].append(pace(run, served, lambda: poll_as_page(served.url, run.id, options.window)))
+
+        def by_browser() -> dict[str, float]:
             with visiting(browser, f"{served.url}/?run={run.id}&step=train") as page:
                 page.locator("#curves svg").first.wait_for()
                 page.evaluate(NOTE_UPDATES)
-                found["browser"].append(pace(run, served, lambda p=page: p.wait_for_timeout(options.window * 1000)))
+                found = pace(run, served, lambda: page.wait_for_timeout(options.window * 1000))
                 times = page.evaluate("window.updates")
-                waits.append(max((later - earlier for earlier, later in pairwise(times)), default=math.inf))
-        steps = int(run.last_metrics["step"])
-    seconds = {way: [window["seconds_a_step"] for window in windows] for way, windows in found.items()}
-    alone = median(seconds["alone"])
-    return {
-        "seconds_a_step": {way: median(of) for way, of in seconds.items()},
-        "windows": {way: rounded(of) for way, of in seconds.items()},
-        "slower": {way: median(seconds[way]) / alone - 1 for way in ("client", "browser")},
-        "server_cpu": {way: median(window["server_cpu"] for window in windows) for way, windows in found.items()},
-        "client_cpu": median(window["client_cpu"] for window in found["client"]),
-        "longest_wait_of_plots": max(waits),
-        "steps": steps,
-    }
+            waits.append(max((later - earlier for earlier, later in pairwise(times)), default=math.inf))
+            return found
+
+        found = in_turns(
+            lambda: pace(run, served, lambda: time.sleep(options.window)),
+            {
+                "client": lambda: pace(run, served, lambda: poll_as_page(served.url, run.id, options.window)),
+                "browser": by_browser,
+            },
+            options.repeats,
+        )
+    return {**found, "longest_wait_of_plots": max(waits)}
 
 
 def poll_as_page(url: str, run_id: str, seconds: float) -> None:
@@ -279,20 +299,17 @@ def poll_as_page(url: str, run_id: str, seconds: float) -> None:
 
 
 def load(options: argparse.Namespace) -> dict[str, Any]:
-    """Let visitors who ask how a run goes, each once a second, and nobody take turns."""
+    """Let visitors ask how a run goes, each once a second."""
     windows = max(1, round(options.seconds / options.window))
     seconds = options.seconds / windows
     with training() as run, serving() as served:
         os.nice(19)  # real visitors have machines of their own
         visitors = Visitors(served.url, run.id)
-        alone = [pace(run, served, lambda: time.sleep(seconds))]
-        visited = []
-        for _ in range(windows):
-            visited.append(pace(run, served, lambda: asyncio.run(visitors.stay(seconds))))
-            alone.append(pace(run, served, lambda: time.sleep(seconds)))
-        steps = int(run.last_metrics["step"])
-    paces = {"alone": [one["seconds_a_step"] for one in alone], "visited": [one["seconds_a_step"] for one in visited]}
-    slower = [pace / mean(beside) - 1 for pace, beside in zip(paces["visited"], pairwise(paces["alone"]), strict=True)]
+        found = in_turns(
+            lambda: pace(run, served, lambda: time.sleep(seconds)),
+            {"visited": lambda: pace(run, served, lambda: asyncio.run(visitors.stay(seconds)))},
+            windows,
+        )
     latencies = sorted(visitors.latencies)
     return {
         "visitors": VISITORS,
@@ -302,14 +319,7 @@ def load(options: argparse.Namespace) -> dict[str, Any]:
         "p50_ms": 1000 * percentile(latencies, 0.5),
         "p95_ms": 1000 * percentile(latencies, 0.95),
         "most_ms": 1000 * percentile(latencies, 1),
-        "windows": {way: rounded(of) for way, of in paces.items()},
-        "slower": median(slower),
-        "server_cpu": {
-            "alone": median(window["server_cpu"] for window in alone),
-            "visited": median(window["server_cpu"] for window in visited),
-        },
-        "client_cpu": median(window["client_cpu"] for window in visited),
-        "steps": steps,
+        **found,
     }
 
 
@@ -381,7 +391,7 @@ def told_token(found: dict[str, Any]) -> str:
 
 def told_watch(found: dict[str, Any]) -> str:
     return (
-        f"watching: {found['seconds_a_step']['alone'] * 1000:.0f} ms a step alone, {found['slower']['client']:+.1%} "
+        f"watching: {median(found['windows']['alone']) * 1000:.0f} ms a step alone, {found['slower']['client']:+.1%} "
         f"with a client that polls, {found['slower']['browser']:+.1%} with a browser on the same cores; plots anew at "
         f"least every {found['longest_wait_of_plots']:.1f} s"
     )
@@ -391,7 +401,7 @@ def told_load(found: dict[str, Any]) -> str:
     return (
         f"{found['visitors']} visitors: {found['answers']} answers, {found['errors']} errors, p50 "
         f"{found['p50_ms']:.0f} ms, p95 {found['p95_ms']:.0f} ms, at most {found['most_ms']:.0f} ms; "
-        f"training {found['slower']:+.1%}"
+        f"training {found['slower']['visited']:+.1%}"
     )
 
 

@@ -8,7 +8,7 @@ paint: from starting app.py to the first contentful paint, and to the first row 
 has torch by then.
 token: from pressing Send to the first text of the tuned model: as soon as the chat opens, while the models load, and
 once they are ready.
-watch: how much longer a step takes with a client that polls what the page polls once a second, and with a browser on
+watch: how much longer a step takes with a client that polls as the page does, and with a browser on
 the page. The plots' longest wait is from one of their updates to the next.
 load: how much longer a step takes with visitors who ask the endpoint /status once a second each, and how long their
 answers take.
@@ -48,6 +48,7 @@ import httpx
 import psutil
 from playwright import sync_api
 
+from dpo_hub.app.steps.train import LOOKS
 from dpo_hub.demo import FILES
 from dpo_hub.launch import start, stop
 from dpo_hub.preferences import read_preferences
@@ -273,10 +274,11 @@ def watch(options: argparse.Namespace) -> dict[str, Any]:
             waits.append(max((later - earlier for earlier, later in pairwise(times)), default=math.inf))
             return found
 
+        watcher = Watcher(served.url, run.id)
         found = in_turns(
             lambda: pace(run, served, lambda: time.sleep(options.window)),
             {
-                "client": lambda: pace(run, served, lambda: poll_as_page(served.url, run.id, options.window)),
+                "client": lambda: pace(run, served, lambda: watcher.watch(options.window)),
                 "browser": by_browser,
             },
             options.repeats,
@@ -284,18 +286,27 @@ def watch(options: argparse.Namespace) -> dict[str, Any]:
     return {**found, "longest_wait_of_plots": max(waits)}
 
 
-def poll_as_page(url: str, run_id: str, seconds: float) -> None:
-    """Ask once a second what the page asks about a run, as it does, without drawing anything."""
-    with httpx.Client(base_url=url, timeout=30) as client:
-        handlers = client.get("/config").raise_for_status().json()["dependencies"]
+class Watcher:
+    """It asks what an open page asks about a run, as often, without drawing anything."""
+
+    def __init__(self, url: str, run: str) -> None:
+        self.client = httpx.Client(base_url=url, timeout=30)
+        handlers = self.client.get("/config").raise_for_status().json()["dependencies"]
         watch = next(one["id"] for one in handlers if one["api_name"] == "_watch")
-        session, end = token_hex(8), time.monotonic() + seconds
-        while (now := time.monotonic()) < end:
-            asked = {"data": [run_id, None], "fn_index": watch, "session_hash": session, "trigger_id": None}
-            told = client.post("/gradio_api/run/predict", json=asked).raise_for_status().text
+        self.asked = {"data": [run, None], "fn_index": watch, "session_hash": token_hex(8), "trigger_id": None}
+        self.watch(0.0)
+
+    def watch(self, seconds: float) -> None:
+        """Ask until the time is over, and once at least."""
+        end = time.monotonic() + seconds
+        while True:
+            now = time.monotonic()
+            told = self.client.post("/gradio_api/run/predict", json=self.asked).raise_for_status().text
             if "Training" not in told:
                 raise SystemExit(f"the page's handler said: {told[-500:]}")
-            time.sleep(max(0.0, now + EVERY - time.monotonic()))
+            if now + LOOKS > end:
+                return
+            time.sleep(max(0.0, now + LOOKS - time.monotonic()))
 
 
 def load(options: argparse.Namespace) -> dict[str, Any]:
@@ -305,6 +316,7 @@ def load(options: argparse.Namespace) -> dict[str, Any]:
     with training() as run, serving() as served:
         os.nice(19)  # real visitors have machines of their own
         visitors = Visitors(served.url, run.id)
+        asyncio.run(visitors.stay(EVERY))
         found = in_turns(
             lambda: pace(run, served, lambda: time.sleep(seconds)),
             {"visited": lambda: pace(run, served, lambda: asyncio.run(visitors.stay(seconds)))},
@@ -329,7 +341,7 @@ def percentile(ordered: list[float], share: float) -> float:
 
 @dataclass
 class Visitors:
-    """They ask about one run, each with a connection and a session of their own.
+    """They ask about one run, each with a session of their own that they come back to.
 
     Bare HTTP, since a client of httpx takes as much of the shared cores as the server.
     """
@@ -344,14 +356,14 @@ class Visitors:
         end = time.monotonic() + seconds
         async with asyncio.TaskGroup() as visitors:
             for number in range(VISITORS):
-                visitors.create_task(self._visit(number * EVERY / VISITORS, end))
+                visitors.create_task(self._visit(number, end))
 
-    async def _visit(self, late: float, end: float) -> None:
-        body = json.dumps({"data": [self.run], "session_hash": token_hex(8)})
+    async def _visit(self, number: int, end: float) -> None:
+        body = json.dumps({"data": [self.run], "session_hash": f"visitor{number}"})
         host = self.url.removeprefix("http://")
         head = f"POST /gradio_api/run/status HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json"
         request = f"{head}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
-        await asyncio.sleep(late)
+        await asyncio.sleep(number * EVERY / VISITORS)
         reader, writer = await asyncio.open_connection(*host.split(":"))
         with closing(writer):
             while (now := time.monotonic()) < end:

@@ -14,6 +14,10 @@ from ..place import DIRECT, QUIET, Place, goto, told, who
 with needing_extra("app"):
     import gradio as gr
 
+LOOKS = 1.5
+"""Seconds from one look at a run to the next: the curves are never older than 2 s, and on a CPU each look takes time from
+the run."""
+
 
 def build(place: Place) -> None:
     """Lay out the step, and wire it."""
@@ -31,7 +35,7 @@ def build(place: Place) -> None:
     curves, samples = gr.HTML(elem_id="curves"), gr.HTML(elem_id="samples")
     with gr.Accordion("Log", open=False, visible=False) as logged:
         log = gr.Textbox(lines=8, max_lines=14, interactive=False, label="Log", show_label=False, elem_classes="log")
-    drawn, timer = gr.State(""), gr.Timer(1.0, active=False)
+    drawn, timer = gr.State(""), gr.Timer(LOOKS, active=False)
 
     watch: dict[str, Any] = {
         "fn": _watch,

@@ -1,6 +1,6 @@
 """The app as people meet it: first paint, first token, what watching a run costs it, and twenty visitors at once.
 
-    python benchmarks/app.py [--parts paint,token,watch,load] [--repeats 2] [--window 20] [--seconds 60] [--json]
+    python benchmarks/app.py [--parts paint,token,watch,load] [--repeats 6] [--window 10] [--seconds 60] [--json]
 
 The server is a process of its own, and the browser a Chromium. Medians.
 
@@ -8,8 +8,8 @@ paint: from starting app.py to the first contentful paint, and to the first row 
 has torch by then.
 token: from pressing Send to the first text of the tuned model: as soon as the chat opens, while the models load, and
 once they are ready.
-watch: how much longer a step takes with a client that polls as the page does, and with a browser on
-the page. The plots' longest wait is from one of their updates to the next.
+watch: how much longer a step takes with a client that polls as the page does, and with a browser on the page; the
+longest wait from one update of the plots to the next.
 load: how much longer a step takes with visitors who ask the endpoint /status once a second each, and how long their
 answers take.
 
@@ -425,8 +425,8 @@ def main() -> None:
     """Measure the parts asked for, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default=",".join(PARTS), help="what to measure")
-    parser.add_argument("--repeats", type=int, default=2, help="windows of each kind for watch")
-    parser.add_argument("--window", type=float, default=20.0, help="seconds of a window, for watch and load")
+    parser.add_argument("--repeats", type=int, default=6, help="windows of each kind for watch")
+    parser.add_argument("--window", type=float, default=10.0, help="seconds of a window, for watch and load")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long the visitors of load stay in all")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()

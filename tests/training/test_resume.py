@@ -277,7 +277,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
         assert digest(run) == digest(smaller)
     weights, wanted = (load_file(of.adapter / "adapter_model.safetensors") for of in (run, smaller))
     for name, weight in weights.items():  # as wholes: Adam makes much of the last digits of a gradient close to zero
-        assert torch.dist(weight, wanted[name]) < 1e-2 * wanted[name].norm(), name
+        assert torch.dist(weight, wanted[name]) < 1e-3 * wanted[name].norm(), name
     assert [line["loss"] for line in run.metrics] == pytest.approx([line["loss"] for line in smaller.metrics], abs=1e-4)
 
 

@@ -15,7 +15,7 @@ with needing_extra("app"):
     import gradio as gr
 
 LOOKS = 1.5
-"""Seconds from one look at a run to the next. The curves are never older than 2 s; on a CPU, looks take time from it."""
+"""Seconds from one look at a run to the next. The curves are never older than 2 s; on a CPU looks take time from it."""
 
 
 def build(place: Place) -> None:

@@ -112,7 +112,7 @@ class Served:
         return cpu_seconds(self.process.pid)
 
     def end(self) -> None:
-        self.process.send_signal(signal.SIGINT)
+        self.process.terminate()
         try:
             self.process.communicate(timeout=10)
         except subprocess.TimeoutExpired:

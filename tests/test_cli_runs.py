@@ -53,6 +53,7 @@ def test_a_detached_run_is_looked_after(few_pairs: Path) -> None:
 
 def test_ctrl_c_stops_the_run_that_is_followed(few_pairs: Path) -> None:
     """The run is stopped with a checkpoint, the command says so, and exits as interrupted programs do."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background, a shell's children begin without
     command = [sys.executable, "-m", "dpo_hub", "train", str(few_pairs), *LONG]
     following = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until(lambda: bool(all_runs()) and all_runs()[0].last_metrics.get("step", 0) >= 2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -91,7 +90,7 @@ class Served:
     def end(self) -> None:
         """End it, and the workers that it may have left."""
         if self.process and self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+            self.process.terminate()
             try:
                 self.process.communicate(timeout=10)
             except subprocess.TimeoutExpired:

@@ -175,8 +175,11 @@ class Trouble:
 
 
 @pytest.fixture
-def trouble() -> Trouble:
-    return Trouble()
+def trouble() -> Iterator[Trouble]:
+    """What the pages of a test were told of; none of them may ask for anything outside."""
+    trouble = Trouble()
+    yield trouble
+    assert trouble.outside == []
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,6 @@ def test_a_file_is_explained_repaired_and_downloaded(
     assert page.title() == "dpo_hub"
     _write_a_pair(page)
     assert trouble.errors == []
-    assert trouble.outside == []
 
 
 def _write_a_pair(page: sync_api.Page) -> None:

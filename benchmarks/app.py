@@ -1,6 +1,6 @@
 """The app as people meet it: first paint, first token, what watching a run costs it, and twenty visitors at once.
 
-    python benchmarks/app.py [--parts paint,token,watch,load] [--repeats 6] [--window 10] [--seconds 60] [--json]
+    python benchmarks/app.py [--parts paint,token,watch,load] [--repeats 6] [--window 10] [--json]
 
 The server is a process of its own, and the browser a Chromium. Medians.
 
@@ -294,33 +294,31 @@ class Watcher:
         handlers = self.client.get("/config").raise_for_status().json()["dependencies"]
         watch = next(one["id"] for one in handlers if one["api_name"] == "_watch")
         self.asked = {"data": [run, None], "fn_index": watch, "session_hash": token_hex(8), "trigger_id": None}
-        self.watch(0.0)
+        self.ask()
 
     def watch(self, seconds: float) -> None:
-        """Ask until the time is over, and once at least."""
+        """Ask until the time is over."""
         end = time.monotonic() + seconds
-        while True:
-            now = time.monotonic()
-            told = self.client.post("/gradio_api/run/predict", json=self.asked).raise_for_status().text
-            if "Training" not in told:
-                raise SystemExit(f"the page's handler said: {told[-500:]}")
-            if now + LOOKS > end:
-                return
+        while (now := time.monotonic()) < end:
+            self.ask()
             time.sleep(max(0.0, now + LOOKS - time.monotonic()))
+
+    def ask(self) -> None:
+        told = self.client.post("/gradio_api/run/predict", json=self.asked).raise_for_status().text
+        if "Training" not in told:
+            raise SystemExit(f"the page's handler said: {told[-500:]}")
 
 
 def load(options: argparse.Namespace) -> dict[str, Any]:
     """Let visitors ask how a run goes, each once a second."""
-    windows = max(1, round(options.seconds / options.window))
-    seconds = options.seconds / windows
     with training() as run, serving() as served:
         os.nice(19)  # real visitors have machines of their own
         visitors = Visitors(served.url, run.id)
         asyncio.run(visitors.stay(EVERY))
         found = in_turns(
-            lambda: pace(run, served, lambda: time.sleep(seconds)),
-            {"visited": lambda: pace(run, served, lambda: asyncio.run(visitors.stay(seconds)))},
-            windows,
+            lambda: pace(run, served, lambda: time.sleep(options.window)),
+            {"visited": lambda: pace(run, served, lambda: asyncio.run(visitors.stay(options.window)))},
+            options.repeats,
         )
     latencies = sorted(visitors.latencies)
     return {
@@ -369,7 +367,8 @@ class Visitors:
             while (now := time.monotonic()) < end:
                 try:
                     writer.write(request)
-                    await self._answered(reader)
+                    async with asyncio.timeout(30):
+                        await self._answered(reader)
                     self.latencies.append(time.monotonic() - now)
                 except (OSError, asyncio.IncompleteReadError, LookupError, ValueError) as error:
                     self.errors.append(repr(error))
@@ -425,9 +424,8 @@ def main() -> None:
     """Measure the parts asked for, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default=",".join(PARTS), help="what to measure")
-    parser.add_argument("--repeats", type=int, default=6, help="windows of each kind for watch")
-    parser.add_argument("--window", type=float, default=10.0, help="seconds of a window, for watch and load")
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long the visitors of load stay in all")
+    parser.add_argument("--repeats", type=int, default=6, help="windows of each kind")
+    parser.add_argument("--window", type=float, default=10.0, help="seconds of each of them")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # not without ending what it started

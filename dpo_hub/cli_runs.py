@@ -297,8 +297,8 @@ def _tell_end(run: Run) -> None:
     print(f"Run folder: {run.path}\n{what_next(run, state.status)}")
 
 
-def follow(run: Run, *, at_work: Callable[[], None] | None = None) -> None:
-    """Show how *run* goes until it has ended, and pass on what its log warns of; call *at_work* once it trains."""
+def follow(run: Run) -> None:
+    """Show how *run* goes until it has ended, and pass on what its log warns of."""
     from .progress import Log, progress
     from .state import ENDED
 
@@ -313,9 +313,6 @@ def follow(run: Run, *, at_work: Callable[[], None] | None = None) -> None:
                 print(told := goes.sentence, file=sys.stderr)
             if last and goes.steps:
                 show(last, goes.steps)
-                if at_work:
-                    at_work()
-                    at_work = None
             time.sleep(POLL)
 
 

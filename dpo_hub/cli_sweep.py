@@ -41,7 +41,10 @@ def sweep(
     as_json: Json = False,
     settings: dict[str, Any],
 ) -> None:
-    """Train a grid of recipes, one run each, as in --beta 0.05,0.1 --loss sigmoid,ipo, and say which one to take."""
+    """Train a grid of recipes, one run each, as in --beta 0.05,0.1 --loss sigmoid,ipo, and say which one to take.
+
+    Held-out pairs are measured at the end of each run alone, unless --evaluations says otherwise.
+    """
     from .preferences import read_preferences
     from .recipe import DEMO_MODEL, Recipe
     from .run import home
@@ -50,6 +53,8 @@ def sweep(
     written = {name: settings.pop(name) for name in AXES}
     axes = {name: values_of(name, values) for name, values in written.items() if values is not None}
     first = {name: values[0] for name, values in axes.items()}
+    if settings["evaluations"] is None:
+        settings["evaluations"] = 1  # at the end: runs are compared by what came of them
     recipes = grid(Recipe.for_model(settings.pop("model") or DEMO_MODEL, **settings, **first), axes)
     preferences = read_preferences(file, mapping=mapping_of(mapping))
     print(f"{preferences.sentence()}\n{len(recipes)} runs, one after the other.", file=sys.stderr)
@@ -62,44 +67,32 @@ def sweep(
 
 
 def _train_all(preferences: Preferences, recipes: Sequence[Recipe]) -> list[Run]:
-    """Train each recipe; a run that fails does not keep the others from being trained. Returns those that finished.
-
-    While a run trains, the process of the next one gets ready and waits for the device.
-    """
+    """Train each recipe; a run that fails does not keep the others from being trained. Returns those that finished."""
     from .launch import start
     from .run import Run
 
-    started: list[Run] = []
-
-    def start_next() -> None:
-        for recipe in recipes[len(started) : len(started) + 1]:
-            started.append(Run.create(preferences, recipe))
-            start(started[-1])
-
+    runs = [Run.create(preferences, recipe) for recipe in recipes]
+    start(*runs)
     try:
-        start_next()
-        for number, recipe in enumerate(recipes, 1):
-            run = started[number - 1]
-            print(f"{number} of {len(recipes)}: {run.id}, {_differences(recipe, recipes)}", file=sys.stderr)
-            follow(run, at_work=start_next)
+        for number, run in enumerate(runs, 1):
+            print(f"{number} of {len(runs)}: {run.id}, {_differences(run.recipe, recipes)}", file=sys.stderr)
+            follow(run)
             if (state := run.state).status != "finished":
                 print(f"{run.id} has {state.status}: {state.reason}", file=sys.stderr)
-            if len(started) == number:
-                start_next()
     except KeyboardInterrupt:
-        _leave(started)
-    return [run for run in started if run.state.status == "finished"]
+        _leave(runs)
+    return [run for run in runs if run.state.status == "finished"]
 
 
-def _leave(started: Sequence[Run]) -> NoReturn:
+def _leave(runs: Sequence[Run]) -> NoReturn:
     """Stop what is at work or waits, and say how to go on."""
     from .launch import stop
 
     print("\nStopped. Go on with:", file=sys.stderr)
-    for run in reversed([run for run in started if not run.state.ended]):  # what waits must not come to work now
+    for run in reversed(runs):  # what waits must not come to work now
         stop(run)
-    stopped = [f"dpo-hub resume {run.id}" for run in started if run.state.status == "stopped"]
-    again = shlex.join(["dpo-hub", "frontier", *(run.id for run in started)])
+    stopped = [f"dpo-hub resume {run.id}" for run in runs if run.state.status == "stopped"]
+    again = shlex.join(["dpo-hub", "frontier", *(run.id for run in runs)])
     print(*stopped, again, sep="\n", file=sys.stderr)
     sys.exit(130)
 

@@ -47,6 +47,9 @@ class RunError(DPOHubError, RuntimeError):
 class BusyError(RunError):
     """A run is in another process's hands."""
 
+    exit_code = 75
+    """Of a worker; EX_TEMPFAIL of sysexits.h."""
+
 
 class DiskFullError(DPOHubError, OSError):
     """There is no room to write."""

@@ -13,18 +13,19 @@ BEAT = 5.0
 
 
 @contextmanager
-def heartbeat(run: Run) -> Iterator[None]:
-    """Leave signs of life as long as the context lasts, however long a step takes."""
+def heartbeat(*runs: Run) -> Iterator[None]:
+    """Leave signs of life of *runs* as long as the context lasts, however long a step takes."""
     ended = threading.Event()
 
     def beat() -> None:
         while True:
-            with suppress(OSError):
-                run.beat()
+            for run in runs:
+                with suppress(OSError):
+                    run.beat()
             if ended.wait(BEAT):
                 return
 
-    thread = threading.Thread(target=beat, name=f"heartbeat of {run.id}", daemon=True)
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
     thread.start()
     try:
         yield

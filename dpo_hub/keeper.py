@@ -1,6 +1,6 @@
-"""The small process that sees a run to its end: waits for the device, starts the worker, says how it died.
+"""The small process that sees runs to their end, one by one: waits for the device, starts the worker, says how it died.
 
-    python -m dpo_hub.keeper RUN_FOLDER TIMES
+    python -m dpo_hub.keeper TIMES RUN_FOLDER [RUN_FOLDER ...]
 
 The worker holds the run's lock and the device; a keeper that dies takes nothing with it. Loads no torch.
 """
@@ -9,46 +9,51 @@ from __future__ import annotations
 
 import argparse
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from types import FrameType
 
-import psutil
-
-from .errors import RecipeError
+from .errors import BusyError, RecipeError
 from .heartbeat import heartbeat
 from .recipe import Recipe
 from .run import Run
 from .state import Process
-from .turns import wait_for_turn
+from .turns import join, wait_for_turn
 
 log = logging.getLogger("dpo_hub.keeper")  # not __main__, as which it runs
 
-BUSY = 75
-"""The exit code of a worker that found the run in another's hands; EX_TEMPFAIL of sysexits.h."""
+WORKER = "dpo_hub.training.worker"
+Work = Callable[[Run], int]
+"""Has a process work on a run, and returns its exit code, negative for a signal."""
+
 KILLS = (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events"))
 """Where Linux counts the processes that it killed for memory: all of the machine, and those of a container."""
 BY_A_FAULT = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
 
 
-def keep(run: Run, keep_going: int = 0) -> None:
+def keep(run: Run, keep_going: int, work: Work) -> None:
     """See to *run* until it has ended, and take it up again up to *keep_going* times where its worker died."""
     own = Process.of()
     for left in range(keep_going, -1, -1):
         waiting = replace(run.written_state, status="queued", reason="", worker=None, keeper=own)
         run.set_state(waiting)
-        wait_for_turn(run)
+        try:
+            wait_for_turn(run)
+        except KeyboardInterrupt:
+            run.end("stopped")
+            return
         run.set_state(replace(waiting, status="running"))
         killed_before = out_of_memory_kills()
-        code = subprocess.run(command(run), stdin=subprocess.DEVNULL, check=False).returncode
+        code = work(run)
         state = run.written_state
-        if code == BUSY or state.keeper not in (own, None):
+        if code == BusyError.exit_code or state.keeper not in (own, None):
             return  # somebody else has taken it up
         if run.stop_asked.exists() or code == -signal.SIGTERM:
             if not state.ended:
@@ -62,9 +67,36 @@ def keep(run: Run, keep_going: int = 0) -> None:
             run.end("failed", died, expected=False)
 
 
+def in_new_process(run: Run) -> int:
+    """Have a process that is started from nothing work on *run*."""
+    return subprocess.run(command(run), stdin=subprocess.DEVNULL, check=False).returncode
+
+
+def in_forked_processes() -> Work:
+    """Have each worker forked from a process that has loaded all the libraries already, which takes it seconds."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload([WORKER])
+
+    def work(run: Run) -> int:
+        worker = server.Process(target=_forked, args=(run.path,))
+        worker.start()
+        worker.join()
+        assert worker.exitcode is not None
+        return worker.exitcode
+
+    return work
+
+
+def _forked(path: Path) -> None:
+    with Run(path).log.open("ab") as log_file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(log_file.fileno(), stream.fileno())
+    import_module(WORKER).main([str(path)])
+
+
 def command(run: Run) -> list[str]:
     """What starts the worker: several, by `accelerate launch`, where there are several devices or settings for it."""
-    worker = ["-m", "dpo_hub.training.worker", str(run.path)]
+    worker = ["-m", WORKER, str(run.path)]
     devices, settings = sharing(run.recipe, visible_devices()), run.path / "accelerate.yaml"
     if settings.is_file():
         how = ["--config_file", str(settings)]
@@ -125,31 +157,24 @@ def out_of_memory_kills(sources: Iterable[Path] = KILLS) -> int:
 
 
 def main() -> None:
-    """Keep the run whose folder is given. A SIGTERM stops it, the worker too if there is one by then."""
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        children = psutil.Process().children()
-        for child in children:
-            child.terminate()
-        if not children:
-            raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
+    """Keep the runs whose folders are given, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
     parser.add_argument("keep_going", type=int)
+    parser.add_argument("runs", type=Path, nargs="+")
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    run = Run(given.run)
-    with run.lock:
-        pass  # whoever started this process writes the state first
-    try:
-        with heartbeat(run):
-            keep(run, given.keep_going)
-    except KeyboardInterrupt:
-        if not run.written_state.ended:
-            run.end("stopped")
-        sys.exit(130)
+    own, runs = Process.of(), [Run(path) for path in given.runs]
+    for run in runs:
+        with run.lock:
+            pass  # whoever started this process writes the state first
+        join(run)
+    forks = len(runs) > 1 and sys.platform == "linux" and not visible_devices()
+    work = in_forked_processes() if forks else in_new_process
+    with heartbeat(*runs):
+        for run in runs:
+            with suppress(FileNotFoundError):  # it was removed
+                if run.written_state.keeper == own:  # nobody has stopped it, or taken it up, in the meantime
+                    keep(run, given.keep_going, work)
 
 
 if __name__ == "__main__":

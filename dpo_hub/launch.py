@@ -9,8 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
 import psutil
@@ -28,18 +28,45 @@ POLL = 0.05
 """Seconds between two looks at whether it is gone."""
 
 
-def start(run: Run, *, keep_going: int = 0) -> subprocess.Popen[bytes]:
-    """Start a detached process that sees to *run*: it waits for the device, works, and says how it ended.
+def start(*runs: Run, keep_going: int = 0) -> subprocess.Popen[bytes]:
+    """Start a detached process that sees to *runs*, one by one: it waits for the device, works, and says how it ended.
 
-    The run is `queued`, by that process, when this returns. It takes up a run that has stopped or failed where its last
-    good checkpoint left it, and a new one from the beginning.
+    The runs are `queued`, by that process, when this returns. It takes up a run that has stopped or failed where its
+    last good checkpoint left it, and a new one from the beginning.
 
     Args:
-        run: one that nobody works on.
-        keep_going: how often to take it up again by itself when its worker dies.
+        runs: those that nobody works on, in their order.
+        keep_going: how often to take each up again by itself when its worker dies.
 
     Returns:
-        That process. It ends when the run has, for good.
+        That process. It ends when all of them have, for good.
+
+    Raises:
+        RunError: one has finished, or is waiting or at work already.
+    """
+    with ExitStack() as held:
+        for run in runs:
+            held.enter_context(_idle(run))
+        with runs[0].log.open("ab") as log:
+            keeper = subprocess.Popen(
+                [sys.executable, "-m", "dpo_hub.keeper", str(keep_going), *(str(run.path) for run in runs)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        named = Process.of(keeper.pid)
+        for run in runs:
+            run.stop_asked.unlink(missing_ok=True)
+            run.set_state(replace(run.written_state, status="queued", reason="", worker=None, keeper=named))
+    # Somebody has to collect its exit status as long as this process lives, or it stays behind as a zombie.
+    threading.Thread(target=keeper.wait, name="reaper", daemon=True).start()
+    return keeper
+
+
+@contextmanager
+def _idle(run: Run) -> Iterator[None]:
+    """Hold the lock of *run*, which nobody works on.
 
     Raises:
         RunError: it has finished, or is waiting or at work already.
@@ -48,22 +75,9 @@ def start(run: Run, *, keep_going: int = 0) -> subprocess.Popen[bytes]:
     try:
         with run.lock.acquire(timeout=LOCK_TIMEOUT):
             _require_idle(run)
-            run.stop_asked.unlink(missing_ok=True)
-            with run.log.open("ab") as log:
-                keeper = subprocess.Popen(
-                    [sys.executable, "-m", "dpo_hub.keeper", str(run.path), str(keep_going)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
-            named = Process.of(keeper.pid)
-            run.set_state(replace(run.written_state, status="queued", reason="", worker=None, keeper=named))
+            yield
     except Timeout:
         raise RunError(f"The run {run.id} is at work already. See how it goes: dpo-hub status {run.id}") from None
-    # Somebody has to collect its exit status as long as this process lives, or it stays behind as a zombie.
-    threading.Thread(target=keeper.wait, name=f"reaper of {run.id}", daemon=True).start()
-    return keeper
 
 
 def _require_here(run: Run) -> None:
@@ -112,20 +126,20 @@ def stop(run: Run, *, patience: float = STOP_TIMEOUT) -> None:
     if process and process.host != Process.of().host:
         raise RunError(f"The run {run.id} is at work on {process.host}. Stop it there.")
     run.stop_asked.touch()
-    if process and not _ends(process, psutil.Process.terminate, patience):
+    if state.worker and not _ends(state.worker, psutil.Process.terminate, patience):
         run.end("stopped", "It did not answer in time and was ended by force.")
         for other in _all_of(state):
             _ends(other, psutil.Process.kill, STOP_TIMEOUT)
     if not run.written_state.ended:
-        run.end("stopped")
+        run.end("stopped")  # the keeper sees it and begins nothing, and a worker that is just starting goes
 
 
 def _all_of(state: State) -> list[Process]:
     """Every process that works on the run: the worker and, where there are several, those beside it."""
-    found = {process for process in (state.worker, state.keeper) if process and process.alive()}
-    with suppress(psutil.NoSuchProcess):
-        for process in list(found):
-            found |= {Process.of(child.pid) for child in psutil.Process(process.pid).children(recursive=True)}
+    found = {state.worker} if state.worker and state.worker.alive() else set()
+    for above in filter(None, (state.worker, state.keeper)):
+        with suppress(psutil.NoSuchProcess):
+            found |= {Process.of(child.pid) for child in psutil.Process(above.pid).children(recursive=True)}
     return list(found)
 
 

@@ -53,18 +53,24 @@ def wait_for_turn(run: Run) -> None:
     """Join the line, where *run* is not in it, and return when it is first and the device is free.
 
     The run's state has to name the process that waits.
+
+    Raises:
+        KeyboardInterrupt: the run has been asked to stop.
     """
     while True:
         waiting = line()
+        if run.stop_asked.exists():
+            raise KeyboardInterrupt
         if run not in waiting:
-            _join(run)
+            join(run)
         elif waiting[0] == run and not _taken():
             return
         else:
             time.sleep(POLL)
 
 
-def _join(run: Run) -> None:
+def join(run: Run) -> None:
+    """Take the last place in the line for *run*, whose state has to name the process that waits."""
     folder = home() / "queue"
     folder.mkdir(parents=True, exist_ok=True)
     ticket = folder / f"{time.time_ns():020d}-{run.id}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,11 @@ from typer.testing import CliRunner
 from dpo_hub.cli import cli
 from dpo_hub.comparison.frontier import Point
 from dpo_hub.comparison.frontier_picture import draw_frontier
-from dpo_hub.run import all_runs
+from dpo_hub.preferences import read_preferences
+from dpo_hub.run import Run, all_runs
+from dpo_hub.training.worker import work
+
+from .conftest import until
 
 
 def dpo_hub(*words: object) -> subprocess.CompletedProcess[str]:
@@ -39,6 +44,29 @@ def test_a_sweep_trains_the_grid_and_measures_the_reference_once(few_pairs: Path
     with (folder / "table.csv").open(encoding="utf-8", newline="") as file:
         assert [row["run"] for row in csv.DictReader(file)] == [run.id for run in runs]
     _frontier([run.id for run in runs], folder.parent / "again.png")
+    alone = work(Run.create(read_preferences(few_pairs), runs[1].recipe))
+    adapters = [(run.adapter / "adapter_model.safetensors").read_bytes() for run in (alone, runs[1])]
+    assert adapters[0] == adapters[1], "a run of a sweep is to be as any other"
+
+
+def test_ctrl_c_stops_a_sweep(few_pairs: Path) -> None:
+    """The run at work keeps its last step, those that wait never begin, and it says how to go on."""
+    command = [sys.executable, "-m", "dpo_hub", "sweep", str(few_pairs), "--beta", "0.1,0.2", "--epochs", "50"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as sweep:
+        until(lambda: any(run.last_metrics for run in all_runs()))
+        sweep.send_signal(signal.SIGINT)
+        _, told = sweep.communicate()
+    runs = all_runs()[::-1]
+    assert sweep.returncode == 130
+    assert [run.state.status for run in runs] == ["stopped", "stopped"]
+    assert [bool(run.metrics) for run in runs] == [True, False]
+    assert [*(runs[0].path / "checkpoints").glob("checkpoint-*")]
+    resume = [f"dpo-hub resume {run.id}" for run in runs]
+    assert told.splitlines()[-4:] == [
+        "Stopped. Go on with:",
+        *resume,
+        f"dpo-hub frontier {runs[0].id} {runs[1].id}",
+    ]
 
 
 def _frontier(runs: list[str], picture: Path) -> None:

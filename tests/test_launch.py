@@ -110,8 +110,42 @@ def test_a_run_that_waits_can_be_stopped(few_pairs: Path, long: Run) -> None:
     until(lambda: line() == [second])
     stop(second)
     assert second.state == State("stopped", updated=second.state.updated)
-    assert not keeper.alive()
+    assert line() == []
+    until(lambda: not keeper.alive())
     stop(long)
+
+
+def test_several_runs_go_one_after_the_other_whatever_becomes_of_one(few_pairs: Path, long: Run) -> None:
+    """One of them is killed, one stopped and one removed before its turn; the next works all the same."""
+    preferences, short = read_preferences(few_pairs), Recipe.for_model(epochs=1, batch_size=8)
+    stopped, removed, last = (Run.create(preferences, short) for _ in range(3))
+    start(long, stopped, removed, last)
+    until(lambda: line() == [stopped, removed, last])
+    assert [run.state.status for run in (stopped, removed, last)] == ["queued"] * 3
+    until(lambda: long.last_metrics.get("step", 0) >= 1)
+    for run in (stopped, removed):
+        stop(run)
+    remove(removed)
+    worker = long.state.worker
+    assert worker is not None
+    psutil.Process(worker.pid).kill()
+    until(lambda: last.state.ended)
+    assert (long.state.status, stopped.state.status, last.state.status) == ("failed", "stopped", "finished")
+    assert "SIGKILL" in long.state.reason
+    assert not stopped.metrics
+    assert last.log.read_text().count("finished: held-out") == 1
+
+
+def test_a_run_that_is_stopped_as_it_starts_never_works(few_pairs: Path) -> None:
+    """Its worker, which is still loading, finds that it is not wanted any more."""
+    run = Run.create(read_preferences(few_pairs), Recipe.for_model())
+    keeper = start(run)
+    until(lambda: run.state.status == "running")
+    assert run.state.worker is None
+    stop(run)
+    assert keeper.wait(PATIENCE) == 0
+    assert run.state.status == "stopped"
+    assert not run.metrics
 
 
 def test_a_run_is_started_by_one_only(long: Run) -> None:

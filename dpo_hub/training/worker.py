@@ -11,7 +11,7 @@ import logging
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,7 +25,6 @@ from ..errors import BusyError, DPOHubError, ModelError, RunError, needing_extra
 from ..heartbeat import heartbeat
 from ..hub.card import render_card
 from ..hub.curves import draw_curves
-from ..keeper import BUSY
 from ..preferences import text_of
 from ..run import Run
 from ..state import Process
@@ -159,19 +158,19 @@ def _logging_to(path: Path) -> Iterator[None]:
         handler.close()
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Work on the run whose folder is given; a SIGTERM stops it as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     quiet()
     try:
-        work(Run(parser.parse_args().run))
+        work(Run(parser.parse_args(arguments).run))
     except KeyboardInterrupt:
         sys.exit(130)
     except DPOHubError as error:
         print(error, file=sys.stderr)
-        sys.exit(BUSY if isinstance(error, BusyError) else 2)
+        sys.exit(error.exit_code if isinstance(error, BusyError) else 2)
 
 
 if __name__ == "__main__":

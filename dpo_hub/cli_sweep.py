@@ -43,7 +43,7 @@ def sweep(
 ) -> None:
     """Train a grid of recipes, one run each, as in --beta 0.05,0.1 --loss sigmoid,ipo, and say which one to take.
 
-    Held-out pairs are measured at the end of each run alone, unless --evaluations says otherwise.
+    Held-out pairs are measured at the end of each run alone, unless --evaluations or --auto-stop says otherwise.
     """
     from .preferences import read_preferences
     from .recipe import DEMO_MODEL, Recipe
@@ -53,8 +53,8 @@ def sweep(
     written = {name: settings.pop(name) for name in AXES}
     axes = {name: values_of(name, values) for name, values in written.items() if values is not None}
     first = {name: values[0] for name, values in axes.items()}
-    if settings["evaluations"] is None:
-        settings["evaluations"] = 1  # at the end: runs are compared by what came of them
+    if settings["evaluations"] is None and not settings["auto_stop"]:
+        settings["evaluations"] = 0  # runs are compared by what is measured at their end
     recipes = grid(Recipe.for_model(settings.pop("model") or DEMO_MODEL, **settings, **first), axes)
     preferences = read_preferences(file, mapping=mapping_of(mapping))
     print(f"{preferences.sentence()}\n{len(recipes)} runs, one after the other.", file=sys.stderr)

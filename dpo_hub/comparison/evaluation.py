@@ -6,7 +6,7 @@ Knows nothing of the command line, nor of judges.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean
 
@@ -30,8 +30,17 @@ NEW_TOKENS = 128
 """Where a reply is cut off, before and after alike: some hundred words of English tell its manner."""
 
 
-def measure(lens: Lens, duet: Duet, pairs: Sequence[PreferencePair], *, most: int = PROMPTS) -> dict[str, float]:
+def measure(
+    lens: Lens,
+    duet: Duet,
+    pairs: Sequence[PreferencePair],
+    margins: Sequence[float] = (),
+    *,
+    most: int = PROMPTS,
+) -> dict[str, float]:
     """Measure the policy on held-out *pairs*, and on its replies, sampled at temperature 1, to up to *most* prompts.
+
+    The pairs' *margins* are read unless there is one for each.
 
     Returns, as far as each is a finite number; `_low` and `_high` bound a figure with 95 % confidence over prompts:
         `reward_accuracy_low`, `_high`, `margin_low`, `_high`: of up to `PAIRS` pairs; of more there are none.
@@ -46,7 +55,7 @@ def measure(lens: Lens, duet: Duet, pairs: Sequence[PreferencePair], *, most: in
     Raises:
         ModelError: the device's memory is full, or the chat template refuses the prompts.
     """
-    figures = _of_pairs(lens, pairs) | _of_replies(lens, duet, _prompts(lens, pairs)[:most])
+    figures = _of_pairs(lens, pairs, margins) | _of_replies(lens, duet, _prompts(lens, pairs)[:most])
     return {name: value for name, value in figures.items() if math.isfinite(value)}
 
 
@@ -69,24 +78,31 @@ def bounded(name: str, interval: Interval | None) -> dict[str, float]:
     return {f"{name}_low": interval[0], f"{name}_high": interval[1]} if interval else {}
 
 
-def _of_pairs(lens: Lens, pairs: Sequence[PreferencePair]) -> dict[str, float]:
+def _of_pairs(lens: Lens, pairs: Sequence[PreferencePair], margins: Sequence[float]) -> dict[str, float]:
     """The intervals of training's own figures, by drawing prompts with all their pairs."""
     if len(pairs) > PAIRS:
         return {}
-    margins: dict[bytes, list[float]] = {}
-    questions = (
-        Question(pair.prompt, [pair.chosen, pair.rejected], pair.tools, pair.chat_template_kwargs) for pair in pairs
-    )
-    for pair, found in zip(pairs, lens.read(questions), strict=True):
-        if not isinstance(found, Unreadable):
-            margins.setdefault(prompt_digest(pair), []).append(found[0].reward - found[1].reward)
-    groups = list(margins.values())
+    of_prompts: dict[bytes, list[float]] = {}
+    known = margins if len(margins) == len(pairs) else _margins(lens, pairs)
+    for pair, margin in zip(pairs, known, strict=True):
+        if margin is not None:
+            of_prompts.setdefault(prompt_digest(pair), []).append(margin)
+    groups = list(of_prompts.values())
     sizes, right = [len(group) for group in groups], [sum(margin > 0 for margin in group) for group in groups]
     if sum(right) in (0, sum(sizes)):  # resamples would all be the same, and prove nothing
         accuracy: Interval | None = wilson(float(bool(sum(right))), len(groups)) if groups else None
     else:
         accuracy = bootstrap(right, sizes)
     return bounded("reward_accuracy", accuracy) | bounded("margin", bootstrap(list(map(sum, groups)), sizes))
+
+
+def _margins(lens: Lens, pairs: Sequence[PreferencePair]) -> Iterator[float | None]:
+    """The margin of each pair, where it can be read."""
+    questions = (
+        Question(pair.prompt, [pair.chosen, pair.rejected], pair.tools, pair.chat_template_kwargs) for pair in pairs
+    )
+    for found in lens.read(questions):
+        yield None if isinstance(found, Unreadable) else found[0].reward - found[1].reward
 
 
 def _prompts(lens: Lens, pairs: Sequence[PreferencePair]) -> list[Messages]:

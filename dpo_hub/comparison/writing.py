@@ -17,10 +17,12 @@ from ..errors import needing_extra
 with needing_extra("train"):
     import torch
     from peft import PeftModel
-    from peft.tuners.lora import Linear, LoraLayer
+    from peft.tuners.lora import LoraLayer
     from peft.utils import AuxiliaryTrainingWrapper
     from torch.nn import functional
     from transformers import PreTrainedTokenizerBase
+
+    from ..training.lora import is_free, is_linear, is_plain
 
 FEW, LARGE = 8, 200_000
 """The most rows, and the fewest numbers in a matrix, with which turning the product round pays."""
@@ -48,8 +50,8 @@ def decoding(
     ) -> Iterator[dict[int, int]]:
         draw = {seed: torch.Generator(input_ids.device).manual_seed(seed) for seed in seeds}
         layers = [layer for layer in policy.modules() if isinstance(layer, (LoraLayer, AuxiliaryTrainingWrapper))]
-        plain = [layer for layer in layers if _is_plain(layer)]
-        others = [layer for layer in layers if not _is_plain(layer)]
+        plain = [layer for layer in layers if is_plain(layer)]
+        others = [layer for layer in layers if not is_plain(layer)]
         head = model.get_output_embeddings()
         rows, new = list(range(len(input_ids))), None
         while rows:
@@ -85,7 +87,7 @@ def _adapted(plain: Sequence[Any], others: Sequence[Any], head: Any, adapters: l
         start, end = end, end + len(list(rows))
         spans.append((name, slice(start, end)))
     hooks = [layer.register_forward_pre_hook(partial(_name, adapters), with_kwargs=True) for layer in others]
-    changed = [*plain, head] if _is_linear(head) and _is_free(head) else plain
+    changed = [*plain, head] if is_linear(head) and is_free(head) else plain
     for layer in changed:
         layer.forward = partial(_linear, layer) if layer is head else partial(_with_adapters, layer, spans)
     try:
@@ -103,7 +105,7 @@ def _name(adapters: list[str], _layer: Any, args: Any, options: dict[str, Any]) 
 
 def _with_adapters(layer: Any, spans: list[tuple[str, slice]], x: torch.Tensor) -> torch.Tensor:
     """Compute x W + s · x A B, where each span of rows has an A and a B of its own or none."""
-    result = _linear(layer.base_layer, x) if _is_linear(layer.base_layer) else layer.base_layer(x)
+    result = _linear(layer.base_layer, x) if is_linear(layer.base_layer) else layer.base_layer(x)
     for name, rows in spans:
         if name in layer.lora_A:
             down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
@@ -113,21 +115,6 @@ def _with_adapters(layer: Any, spans: list[tuple[str, slice]], x: torch.Tensor) 
             else:
                 result[rows] += ((low @ up.T) * layer.scaling[name]).view_as(result[rows]).to(result.dtype)
     return result
-
-
-def _is_plain(layer: Any) -> bool:
-    return (
-        isinstance(layer, Linear) and not layer.lora_variant and not any(layer.lora_bias.values()) and _is_free(layer)
-    )
-
-
-def _is_free(layer: Any) -> bool:
-    """Whether nobody else, as accelerate does on several devices, has put another forward in place of the layer's."""
-    return "forward" not in vars(layer)
-
-
-def _is_linear(layer: Any) -> bool:
-    return type(layer) is torch.nn.Linear
 
 
 def _linear(layer: Any, x: torch.Tensor) -> torch.Tensor:

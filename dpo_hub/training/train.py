@@ -6,6 +6,7 @@ import gc
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -49,11 +50,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves in memory: the policy (adapter on), its tokenizer, and what held-out pairs say of it."""
+    """What training leaves in memory: the policy (adapter on), its tokenizer, and what held-out pairs say of it.
+
+    `margins` has one for each held-out pair, unless some were dropped, or are not known one by one.
+    """
 
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
     evaluation: dict[str, float]
+    margins: Sequence[float]
 
 
 def train(run: Run, on_step: OnStep | None = None) -> Trained:
@@ -137,7 +142,7 @@ def _attempt(run: Run, on_step: OnStep | None) -> Trained:
         _save_adapter(trainer, tokenizer, recipe, run.adapter)
         measured = evaluate(trainer)
         trainer.accelerator.wait_for_everyone()
-        return Trained(cast(PeftModel, trainer.model), tokenizer, measured)
+        return Trained(cast(PeftModel, trainer.model), tokenizer, measured, trainer.margins)
 
 
 def _make_room(trainer: PreferenceTrainer, recipe: Recipe, run: Run) -> None:

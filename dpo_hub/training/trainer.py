@@ -44,7 +44,26 @@ COMPUTING = ("dpo_hub", "trl", "transformers", "peft", "torch")
 
 
 class PreferenceTrainer(DPOTrainer):
-    """TRL's trainer, except that a checkpoint is there whole or not at all."""
+    """TRL's trainer, except that a checkpoint is there whole or not at all, and that measured pairs are told apart."""
+
+    margins: tuple[float, ...] = ()
+    """Of each pair that this process measured last; none where the reference was not measured ahead."""
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Compute the loss as TRL does, and keep the margins of pairs that are measured, of which TRL logs the mean."""
+        said: list[torch.Tensor] = []
+        hook = model.register_forward_hook(lambda _model, _inputs, outputs: said.append(outputs.log_probs))
+        try:
+            loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[no-untyped-call]
+        finally:
+            hook.remove()
+        if not model.training and "ref_chosen_logps" in inputs:
+            chosen, rejected = said[0].sum(1).chunk(2)
+            of_reference = inputs["ref_chosen_logps"] - inputs["ref_rejected_logps"]
+            self.margins += tuple((self.beta * (chosen - rejected - of_reference)).tolist())
+        return loss
 
     def why_not(self, folder: Path) -> str | None:
         """Say what is wrong with the checkpoint *folder*, or None."""
@@ -250,10 +269,11 @@ def _with_reference(pairs: Dataset, measured: Figures) -> Dataset:
 
 
 def evaluate(trainer: PreferenceTrainer, *, most: int | None = None) -> dict[str, float]:
-    """Measure the held-out pairs, or the first *most* of them, each of the same weight.
+    """Measure the held-out pairs, or the first *most* of them, each of the same weight. Their margins stay with it.
 
     TRL averages over batches. Batches of different sizes are therefore measured apart and weighed by their pairs.
     """
+    trainer.margins = ()
     _, every = splits(trainer)
     count, batch_size = min(most or len(every), len(every)), trainer.args.per_device_eval_batch_size
     logs = []

@@ -68,7 +68,7 @@ def _finish(run: Run, on_step: OnStep | None) -> None:
     log.info("training %s on %d pairs", run.recipe.model, run.report["train"])
     trained = train(run, on_step)
     duet = Duet.of(trained.model, trained.tokenizer)
-    run.write("evaluation.json", json.dumps(trained.evaluation | _measured(run, duet), indent=2))
+    run.write("evaluation.json", json.dumps(trained.evaluation | _measured(run, duet, trained.margins), indent=2))
     held_out = run.pairs("held_out")[:SAMPLES]
     replies = duet.replies([pair.prompt for pair in held_out])
     samples = [
@@ -83,10 +83,10 @@ def _finish(run: Run, on_step: OnStep | None) -> None:
     shutil.rmtree(run.path / "checkpoints", ignore_errors=True)  # a finished run is not resumed
 
 
-def _measured(run: Run, duet: Duet) -> dict[str, float]:
+def _measured(run: Run, duet: Duet, margins: Sequence[float]) -> dict[str, float]:
     """What the replies say of the policy; nothing where memory does not suffice, as the run is worth more than that."""
     try:
-        return measure(Lens(duet.model, duet.tokenizer, run.recipe), duet, run.pairs("held_out"))
+        return measure(Lens(duet.model, duet.tokenizer, run.recipe), duet, run.pairs("held_out"), margins)
     except (ModelError, MemoryError, RuntimeError) as error:
         if not (isinstance(error, ModelError) or is_out_of_memory(error)):
             raise

@@ -12,7 +12,7 @@ from dpo_hub.preferences.replies import Question
 from dpo_hub.preferences.table import Unreadable
 from dpo_hub.recipe import TRL, Recipe
 from dpo_hub.run import Run
-from dpo_hub.training.trainer import add_head, evaluate, prepare
+from dpo_hub.training.trainer import add_head, evaluate, measure_reference, prepare
 from tests.training.test_trainer import load_adapter, reply_logps
 
 ODD = "Schön 👩‍🔬 — e\u0301! \u200b ok  \n\n<b>ﬁn</b> 𝔘\t日本"
@@ -52,6 +52,20 @@ def test_each_token_has_its_own_part(lens: Lens, trained_run: Run) -> None:
     assert len(reading.tokens) == len(reading.rewards)
     assert reading.reward == pytest.approx(sum(reading.rewards))
     assert reading.tokens[-1] == "<|end|>"
+
+
+def test_a_pairs_margin_is_what_training_kept_of_it(lens: Lens, trained_run: Run, tmp_path: Path) -> None:
+    """One for each held-out pair, in their order, whatever the batches; with the reference unknown there are none."""
+    held_out = trained_run.pairs("held_out")
+    trainer = prepare(trained_run.recipe, trained_run.pairs("train")[:1], held_out, tmp_path)
+    trainer.model.load_adapter(str(trained_run.adapter), "default")
+    evaluate(trainer)
+    assert trainer.margins == ()
+    measure_reference(trainer, trained_run.recipe)
+    logged = evaluate(trainer)
+    read = [lens.rewards(pair.prompt, [pair.chosen, pair.rejected]) for pair in held_out]
+    assert trainer.margins == pytest.approx([chosen.reward - rejected.reward for chosen, rejected in read], abs=1e-4)
+    assert logged["margin"] == pytest.approx(sum(trainer.margins) / len(held_out), abs=1e-4)
 
 
 @pytest.mark.parametrize("reply", ["Yes.", ODD, "", " x ", "👩‍🔬" * 3])

@@ -86,7 +86,7 @@ def test_several_candidates_in_a_row_are_ranked(lens: Lens, tmp_path: Path) -> N
     scored(lens, path, "told.jsonl", {"prompt": ["ask"], "reply": ["x.y", "response_a"]})
     told, _ = rows_of(tmp_path / "told.jsonl")
     assert told.keys() == row.keys() | {"x.y_reward", "x.y_rank", "response_a_reward", "response_a_rank"}
-    assert told["response_a_reward"] == named["response_a_reward"]
+    assert told["response_a_reward"] == pytest.approx(named["response_a_reward"], abs=1e-4)  # in other company
 
 
 def test_whole_chats_and_both_sides_of_pairs_are_scored(lens: Lens, few_pairs: Path, tmp_path: Path) -> None:

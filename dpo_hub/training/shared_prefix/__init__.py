@@ -2,8 +2,8 @@
 
 TRL asks its model for the log-probabilities of a padded batch `[2B, L]`, chosen rows above rejected ones, by
 `model(..., labels=..., fused_lm_head=True)`, and reads per-token fields back in that layout. Within
-`shared_prefix(model)` the same call gets the same answer for less work. TRL's losses, metrics and reference stay as
-they are. `limits` tells the models that this cannot serve.
+`shared_prefix(model)` the same call gets the same answer for less work, on a CPU in the adapted layers too. TRL's
+losses, metrics and reference stay as they are. `limits` tells the models that this cannot serve.
 
 Knows nothing of TRL's classes, of runs or of data.
 """
@@ -22,6 +22,7 @@ from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 from transformers.utils.generic import ModelOutput
 
+from ..lora import fewer_operations
 from .attention import shared_prefix_attention
 from .head import Head
 from .plan import IGNORED, plan_batch
@@ -56,7 +57,8 @@ def shared_prefix(model: PeftModel | PreTrainedModel) -> Iterator[None]:
 
     base.forward = forward
     try:
-        yield
+        with fewer_operations(base):
+            yield
     finally:
         base.forward, base.config._attn_implementation = original, usual
 

@@ -7,6 +7,8 @@ before and after, are voted on by the application's own measure, as a person wou
 a better reply where both are bad. Round two trains on these votes alone, from round one's adapter. All is then measured
 on further prompts from the same grammar, which nobody trained or voted on: the share of replies that are as wanted, of
 the base model and after each round, and the win rate of each round against what it began with, with its 95 % interval.
+Both sides draw with the same random numbers, so a sign test over the prompts that changed sides tells more sharply
+whether the second round improves, holds, or loses.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from scipy.stats import binomtest
 
 from dpo_hub.comparison.duet import Duet, Replies
 from dpo_hub.comparison.tally import Tally
@@ -123,7 +126,7 @@ def two_rounds(use: Use, epochs: float, count: int) -> dict[str, Any]:
     one = judged(use, prompts, ask(Duet.open(first), prompts))
     votes = vote_on(first, use, to_vote_on)
     pairs = preferences_of(votes_of(first))
-    second = Run.create(pairs, first.recipe.next_round(epochs=2), previous=first)
+    second = Run.create(pairs, first.recipe.next_round(), previous=first)
     trained = train(second)
     two = judged(use, prompts, ask(Duet.of(trained.model, trained.tokenizer), prompts))
     return {
@@ -132,6 +135,7 @@ def two_rounds(use: Use, epochs: float, count: int) -> dict[str, Any]:
         "prompts": count,
         "shares": {"base": one.before, "round one": one.after, "round two": two.after},
         "win_rate": {"round one": _win_rate(one.votes), "round two": _win_rate(two.votes)},
+        "changed": {"better": two.votes.after, "worse": two.votes.before, "p": _sign_test(two.votes)},
         "votes": votes,
         "pairs": len(pairs.pairs),
         "same_logits": same_logits(second, trained.model, prompts[:5]),
@@ -141,6 +145,12 @@ def two_rounds(use: Use, epochs: float, count: int) -> dict[str, Any]:
 
 def _win_rate(votes: Tally) -> list[float]:
     return [round(figure, 3) for figure in (votes.win_rate, *votes.interval)]
+
+
+def _sign_test(votes: Tally) -> float:
+    """How likely a split at least as uneven is where either side is as good."""
+    changed = votes.after + votes.before
+    return round(float(binomtest(votes.after, changed).pvalue), 3) if changed else 1.0
 
 
 def main() -> None:
@@ -167,6 +177,7 @@ def tell(case: dict[str, Any]) -> None:
     """Print a case on a line."""
     shares = " → ".join(f"{share:.1%}" for share in case["shares"].values())
     rates = (f"{of} wins {r:.0%} ({low:.0%} to {high:.0%})" for of, (r, low, high) in case["win_rate"].items())
+    rates = [*rates, "{better} prompts for the better, {worse} for the worse (p = {p:.2g})".format(**case["changed"])]
     logits = "the same logits" if case["same_logits"] else "OTHER LOGITS"
     print(f"{case['use']}, {case['epochs']:g} epochs at first: as wanted {shares} of {case['prompts']}; ", end="")
     print(f"{'; '.join(rates)}; {case['votes']} votes, {case['pairs']} pairs; {logits} on the base alone; ", end="")

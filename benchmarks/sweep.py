@@ -1,6 +1,6 @@
 """What a sweep of two losses and three values of beta takes on the demo's tone file, as the command line runs it.
 
-python benchmarks/sweep.py [--evaluations 5] [--json]
+python benchmarks/sweep.py [--json]
 """
 
 from __future__ import annotations
@@ -24,12 +24,11 @@ MEASURING = "measuring what the base model says"
 def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--evaluations", default="5", help="looks while a run trains")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         os.environ["DPO_HUB_HOME"] = home
-        command = ["sweep", str(FILES / "tone.csv"), *GRID, "--evaluations", options.evaluations, "--json"]
+        command = ["sweep", str(FILES / "tone.csv"), *GRID, "--json"]
         began = time.perf_counter()
         subprocess.run([sys.executable, "-m", "dpo_hub", *command], capture_output=True, check=True)
         took = time.perf_counter() - began

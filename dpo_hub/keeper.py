@@ -30,6 +30,8 @@ from .turns import join, wait_for_turn
 log = logging.getLogger("dpo_hub.keeper")  # not __main__, as which it runs
 
 WORKER = "dpo_hub.training.worker"
+AT_THE_END = ("scipy.stats", "matplotlib.backends.backend_agg")
+"""What a worker loads at its end only, and slowly."""
 Work = Callable[[Run], int]
 """Has a process work on a run, and returns its exit code, negative for a signal."""
 
@@ -42,14 +44,12 @@ def keep(run: Run, keep_going: int, work: Work) -> None:
     """See to *run* until it has ended, and take it up again up to *keep_going* times where its worker died."""
     own = Process.of()
     for left in range(keep_going, -1, -1):
-        waiting = replace(run.written_state, status="queued", reason="", worker=None, keeper=own)
-        run.set_state(waiting)
         try:
             wait_for_turn(run)
         except KeyboardInterrupt:
             run.end("stopped")
             return
-        run.set_state(replace(waiting, status="running"))
+        run.set_state(replace(run.written_state, status="running"))
         killed_before = out_of_memory_kills()
         code = work(run)
         state = run.written_state
@@ -63,7 +63,9 @@ def keep(run: Run, keep_going: int, work: Work) -> None:
             return
         died = state.reason or how_it_died(code, for_memory=out_of_memory_kills() > killed_before, last=run.log_tail(1))
         log.error("%s%s", died, f" Taking the run up again; {left - 1} more times at most." if left else "")
-        if not left:
+        if left:
+            run.set_state(replace(state, status="queued", reason="", worker=None, keeper=own))
+        else:
             run.end("failed", died, expected=False)
 
 
@@ -75,10 +77,10 @@ def in_new_process(run: Run) -> int:
 def in_forked_processes() -> Work:
     """Have each worker forked from a process that has loaded all the libraries already, which takes it seconds."""
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload([WORKER])
+    server.set_forkserver_preload([WORKER, *AT_THE_END])
 
     def work(run: Run) -> int:
-        worker = server.Process(target=_forked, args=(run.path,))
+        worker = server.Process(target=_forked, args=(run,))
         worker.start()
         worker.join()
         assert worker.exitcode is not None
@@ -87,11 +89,16 @@ def in_forked_processes() -> Work:
     return work
 
 
-def _forked(path: Path) -> None:
-    with Run(path).log.open("ab") as log_file:
+def _forked(run: Run) -> None:
+    _speak_into_log(run)
+    import_module(WORKER).main([str(run.path)])
+
+
+def _speak_into_log(run: Run) -> None:
+    """Have all that this process says go into the log of *run*."""
+    with run.log.open("ab") as file:
         for stream in (sys.stdout, sys.stderr):
-            os.dup2(log_file.fileno(), stream.fileno())
-    import_module(WORKER).main([str(path)])
+            os.dup2(file.fileno(), stream.fileno())
 
 
 def command(run: Run) -> list[str]:
@@ -174,6 +181,7 @@ def main() -> None:
         for run in runs:
             with suppress(FileNotFoundError):  # it was removed
                 if run.written_state.keeper == own:  # nobody has stopped it, or taken it up, in the meantime
+                    _speak_into_log(run)
                     keep(run, given.keep_going, work)
 
 

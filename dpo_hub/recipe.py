@@ -148,7 +148,8 @@ class Recipe:
         """The recipe of a run that goes on from this one's adapter, with *settings* on top; those that are None stay.
 
         The learning rate is a tenth: a fresh adapter's B is zero, so at first only B learns, and slowly; in a trained
-        one A and B move together. docs/decisions.md has what was measured.
+        one A and B move together. It passes over the pairs once, as much of what they show is mastered already.
+        docs/decisions.md has what was measured.
 
         Raises:
             RecipeError: a setting is asked for that the adapter has settled.
@@ -159,7 +160,7 @@ class Recipe:
                 raise RecipeError(
                     f"{name} is {asked[name]}, and the adapter to go on from has {getattr(self, name)}. Leave it out."
                 )
-        return replace(self, **{"learning_rate": self.learning_rate / 10, "force": False} | asked)
+        return replace(self, **{"learning_rate": self.learning_rate / 10, "epochs": 1.0, "force": False} | asked)
 
     def shared_by(self, processes: int) -> Recipe:
         """What each of several processes does of it, so that all of them together see the same pairs to an update.

@@ -116,24 +116,25 @@ def test_a_run_that_waits_can_be_stopped(few_pairs: Path, long: Run) -> None:
 
 
 def test_several_runs_go_one_after_the_other_whatever_becomes_of_one(few_pairs: Path, long: Run) -> None:
-    """One of them is killed, one stopped and one removed before its turn; the next works all the same."""
+    """One of them is stopped and one removed before its turn, and one is killed; the next works all the same."""
     preferences, short = read_preferences(few_pairs), Recipe.for_model(epochs=1, batch_size=8)
-    stopped, removed, last = (Run.create(preferences, short) for _ in range(3))
-    start(long, stopped, removed, last)
-    until(lambda: line() == [stopped, removed, last])
+    first, stopped, removed, last = (Run.create(preferences, short) for _ in range(4))
+    start(first, stopped, removed, long, last)
+    until(lambda: line() == [stopped, removed, long, last])
     assert [run.state.status for run in (stopped, removed, last)] == ["queued"] * 3
-    until(lambda: long.last_metrics.get("step", 0) >= 1)
     for run in (stopped, removed):
         stop(run)
     remove(removed)
+    until(lambda: long.last_metrics.get("step", 0) >= 1)
     worker = long.state.worker
     assert worker is not None
     psutil.Process(worker.pid).kill()
     until(lambda: last.state.ended)
-    assert (long.state.status, stopped.state.status, last.state.status) == ("failed", "stopped", "finished")
+    assert [run.state.status for run in (first, stopped, long, last)] == ["finished", "stopped", "failed", "finished"]
     assert "SIGKILL" in long.state.reason
     assert not stopped.metrics
-    assert last.log.read_text().count("finished: held-out") == 1
+    for run, said in ((first, "finished: held-out"), (long, "SIGKILL"), (last, "finished: held-out")):
+        assert run.log.read_text().count(said) == 1
 
 
 def test_a_run_that_is_stopped_as_it_starts_never_works(few_pairs: Path) -> None:

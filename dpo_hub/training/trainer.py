@@ -53,16 +53,18 @@ class PreferenceTrainer(DPOTrainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Compute the loss as TRL does, and keep the margins of pairs that are measured, of which TRL logs the mean."""
-        said: list[torch.Tensor] = []
+        ask, arguments = super().compute_loss, (model, inputs, return_outputs, num_items_in_batch)
+        if model.training or "ref_chosen_logps" not in inputs:
+            return ask(*arguments)  # type: ignore[no-untyped-call]
+        said: list[torch.Tensor] = []  # TRL would hand it out for another forward pass
         hook = model.register_forward_hook(lambda _model, _inputs, outputs: said.append(outputs.log_probs))
         try:
-            loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[no-untyped-call]
+            loss = ask(*arguments)  # type: ignore[no-untyped-call]
         finally:
             hook.remove()
-        if not model.training and "ref_chosen_logps" in inputs:
-            chosen, rejected = said[0].sum(1).chunk(2)
-            of_reference = inputs["ref_chosen_logps"] - inputs["ref_rejected_logps"]
-            self.margins += tuple((self.beta * (chosen - rejected - of_reference)).tolist())
+        chosen, rejected = said[0].sum(1).chunk(2)
+        of_reference = inputs["ref_chosen_logps"] - inputs["ref_rejected_logps"]
+        self.margins += tuple((self.beta * (chosen - rejected - of_reference)).tolist())
         return loss
 
     def why_not(self, folder: Path) -> str | None:

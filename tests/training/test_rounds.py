@@ -180,7 +180,7 @@ def test_what_the_adapter_has_settled_cannot_be_asked_for(first: Run, files: Pat
         first.recipe.next_round(lora_r=4)
     forced = replace(first.recipe, force=True)
     lower = first.recipe.learning_rate / 10
-    assert forced.next_round(beta=0.7, model=None) == replace(first.recipe, beta=0.7, learning_rate=lower)
+    assert forced.next_round(beta=0.7, model=None) == replace(first.recipe, beta=0.7, learning_rate=lower, epochs=1.0)
     unfinished = next_round(first, files / "tone.csv")
     with pytest.raises(RunError, match="is queued, not finished"):
         next_round(unfinished, files / "tone.csv")

@@ -49,16 +49,13 @@ def decoding(
         **state: Any,
     ) -> Iterator[dict[int, int]]:
         draw = {seed: torch.Generator(input_ids.device).manual_seed(seed) for seed in seeds}
-        layers = [layer for layer in policy.modules() if isinstance(layer, (LoraLayer, AuxiliaryTrainingWrapper))]
-        plain = [layer for layer in layers if is_plain(layer)]
-        others = [layer for layer in layers if not is_plain(layer)]
-        head = model.get_output_embeddings()
         rows, new = list(range(len(input_ids))), None
+        forwards = _forwards(policy, adapters)
         while rows:
             inputs = model.prepare_inputs_for_generation(
                 input_ids, next_sequence_length=new, is_first_iteration=new is None, **state
             )
-            with _adapted(plain, others, head, [adapters[row] for row in rows]):
+            with _in_place(forwards):
                 outputs = model(**inputs, return_dict=True)
             state = model._update_model_kwargs_for_generation(outputs, state)
             scores = logits_processor(input_ids, outputs.logits[:, -1].float())
@@ -70,14 +67,14 @@ def decoding(
             going = (~stopping_criteria(input_ids, None)).nonzero()[:, 0]
             if 0 < len(going) < len(rows):
                 input_ids, state = input_ids[going], _narrowed(state, going, len(rows))
+                forwards = _forwards(policy, [adapters[rows[row]] for row in going.tolist()])
             rows, new = [rows[row] for row in going.tolist()], 1 if state["use_cache"] else None
 
     return decode
 
 
-@contextmanager
-def _adapted(plain: Sequence[Any], others: Sequence[Any], head: Any, adapters: list[str]) -> Iterator[None]:
-    """Let each row of a batch have its own adapter, as PEFT does, and take the short way where there is one.
+def _forwards(policy: PeftModel, adapters: Sequence[str]) -> dict[Any, Callable[..., torch.Tensor]]:
+    """Return what layers of *policy* are to compute for each row of a batch to have its own adapter, as PEFT does it.
 
     Plain linear layers do in a few operations what PEFT does in many, which seeks the layers anew at each step and
     copies rows out and back in.
@@ -86,44 +83,70 @@ def _adapted(plain: Sequence[Any], others: Sequence[Any], head: Any, adapters: l
     for name, rows in groupby(adapters):
         start, end = end, end + len(list(rows))
         spans.append((name, slice(start, end)))
-    hooks = [layer.register_forward_pre_hook(partial(_name, adapters), with_kwargs=True) for layer in others]
-    changed = [*plain, head] if is_linear(head) and is_free(head) else plain
-    for layer in changed:
-        layer.forward = partial(_linear, layer) if layer is head else partial(_with_adapters, layer, spans)
+    forwards = {
+        layer: _with_adapters(layer, spans) if is_plain(layer) else partial(layer.forward, adapter_names=adapters)
+        for layer in policy.modules()
+        if isinstance(layer, (LoraLayer, AuxiliaryTrainingWrapper))
+    }
+    head = policy.get_output_embeddings()
+    return forwards | ({head: _linear(head)} if is_linear(head) and is_free(head) else {})
+
+
+@contextmanager
+def _in_place(forwards: dict[Any, Callable[..., torch.Tensor]]) -> Iterator[None]:
+    """Let the layers compute that, for as long as the context lasts."""
+    usual = {layer: vars(layer).get("forward") for layer in forwards}
+    for layer, forward in forwards.items():
+        vars(layer)["forward"] = forward  # setattr would first seek it among the layer's weights
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
-        for layer in changed:
-            del layer.forward
-
-
-def _name(adapters: list[str], _layer: Any, args: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    return args, options | {"adapter_names": adapters}
-
-
-def _with_adapters(layer: Any, spans: list[tuple[str, slice]], x: torch.Tensor) -> torch.Tensor:
-    """Compute x W + s · x A B, where each span of rows has an A and a B of its own or none."""
-    result = _linear(layer.base_layer, x) if is_linear(layer.base_layer) else layer.base_layer(x)
-    for name, rows in spans:
-        if name in layer.lora_A:
-            down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
-            low = x[rows].flatten(0, -2).to(down.dtype) @ down.T
-            if result.dtype == up.dtype and result.is_contiguous():
-                result[rows].flatten(0, -2).addmm_(low, up.T, alpha=layer.scaling[name])
+        for layer, forward in usual.items():
+            if forward is None:
+                del vars(layer)["forward"]
             else:
-                result[rows] += ((low @ up.T) * layer.scaling[name]).view_as(result[rows]).to(result.dtype)
-    return result
+                vars(layer)["forward"] = forward
 
 
-def _linear(layer: Any, x: torch.Tensor) -> torch.Tensor:
-    """The same as the layer; on a CPU, BLAS multiplies a few rows with a large matrix faster the other way round."""
-    rows = x.shape[:-1].numel()
-    if x.device.type != "cpu" or not 1 < rows <= FEW or layer.weight.numel() < LARGE:
-        return functional.linear(x, layer.weight, layer.bias)
-    result: torch.Tensor = (layer.weight @ x.reshape(rows, -1).T).T.contiguous().view(*x.shape[:-1], -1)
-    return result if layer.bias is None else result + layer.bias
+def _with_adapters(layer: Any, spans: list[tuple[str, slice]]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what computes x W + s · x A B, where each span of rows has an A and a B of its own or none."""
+    base = _linear(layer.base_layer) if is_linear(layer.base_layer) else layer.base_layer
+    adapted = [
+        (rows, layer.lora_A[name].weight.T, layer.lora_B[name].weight.T, layer.scaling[name])
+        for name, rows in spans
+        if name in layer.lora_A
+    ]
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = base(x)
+        for rows, down, up, scale in adapted:
+            low = x[rows].flatten(0, -2).to(down.dtype) @ down
+            if result.dtype == up.dtype and result.is_contiguous():
+                result[rows].flatten(0, -2).addmm_(low, up, alpha=scale)
+            else:
+                result[rows] += ((low @ up) * scale).view_as(result[rows]).to(result.dtype)
+        return result
+
+    return forward
+
+
+def _linear(layer: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what computes the same as the layer.
+
+    On a CPU, BLAS multiplies a few rows with a large matrix faster the other way round.
+    """
+    usual = partial(functional.linear, weight=layer.weight, bias=layer.bias)
+    if layer.weight.device.type != "cpu" or layer.weight.numel() < LARGE:
+        return usual
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        rows = x.shape[:-1].numel()
+        if not 1 < rows <= FEW:
+            return usual(x)
+        result: torch.Tensor = (layer.weight @ x.reshape(rows, -1).T).T.contiguous().view(*x.shape[:-1], -1)
+        return result if layer.bias is None else result + layer.bias
+
+    return forward
 
 
 def _noise(scores: torch.Tensor, draw: Sequence[torch.Generator]) -> torch.Tensor:
@@ -154,12 +177,16 @@ class Text:
     def add(self, token: int) -> str:
         """Return what can be told now that *token* is there too."""
         self.tokens.append(token)
-        return "" if self._whole().endswith(UNFINISHED) else self.rest()
+        whole = self._whole()
+        return "" if whole.endswith(UNFINISHED) else self._tell(whole)
 
     def rest(self) -> str:
         """Return all that was not told yet."""
-        before, self.told = self.told, self._whole()
-        return self.told[len(before) :]
+        return self._tell(self._whole())
+
+    def _tell(self, whole: str) -> str:
+        before, self.told = self.told, whole
+        return whole[len(before) :]
 
     def _whole(self) -> str:
         decode: Any = self.tokenizer.decode

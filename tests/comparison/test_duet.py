@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from dpo_hub.comparison.duet import KEPT, Duet, Models, make_way
@@ -21,6 +22,7 @@ from dpo_hub.preferences.pairs import Messages
 from dpo_hub.recipe import Recipe
 from dpo_hub.run import Run
 from dpo_hub.state import Process, State
+from dpo_hub.training.policy import load_base
 from dpo_hub.training.train import train
 from dpo_hub.turns import turn
 
@@ -186,3 +188,27 @@ def test_a_chat_makes_way_for_training(few_pairs: Path, caplog: pytest.LogCaptur
         make_way(gpu, beside=True)
         make_way(torch.device("cpu"))
     assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"target_modules": ["q_proj"], "modules_to_save": ["down_proj"]},
+        {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [1, 2, 3]}},
+    ],
+    ids=["whole layers", "single tokens"],
+)
+def test_layers_that_are_not_plain_keep_to_their_rows(duet: Duet, parts: dict[str, Any]) -> None:
+    """What PEFT adapts in other ways is written together as it is alone, and is left as it was."""
+    base, tokenizer = load_base("demo")
+    torch.manual_seed(0)
+    policy = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **parts)).eval()
+    for weights in policy.parameters():
+        if weights.requires_grad:
+            torch.nn.init.normal_(weights, std=0.05)
+    forwards = {name: vars(layer).get("forward") for name, layer in policy.named_modules()}
+    other = Duet(policy, tokenizer)
+    before, after = joined(other.stream([HELLO] * 2, temperature=0, max_new_tokens=20))
+    assert before == joined(duet.stream([HELLO] * 2, temperature=0, max_new_tokens=20))[0]
+    assert before != after == one_by_one(other, HELLO, 20)
+    assert {name: vars(layer).get("forward") for name, layer in policy.named_modules()} == forwards

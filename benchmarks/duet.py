@@ -109,7 +109,8 @@ def main() -> None:
     quiet()
     cases = [measure(name, args.tokens, args.turns) for name in args.model or QUESTION]
     if args.json:
-        print(json.dumps({"cases": cases}, indent=2))
+        worst, identical = max(case["ratio"] for case in cases), all(case["identical"] for case in cases)
+        print(json.dumps({"ratio": worst, "identical": identical, "cases": cases}, indent=2))
         return
     for case in cases:
         print(

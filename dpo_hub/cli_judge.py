@@ -41,7 +41,7 @@ def judge(  # noqa: PLR0913  # an option each
     as_json: Json = False,
 ) -> None:
     """Have a model judge replies before and after, each pair in both orders; what it said is kept as it comes."""
-    from .comparison.judges import FILE, judge, judgements_of, record_verdict
+    from .comparison.judges import AT_ONCE, FILE, judge, judgements_of, record_verdict
     from .run import Run
 
     found = Run.open(run).require_finished()
@@ -49,7 +49,8 @@ def judge(  # noqa: PLR0913  # an option each
         raise RecipeError("Who is to judge? Give --with MODEL for one that is asked, or --reward-model MODEL.")
     name, compare = _rewarding(reward_model) if reward_model else _asking(str(model), url, _key(url, key_from, token))
     try:
-        verdict = judge(found, name, _ballots(found, prompts), compare)
+        at_once = 1 if reward_model else AT_ONCE  # here it would take the memory of each
+        verdict = judge(found, name, _ballots(found, prompts), compare, at_once=at_once)
     except JudgeError as error:
         kept = len(judgements_of(found, name))
         raise JudgeError(f"{error} {kept} comparisons are kept in {FILE}; run it again to go on from there.") from error

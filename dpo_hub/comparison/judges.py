@@ -20,6 +20,8 @@ from .record import lock_of, record
 from .votes import Ballot
 
 FILE = "judgements.jsonl"
+OWN = "judge_"
+"""With what the names of a judge's figures begin."""
 AT_ONCE = 4
 """Comparisons that are asked for at the same time."""
 Compare = Callable[[Ballot], Sequence[str] | None]
@@ -82,7 +84,7 @@ class Verdict:
         low, high = of_share(self._outcomes)
         own = {"win_rate": fmean(self._outcomes), "win_rate_low": low, "win_rate_high": high}
         figures = own | {"comparisons": self.comparisons} | as_figures(self.at_equal_lengths)
-        return {f"judge_{name}": value for name, value in figures.items()}
+        return {f"{OWN}{name}": value for name, value in figures.items()}
 
     def as_dict(self) -> dict[str, Any]:
         told = {"judge": self.judge, "same": self.same, "unclear": self.unclear}
@@ -91,7 +93,7 @@ class Verdict:
     def sentences(self) -> Iterator[str]:
         """The same for people."""
         if figures := self.as_figures():
-            rate, low, high = (figures[f"judge_win_rate{end}"] for end in ("", "_low", "_high"))
+            rate, low, high = (figures[f"{OWN}win_rate{end}"] for end in ("", "_low", "_high"))
             yield (
                 f"{self.judge} prefers after in {rate:.0%} of {self.comparisons} comparisons (95% interval {low:.0%} "
                 f"to {high:.0%}); ties count half, and {self.same} replies were the same on both sides."
@@ -103,7 +105,9 @@ class Verdict:
             yield f"Of {self.unclear} no answer could be read; they are left out, and asked again the next time."
 
 
-def judge(run: Run, name: str, ballots: Sequence[Ballot | None], compare: Compare) -> Verdict:
+def judge(
+    run: Run, name: str, ballots: Sequence[Ballot | None], compare: Compare, *, at_once: int = AT_ONCE
+) -> Verdict:
     """Have the judge *name* compare the replies of *ballots*, of which None has the same on both sides.
 
     Each judgement goes to the disk as it comes. What this judge has said of the same replies before is not asked again.
@@ -119,7 +123,7 @@ def judge(run: Run, name: str, ballots: Sequence[Ballot | None], compare: Compar
             with lock_of(run):
                 append(run.path / FILE, asdict(judgement))
 
-    pool = ThreadPoolExecutor(AT_ONCE)
+    pool = ThreadPoolExecutor(at_once)
     try:
         for done in as_completed([pool.submit(ask, ballot) for place, ballot in asked.items() if place not in known]):
             done.result()
@@ -136,6 +140,6 @@ def judgements_of(run: Run, name: str) -> list[Judgement]:
 
 
 def record_verdict(run: Run, verdict: Verdict) -> bool:
-    """Put what the judgements come to into the run's evaluation and card; False where the card was edited."""
+    """Put what it comes to into evaluation and card, in place of any judge's before; False where it was edited."""
     with lock_of(run):
-        return record(run, verdict.as_figures())
+        return record(run, verdict.as_figures(), instead_of=OWN)

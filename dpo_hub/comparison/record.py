@@ -16,15 +16,16 @@ def lock_of(run: Run) -> FileLock:
     return FileLock(run.path / ".votes.lock")
 
 
-def record(run: Run, figures: Mapping[str, float]) -> bool:
-    """Add *figures* to the evaluation of *run*, and render its card again.
+def record(run: Run, figures: Mapping[str, float], *, instead_of: str | tuple[()] = ()) -> bool:
+    """Add *figures* to the evaluation of *run*, and render its card again. Names that begin with *instead_of* go.
 
     Only for who holds `lock_of`. Returns False where the card is not what would have been rendered before: somebody
     edited it, and it stays so.
     """
     rendered = not (run.path / "README.md").is_file() or run.card == render_card(run)
     if figures:
-        run.write("evaluation.json", json.dumps(run.evaluation | dict(figures), indent=2))
+        kept = {name: value for name, value in run.evaluation.items() if not name.startswith(instead_of)}
+        run.write("evaluation.json", json.dumps(kept | dict(figures), indent=2))
     if rendered:
         run.write("README.md", render_card(run))
     return rendered

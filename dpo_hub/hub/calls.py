@@ -35,7 +35,7 @@ LONGEST_WAIT = 300.0
 TOLD = 5.0
 """Seconds of waiting that people are told of."""
 QUOTED = 200
-"""Characters of the Hub's own words that are quoted."""
+"""Characters of a server's own words that are quoted."""
 
 
 class UnreachableError(PublishError):
@@ -85,8 +85,17 @@ def _status(error: Exception) -> int | None:
 
 def briefly(error: Exception, of: str = "the Hub") -> str:
     """What went wrong between here and *of*, in a few words and without an address."""
-    status = _status(error)
-    return f"{of} answered {status}" if status else f"the connection to {of} broke off"
+    if status := _status(error):
+        return f"{of} answered {status}"
+    return (
+        f"{of} gave no answer of its own" if isinstance(error, JSONDecodeError) else f"the connection to {of} broke off"
+    )
+
+
+def words_of(error: Exception, *, secret: str | None = None) -> str:
+    """What a server said to its refusal, in one line and not all of it, without the *secret*."""
+    said = getattr(error, "server_message", None) or ""
+    return " ".join((said.replace(secret, "…") if secret else said).split())[:QUOTED].rstrip(". ")
 
 
 @contextmanager
@@ -125,7 +134,7 @@ def _how_unreachable(error: Exception) -> str:
 
 
 def _refusal(error: Exception, status: int, what: str, outcome: str) -> str:
-    owner, said = what.partition("/")[0], getattr(error, "server_message", None) or ""
+    owner, said = what.partition("/")[0], words_of(error)
     if isinstance(error, GatedRepoError):
         return f"{what} is gated, {outcome}. Accept its terms at https://huggingface.co/{what}, then run it again."
     told = {
@@ -140,5 +149,4 @@ def _refusal(error: Exception, status: int, what: str, outcome: str) -> str:
         "another name.",
         412: f"{what} was changed by somebody else meanwhile, {outcome}. Run it again.",
     }.get(status, f"The Hub answered {status}, {outcome}. Run it again in a while.")
-    quoted = " ".join(said.split())[:QUOTED].rstrip(". ")
-    return f"{told} The Hub says: {quoted}." if quoted else told
+    return f"{told} The Hub says: {said}." if said else told

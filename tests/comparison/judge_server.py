@@ -28,8 +28,8 @@ class JudgeServer:
 
 
 @contextmanager
-def judging(answer: Answer) -> Iterator[JudgeServer]:
-    """Serve until the context ends."""
+def judging(answer: Answer, *, refused: str = "") -> Iterator[JudgeServer]:
+    """Serve until the context ends; what asks with the field *refused* is refused, and its key told."""
     lock, released = threading.Lock(), threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -40,7 +40,7 @@ def judging(answer: Answer) -> Iterator[JudgeServer]:
                 told.headers.append(dict(self.headers))
                 number = len(told.asked)
             (_, a), (_, b) = _PARTS.findall(body["messages"][1]["content"])
-            said = answer(a, b, number)
+            said = 400 if refused in body else answer(a, b, number)
             if said == "(nothing)":
                 released.wait(30)
             elif said is None:
@@ -53,7 +53,10 @@ def judging(answer: Answer) -> Iterator[JudgeServer]:
             message = {"role": "assistant", "content": said}
             choice = {"index": 0, "finish_reason": "stop", "message": message}
             whole = {"id": "1", "created": 0, "model": "m", "system_fingerprint": "", "choices": [choice]}
-            body = json.dumps(whole if isinstance(said, str) else {"error": "not now"}).encode()
+            why = {"message": f"No {refused} for {self.headers['Authorization']}"} if refused else "not now"
+            body = json.dumps(whole if isinstance(said, str) else {"error": why}).encode()
+            if said == "(page)":
+                body = b"<html>Welcome</html>"
             self.send_response(200 if isinstance(said, str) else said)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))

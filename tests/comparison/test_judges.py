@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from dpo_hub.cli import cli
 from dpo_hub.comparison.endpoint import Endpoint
-from dpo_hub.comparison.judges import FILE, Verdict, judge, judgements_of
+from dpo_hub.comparison.judges import FILE, Verdict, judge, judgements_of, record_verdict
 from dpo_hub.comparison.reward_model import RewardModel
 from dpo_hub.comparison.votes import Ballot, draw
 from dpo_hub.demo import MODEL
@@ -141,6 +141,51 @@ def test_an_outage_loses_no_finished_comparison(run: Run, end: int | str | None)
     assert [one for one in verdict.judgements if one in kept] == kept
 
 
+def test_a_model_that_takes_no_bounds_is_asked_without(run: Run) -> None:
+    """Some take no temperature, or call the most tokens otherwise; what they refuse for good is told in their words."""
+    with judging(FAIR, refused="temperature") as server:
+        verdict = ask(run, server, ballots(2, good=2))
+        assert verdict.as_figures()["judge_win_rate"] == 1
+        assert sum("max_tokens" in body for body in server.asked) == len(server.asked) / 2
+    with judging(FAIR, refused="messages") as server:
+        keyed = Endpoint("judge", server.url, "secret-key")
+        with pytest.raises(JudgeError, match=r"judge at \S+ answered 400: .*No messages for Bearer …"):
+            judge(run, keyed.title, ballots(1, good=1), keyed.compare)
+
+
+def test_a_page_is_no_answer(run: Run) -> None:
+    """An address where a website is, and no judge."""
+    with judging(lambda *_: "(page)") as server, pytest.raises(JudgeError, match="gave no answer of its own"):
+        ask(run, server, ballots(1, good=1))
+
+
+def test_what_another_judge_said_is_not_mixed_in(run: Run) -> None:
+    """A figure that the new judge has none of, as there are too few comparisons for it, goes."""
+    with judging(FAIR) as server:
+        record_verdict(run, ask(run, server, [differing(number) for number in range(3)] + ballots(5, good=2)))
+        assert "judge_length_controlled" in run.evaluation
+        record_verdict(run, ask(run, server, ballots(1, good=1)))
+    assert run.evaluation["judge_comparisons"] == 1
+    assert "judge_length_controlled" not in run.evaluation
+    assert "reward_accuracy" in run.evaluation
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "why"),
+    [
+        ("http://somewhere/v1", None, "with --at"),
+        ("m", "somewhere/v1", "must begin with"),
+        ("m", "http://localhost:PORT/v1", "must begin with"),
+        ("m", "http://[x", "must begin with"),
+        ("m", "http://me:secret@somewhere/v1", "no name or password"),
+    ],
+)
+def test_addresses_that_are_none(name: str, url: str | None, why: str) -> None:
+    """They are refused before anything is sent."""
+    with pytest.raises(JudgeError, match=why):
+        Endpoint(name, url)
+
+
 def test_the_hubs_token_goes_to_no_other_server(run: Run) -> None:
     """Without a key another one goes out than the machine's; with one it is sent, and written nowhere."""
     with judging(FAIR) as server:
@@ -174,8 +219,6 @@ def test_the_command(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(server.asked) == 2 * (6 - found["same"])
     assert run.evaluation["judge_win_rate"] == found["judge_win_rate"]
     assert "| Win rate by a judge model |" in run.card
-    with pytest.raises(JudgeError, match="no name or password"):
-        Endpoint("m", "http://me:secret@somewhere/v1")
     for bad, why in ((["--key-from", "NO_SUCH"], "no environment variable NO_SUCH"), (["--token", "x"], "for the Hub")):
         refused = CliRunner().invoke(cli, [*words[:6], *bad])
         assert why in str(refused.exception)

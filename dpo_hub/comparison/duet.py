@@ -12,11 +12,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelError, RunError, needing_extra
+from ..errors import RunError, needing_extra
 from ..preferences.pairs import Messages
 from ..recipe import Recipe
 from ..run import Run
-from ..training.policy import REFERENCE, load_base, telling_refused_messages
+from ..training.memory import LOADING, telling_out_of_memory
+from ..training.policy import REFERENCE, UNALTERED, load_base, telling_refused_messages
 from ..turns import at_work
 from .writing import BASE, Text, decoding
 
@@ -80,9 +81,9 @@ class Duet:
         return [Replies(self._text(both.before), self._text(both.after)) for both in asked]
 
     def write(
-        self, prompts: Sequence[Messages], *, temperature: float, seed: int = 0, max_new_tokens: int = 256
+        self, prompts: Sequence[Messages], *, temperature: float | None, seed: int = 0, max_new_tokens: int = 256
     ) -> list[Written]:
-        """The same as token ids."""
+        """The same as token ids; *temperature* None draws from the policy itself, not as its settings would have it."""
         written: list[Written] = []
         for start in range(0, len(prompts), BATCH // 2):
             asked = prompts[start : start + BATCH // 2]
@@ -147,22 +148,26 @@ class Duet:
 
     @torch.inference_mode()
     def _tokens(
-        self, encoded: Any, adapters: Sequence[str], seeds: Sequence[int], temperature: float, max_new_tokens: int
+        self,
+        encoded: Any,
+        adapters: Sequence[str],
+        seeds: Sequence[int],
+        temperature: float | None,
+        max_new_tokens: int,
     ) -> Iterator[dict[int, int]]:
         """The next token of each chat that has not ended, by its number, the end token among them."""
         self.model.eval()
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+        how = UNALTERED if temperature is None else sampling if temperature > 0 else {"do_sample": False}
         base: Any = self.model.get_base_model()
-        try:
+        with telling_out_of_memory("Ask for shorter replies, or of fewer prompts."):
             yield from base.generate(
                 **encoded,
-                **(sampling if temperature > 0 else {"do_sample": False}),
+                **how,
                 max_new_tokens=max_new_tokens,
                 pad_token_id=self.tokenizer.pad_token_id,
                 custom_generate=decoding(self.model, adapters, seeds),
             )
-        except torch.OutOfMemoryError as error:
-            raise ModelError("The device's memory is full. Ask for shorter replies, or of fewer prompts.") from error
 
 
 class Models:
@@ -203,11 +208,12 @@ class Models:
 
     def _load(self, adapter: Path, base: tuple[str, bool]) -> str:
         name = next(self._new_names)
-        if self._model is None:
-            plain, self._tokenizer = load_base(base[0], load_in_4bit=base[1])
-            self._model = PeftModel.from_pretrained(plain, adapter, adapter_name=name)
-        else:
-            self._model.load_adapter(adapter, adapter_name=name)
+        with telling_out_of_memory(LOADING):
+            if self._model is None:
+                plain, self._tokenizer = load_base(base[0], load_in_4bit=base[1])
+                self._model = PeftModel.from_pretrained(plain, adapter, adapter_name=name)
+            else:
+                self._model.load_adapter(adapter, adapter_name=name)
         return name
 
 

@@ -115,7 +115,7 @@ def _of_replies(lens: Lens, duet: Duet, prompts: Sequence[Messages]) -> dict[str
     if not prompts:
         return {}
     room = min(NEW_TOKENS, lens.recipe.max_length // 2)
-    written = duet.write(prompts, temperature=1.0, seed=lens.recipe.seed, max_new_tokens=room)
+    written = duet.write(prompts, temperature=None, seed=lens.recipe.seed, max_new_tokens=room)
     return {"prompts": len(prompts)} | _kl(lens, written) | _lengths(written) | _variety(written)
 
 

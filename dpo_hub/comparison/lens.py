@@ -23,6 +23,7 @@ from ..preferences.replies import Question
 from ..preferences.table import Unreadable
 from ..recipe import SHARED_PREFIX, Recipe
 from ..run import Run
+from ..training.memory import LOADING, telling_out_of_memory
 from ..training.policy import REFERENCE, as_reference, load_base, telling_refused_messages
 
 with needing_extra("train"):
@@ -84,10 +85,11 @@ class Lens:
             ModelError: its base model cannot be loaded.
         """
         recipe = run.require_finished().recipe
-        base, tokenizer = load_base(recipe.model, load_in_4bit=recipe.load_in_4bit)
-        model = PeftModel.from_pretrained(base, run.adapter)
-        if run.reference:
-            model.load_adapter(run.reference, adapter_name=REFERENCE)
+        with telling_out_of_memory(LOADING):
+            base, tokenizer = load_base(recipe.model, load_in_4bit=recipe.load_in_4bit)
+            model = PeftModel.from_pretrained(base, run.adapter)
+            if run.reference:
+                model.load_adapter(run.reference, adapter_name=REFERENCE)
         model.eval()
         if recipe.engine != SHARED_PREFIX:
             from ..training.trainer import add_head
@@ -171,7 +173,7 @@ class Lens:
     @torch.no_grad()
     def _measured(self, rows: list[_Row]) -> list[Reading]:
         readings: dict[int, Reading] = {}
-        try:
+        with telling_out_of_memory("Shorten the longest prompts or replies."):
             for places in self._batches(rows):
                 batch = [rows[place] for place in places]
                 difference = self._log_probs(batch)
@@ -181,8 +183,6 @@ class Lens:
                 for place, row, figures in zip(places, batch, worth, strict=True):
                     own = figures[row.begin - 1 : len(row.ids) - 1]
                     readings[place] = Reading(row.tokens, tuple(own), row.cut)
-        except torch.OutOfMemoryError as error:
-            raise ModelError("The device's memory is full. Shorten the longest prompts or replies.") from error
         return [readings[place] for place in range(len(rows))]
 
     def _batches(self, rows: list[_Row]) -> Iterator[list[int]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import ModelError, needing_extra
 from ..preferences.pairs import Messages
+from ..training.memory import LOADING, telling_out_of_memory
 from ..training.policy import device, dtype, load_tokenizer, telling_refused_messages, telling_why_not
 from .votes import Ballot
 
@@ -31,14 +32,15 @@ class RewardModel:
         Raises:
             ModelError: it is not there, cannot be reached, or gives no single number.
         """
-        with telling_why_not(name):
+        with telling_why_not(name), telling_out_of_memory(LOADING):
             tokenizer = load_tokenizer(name)
             load: Any = AutoModelForSequenceClassification.from_pretrained
             model, told = load(name, trust_remote_code=False, output_loading_info=True, dtype=dtype())
+            model.to(device()).eval()
         if model.config.num_labels != 1 or told["missing_keys"]:
             raise ModelError(f"{name} is no reward model: it does not give one number to a reply. Name another.")
         model.config.pad_token_id = tokenizer.pad_token_id
-        return cls(name, model.to(device()).eval(), tokenizer)
+        return cls(name, model, tokenizer)
 
     def compare(self, ballot: Ballot) -> Sequence[str]:
         """Say which reply has the higher reward; where it stands makes no difference.
@@ -62,8 +64,6 @@ class RewardModel:
                 return_tensors="pt",
                 return_dict=True,
             )
-        try:
+        with telling_out_of_memory("Take a smaller reward model."):
             rewards: list[float] = self.model(**encoded.to(self.model.device)).logits[:, 0].double().tolist()
-        except torch.OutOfMemoryError as error:
-            raise ModelError("The device's memory is full. Take a smaller reward model.") from error
         return rewards

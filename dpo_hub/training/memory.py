@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from ..errors import needing_extra
+from ..errors import ModelError, needing_extra
 from .machine import free_memory
 
 with needing_extra("train"):
@@ -19,6 +21,8 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 """Parameters of glibc's mallopt, from malloc.h."""
 SAID_OF_IT = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """What errors of other kinds say when memory ran out."""
+LOADING = "Wait until what is at work on it has ended (dpo-hub runs), or take a smaller model."
+"""What to do where a model does not fit."""
 
 
 def free_bytes(device: torch.device) -> int:
@@ -51,6 +55,17 @@ def peak_bytes(device: torch.device) -> int:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether *error* says that memory ran out. A CPU's allocator tells it as a plain RuntimeError."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(said in str(error) for said in SAID_OF_IT)
+
+
+@contextmanager
+def telling_out_of_memory(advice: str) -> Iterator[None]:
+    """Turn what says that memory ran out into a `ModelError` with the *advice* on what to do."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelError(f"The device's memory is full. {advice}") from error
 
 
 def keep_freed_memory() -> bool:

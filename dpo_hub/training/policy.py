@@ -41,6 +41,20 @@ log = logging.getLogger(__name__)
 
 REFERENCE = "ref"
 """As which TRL knows the adapter that a policy began with."""
+UNALTERED = {"do_sample": True} | dict.fromkeys(
+    (
+        "temperature",
+        "top_k",
+        "top_p",
+        "min_p",
+        "typical_p",
+        "epsilon_cutoff",
+        "eta_cutoff",
+        "repetition_penalty",
+        "no_repeat_ngram_size",
+    )
+)
+"""What has `generate` draw from π itself, whatever the model's own settings say of how it should write."""
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
     "{{ message['role'] | capitalize }}: {{ message['content'] }}"

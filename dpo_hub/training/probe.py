@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import needing_extra
 from ..preferences import text_of
-from .policy import as_reference
+from .policy import UNALTERED, as_reference
 from .shared_prefix.plan import IGNORED
 
 with needing_extra("train"):
@@ -128,10 +128,7 @@ class Probe:
             written: Any = self.policy.generate(  # type: ignore[no-untyped-call]
                 input_ids=ids,
                 attention_mask=mask,
-                do_sample=True,
-                temperature=1.0,
-                top_k=0,
-                top_p=1.0,
+                **UNALTERED,
                 max_new_tokens=self._limit,
                 use_cache=True,
                 remove_invalid_values=True,  # of a policy that is breaking down, which on CUDA would end the process

@@ -122,6 +122,18 @@ def test_several_runs_answer_at_once(run: Run, duet: Duet, tmp_path: Path) -> No
     assert len({before, after, otherwise}) > 1
 
 
+def test_what_is_measured_is_the_policys_own_writing(run: Run, duet: Duet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules of the model's own settings hold in a chat, and not where the policy itself is to be measured."""
+    prompts = [pair.prompt for pair in run.pairs("held_out")][:4]
+    own, free = (duet.write(prompts, temperature=temperature, seed=1) for temperature in (None, 1.0))
+    assert own == free
+    settings = duet.model.get_base_model().generation_config
+    for name, value in (("repetition_penalty", 5.0), ("no_repeat_ngram_size", 1), ("min_p", 0.9)):
+        monkeypatch.setattr(settings, name, value)
+    assert duet.write(prompts, temperature=None, seed=1) == own
+    assert duet.write(prompts, temperature=1.0, seed=1) != free
+
+
 def test_what_has_ended_costs_nothing_and_closing_ends_all(run: Run, duet: Duet) -> None:
     """A side that has ended leaves the batch; once the stream is closed, the model does no more work."""
     chats, sizes = [run.pairs("held_out")[0].prompt, SHORT], []

@@ -4,9 +4,11 @@ import platform
 import subprocess
 import sys
 
+import pytest
 import torch
 
-from dpo_hub.training.memory import free_bytes, held_bytes, peak_bytes
+from dpo_hub.errors import ModelError
+from dpo_hub.training.memory import free_bytes, held_bytes, peak_bytes, telling_out_of_memory
 
 
 def test_memory_held_and_its_peak() -> None:
@@ -32,3 +34,11 @@ def test_freed_memory_is_kept_without_harm() -> None:
     worked, total = done.stdout.split()
     assert worked == str(platform.libc_ver()[0] == "glibc")
     assert float(total) == sum(range(1, 20))
+
+
+def test_full_memory_is_told() -> None:
+    """What the CPU's allocator says becomes a sentence; other errors stay what they are."""
+    with pytest.raises(ModelError, match="memory is full"), telling_out_of_memory("Ask for less."):
+        torch.empty(1 << 60, dtype=torch.uint8)
+    with pytest.raises(RuntimeError, match="shapes"), telling_out_of_memory("Ask for less."):
+        torch.ones(2, 3) @ torch.ones(2, 3)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -71,9 +72,11 @@ def _train_all(preferences: Preferences, recipes: Sequence[Recipe]) -> list[Run]
     from .launch import start
     from .run import Run
 
-    runs = [Run.create(preferences, recipe) for recipe in recipes]
-    start(*runs)
+    runs: list[Run] = []
     try:
+        for recipe in recipes:
+            runs.append(Run.create(preferences, recipe))
+        start(*runs)
         for number, run in enumerate(runs, 1):
             print(f"{number} of {len(runs)}: {run.id}, {_differences(run.recipe, recipes)}", file=sys.stderr)
             follow(run)
@@ -92,7 +95,7 @@ def _leave(runs: Sequence[Run]) -> NoReturn:
     for run in reversed(runs):  # what waits must not come to work now
         stop(run)
     stopped = [f"dpo-hub resume {run.id}" for run in runs if run.state.status == "stopped"]
-    again = shlex.join(["dpo-hub", "frontier", *(run.id for run in runs)])
+    again = shlex.join(["dpo-hub", "frontier", *(run.id for run in runs if run.state.status != "failed")])
     print(*stopped, again, sep="\n", file=sys.stderr)
     sys.exit(130)
 
@@ -136,7 +139,10 @@ def _show(runs: Sequence[Run], picture: Path | None, table: Path | None, *, as_j
             writer.writeheader()
             writer.writerows(map(asdict, points))
     if as_json:
-        told = [asdict(point) | {"on_frontier": point in best} for point in points]
+        told = [
+            asdict(point) | {"kl": point.kl if isfinite(point.kl) else None, "on_frontier": point in best}
+            for point in points
+        ]
         print(json.dumps({"runs": told, "recommended": chosen.run if chosen else None}, indent=2))
         return
     _tell(points, best)
@@ -157,9 +163,9 @@ def _tell(points: Sequence[Point], best: Sequence[Point]) -> None:
         table.add_column(name, no_wrap=name != "loss", overflow="fold", vertical="bottom")
     for name in ("β", "KL, nats\na token", "reward\naccuracy", "95 %\ninterval"):
         table.add_column(name, justify="right", vertical="bottom")
-    for point in sorted(points, key=lambda one: one.kl):
+    for point in sorted(points, key=lambda one: (not isfinite(one.kl), one.kl)):
         low, high = point.interval
-        figures = f"{point.kl:.3f}", f"{point.accuracy:.1%}", f"{low:.0%}-{high:.0%}"
+        figures = f"{point.kl:.3f}" if isfinite(point.kl) else "?", f"{point.accuracy:.1%}", f"{low:.0%}-{high:.0%}"
         table.add_row("*" if point in best else "", point.run, point.loss, f"{point.beta:g}", *figures)
     console = Console(highlight=False)
     console.print(table, "* on the frontier: no other run has as much accuracy for less KL", sep="", markup=False)

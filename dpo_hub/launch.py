@@ -128,7 +128,7 @@ def stop(run: Run, *, patience: float = STOP_TIMEOUT) -> None:
     run.stop_asked.touch()
     if state.worker and not _ends(state.worker, psutil.Process.terminate, patience):
         run.end("stopped", "It did not answer in time and was ended by force.")
-        for other in _all_of(state):
+        for other in sorted(_all_of(state), key=lambda one: one == state.worker):  # with it, the keeper would go on
             _ends(other, psutil.Process.kill, STOP_TIMEOUT)
     if not run.written_state.ended:
         run.end("stopped")  # the keeper sees it and begins nothing, and a worker that is just starting goes

@@ -137,6 +137,20 @@ def test_several_runs_go_one_after_the_other_whatever_becomes_of_one(few_pairs: 
         assert run.log.read_text().count(said) == 1
 
 
+def test_a_forced_stop_leaves_the_next_run_in_peace(few_pairs: Path, long: Run) -> None:
+    """A worker that hangs is ended with all that helps it, and the next run of the same keeper works."""
+    last = Run.create(read_preferences(few_pairs), Recipe.for_model(epochs=1, batch_size=8))
+    start(long, last)
+    until(lambda: long.last_metrics.get("step", 0) >= 1)
+    worker = long.state.worker
+    assert worker is not None
+    psutil.Process(worker.pid).suspend()
+    stop(long, patience=0.1)
+    assert not worker.alive()
+    until(lambda: last.state.ended)
+    assert [run.state.status for run in (long, last)] == ["stopped", "finished"]
+
+
 def test_a_run_that_is_stopped_as_it_starts_never_works(few_pairs: Path) -> None:
     """Its worker, which is still loading, finds that it is not wanted any more."""
     run = Run.create(read_preferences(few_pairs), Recipe.for_model())

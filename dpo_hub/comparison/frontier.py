@@ -66,12 +66,20 @@ def recommended(points: Sequence[Point]) -> Point | None:
 
     The one-standard-error rule of Breiman et al. 1984, section 3.4.3. None where no run is surely better than chance.
     """
-    sound = [point for point in points if isfinite(point.kl) and not point.wrong and point.interval[0] > 0.5]
+    sound = _sound(points)
     if not sound:
         return None
-    best = max(sound, key=lambda point: point.accuracy)
+    best = _best(sound)
     near = [point for point in sound if point.accuracy >= best.accuracy - best.error]
     return min(near, key=lambda point: (point.kl, -point.accuracy))
+
+
+def _sound(points: Sequence[Point]) -> list[Point]:
+    return [point for point in points if isfinite(point.kl) and not point.wrong and point.interval[0] > 0.5]
+
+
+def _best(points: Sequence[Point]) -> Point:
+    return max(points, key=lambda point: point.accuracy)
 
 
 def advice(points: Sequence[Point]) -> list[str]:
@@ -82,12 +90,13 @@ def advice(points: Sequence[Point]) -> list[str]:
             "None of these runs went well and is surely better than chance on its held-out pairs: there is none to "
             "recommend."
         ]
-    best = max(points, key=lambda point: point.accuracy)
+    sound = _sound(points)
+    best, which = _best(sound), "runs" if len(sound) == len(points) else "sound runs"
     told = [
-        f"Take {chosen.run} ({chosen.loss}, β {chosen.beta:g}): of the runs within one standard error of the best "
+        f"Take {chosen.run} ({chosen.loss}, β {chosen.beta:g}): of the {which} within one standard error of their best "
         f"reward accuracy, {best.accuracy:.1%}, it went the least far from its reference."
     ]
-    if len(points) > 1 and all(point.accuracy >= best.accuracy - best.error for point in points):
+    if len(sound) > 1 and all(point.accuracy >= best.accuracy - best.error for point in sound):
         told.append(
             f"In accuracy they are the same but for chance: {best.pairs} held-out pairs do not tell them apart."
         )

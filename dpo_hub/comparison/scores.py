@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 from ..errors import PreferencesError
@@ -42,10 +43,15 @@ class Scores:
 
     @property
     def added(self) -> list[str]:
-        """The columns that `write` adds: `reward` and `rank`, after the name of the reply's where there are several."""
+        """The columns that `write` adds: `reward` and `rank`, after the name of the reply's where there are several.
+
+        Where the file has such a column, the next number goes behind the name: `reward_2`.
+        """
         replies = self.file.replies
         kinds = ("reward", "rank") if self.ranks else ("reward",)
-        return [kind if len(replies) == 1 else f"{reply}_{kind}" for kind in kinds for reply in replies]
+        names = [kind if len(replies) == 1 else f"{reply}_{kind}" for kind in kinds for reply in replies]
+        tries = ([name + end for name in names] for end in chain([""], map("_{}".format, count(2))))
+        return next(added for added in tries if not set(added) & set(self.names))
 
     def write(self, path: Path) -> None:
         """Write the file with these columns to *path*.

@@ -52,6 +52,9 @@ def test_rows_and_columns_stay_as_they_are(lens: Lens, tmp_path: Path) -> None:
     (reading,) = lens.rewards(PROMPT, ["On its way!"])
     assert float(found[0]["reward"]) == pytest.approx(reading.reward, abs=1e-5)
     assert scores.left_out == {"no prompt": [3], "no reply": [4]}
+    assert scored(lens, tmp_path / "out.csv", "twice.csv").added == ["reward_2"]
+    twice = rows_of(tmp_path / "twice.csv")
+    assert [row["reward"] for row in twice] == [row["reward_2"] for row in twice] == [row["reward"] for row in found]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "csv"])

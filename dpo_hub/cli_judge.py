@@ -49,7 +49,7 @@ def judge(  # noqa: PLR0913  # an option each
         raise RecipeError("Who is to judge? Give --with MODEL for one that is asked, or --reward-model MODEL.")
     name, compare = _rewarding(reward_model) if reward_model else _asking(str(model), url, _key(url, key_from, token))
     try:
-        at_once = 1 if reward_model else AT_ONCE  # here it would take the memory of each
+        at_once = 1 if reward_model else AT_ONCE  # each comparison by a model here takes memory
         verdict = judge(found, name, _ballots(found, prompts), compare, at_once=at_once)
     except JudgeError as error:
         kept = len(judgements_of(found, name))

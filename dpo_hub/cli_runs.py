@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -87,7 +86,7 @@ def runs(
 def status(run: RunName = "last", *, as_json: Json = False) -> None:
     """Say how a run goes."""
     from .progress import progress
-    from .run import Run
+    from .run import Run, finite
     from .training.health import diagnose
 
     found = Run.open(run)
@@ -97,8 +96,7 @@ def status(run: RunName = "last", *, as_json: Json = False) -> None:
         sync_all([found])
     goes = progress(found)
     if as_json:
-        last = {name: value if math.isfinite(value) else None for name, value in found.last_metrics.items()}
-        told = {"run": found.id, "path": str(found.path), **asdict(goes), "last": last}
+        told = {"run": found.id, "path": str(found.path), **asdict(goes), "last": finite(found.last_metrics)}
         print(json.dumps(told | {"findings": [asdict(finding) for finding in diagnose(found)]}, indent=2))
         return
     print(f"{found.id}: {goes.sentence}")

@@ -128,6 +128,7 @@ def _show(runs: Sequence[Run], picture: Path | None, table: Path | None, *, as_j
     """Tell the frontier of *runs*, and write it where that is asked for."""
     from .comparison.frontier import advice, frontier, point_of, recommended
     from .comparison.frontier_picture import draw_frontier
+    from .run import finite
 
     points = [point_of(run) for run in runs]
     best, chosen = frontier(points), recommended(points)
@@ -139,10 +140,7 @@ def _show(runs: Sequence[Run], picture: Path | None, table: Path | None, *, as_j
             writer.writeheader()
             writer.writerows(map(asdict, points))
     if as_json:
-        told = [
-            asdict(point) | {"kl": point.kl if isfinite(point.kl) else None, "on_frontier": point in best}
-            for point in points
-        ]
+        told = [finite(asdict(point)) | {"on_frontier": point in best} for point in points]
         print(json.dumps({"runs": told, "recommended": chosen.run if chosen else None}, indent=2))
         return
     _tell(points, best)

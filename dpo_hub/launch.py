@@ -128,19 +128,19 @@ def stop(run: Run, *, patience: float = STOP_TIMEOUT) -> None:
     run.stop_asked.touch()
     if state.worker and not _ends(state.worker, psutil.Process.terminate, patience):
         run.end("stopped", "It did not answer in time and was ended by force.")
-        for other in sorted(_all_of(state), key=lambda one: one == state.worker):  # with it, the keeper would go on
+        for other in _all_of(state):
             _ends(other, psutil.Process.kill, STOP_TIMEOUT)
     if not run.written_state.ended:
         run.end("stopped")  # the keeper sees it and begins nothing, and a worker that is just starting goes
 
 
 def _all_of(state: State) -> list[Process]:
-    """Every process that works on the run: the worker and, where there are several, those beside it."""
+    """Every process that works on the run, those beside the worker first: once that is gone, the keeper goes on."""
     found = {state.worker} if state.worker and state.worker.alive() else set()
     for above in filter(None, (state.worker, state.keeper)):
         with suppress(psutil.NoSuchProcess):
             found |= {Process.of(child.pid) for child in psutil.Process(above.pid).children(recursive=True)}
-    return list(found)
+    return sorted(found, key=lambda one: one == state.worker)
 
 
 def _ends(process: Process, how: Callable[[psutil.Process], None], patience: float) -> bool:

@@ -278,10 +278,8 @@ class Run:
         self._append("evaluations.jsonl", values)
 
     def _append(self, name: str, values: Mapping[str, Any]) -> None:
-        """Add a line. What is not a finite number goes as null, as JSON has no other word for it."""
-        finite = {key: None if _not_finite(value) else value for key, value in values.items()}
         with (self.path / name).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(finite, ensure_ascii=False, allow_nan=False) + "\n")
+            file.write(json.dumps(finite(values), ensure_ascii=False, allow_nan=False) + "\n")
 
     def rewind(self, step: int) -> None:
         """Forget what was measured after *step*: a worker that resumes there measures it again."""
@@ -320,8 +318,11 @@ class Run:
         ]
 
 
-def _not_finite(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
+def finite(line: Mapping[str, Any]) -> dict[str, Any]:
+    """The *line* with null for what is not a finite number, as JSON has no other word for it."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in line.items()
+    }
 
 
 def _numbers(line: Mapping[str, Any]) -> dict[str, Any]:

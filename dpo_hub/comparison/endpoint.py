@@ -58,7 +58,7 @@ class Endpoint:
     @property
     def title(self) -> str:
         """The judge as people and judgements know it."""
-        return f"{self.name} at {httpx2.URL(self.url).netloc.decode()}" if self.url else self.name
+        return f"{self.name} at {urlsplit(self.url).netloc}" if self.url else self.name
 
     def compare(self, ballot: Ballot) -> Sequence[str] | None:
         """Ask in both orders; None where an answer cannot be read, asked twice.

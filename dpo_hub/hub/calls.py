@@ -85,11 +85,8 @@ def _status(error: Exception) -> int | None:
 
 def briefly(error: Exception, of: str = "the Hub") -> str:
     """What went wrong between here and *of*, in a few words and without an address."""
-    if status := _status(error):
-        return f"{of} answered {status}"
-    return (
-        f"{of} gave no answer of its own" if isinstance(error, JSONDecodeError) else f"the connection to {of} broke off"
-    )
+    status = _status(error)
+    return f"{of} answered {status}" if status else f"{of} {_how_unreachable(error)}"
 
 
 def words_of(error: Exception, *, secret: str | None = None) -> str:

@@ -55,8 +55,7 @@ def judging(answer: Answer, *, refused: str = "") -> Iterator[JudgeServer]:
             whole = {"id": "1", "created": 0, "model": "m", "system_fingerprint": "", "choices": [choice]}
             why = {"message": f"No {refused} for {self.headers['Authorization']}"} if refused else "not now"
             body = json.dumps(whole if isinstance(said, str) else {"error": why}).encode()
-            if said == "(page)":
-                body = b"<html>Welcome</html>"
+            body = {"(page)": b"<html>Welcome</html>", "(empty)": b"{}"}.get(said, body)
             self.send_response(200 if isinstance(said, str) else said)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))

@@ -153,9 +153,10 @@ def test_a_model_that_takes_no_bounds_is_asked_without(run: Run) -> None:
             judge(run, keyed.title, ballots(1, good=1), keyed.compare)
 
 
-def test_a_page_is_no_answer(run: Run) -> None:
-    """An address where a website is, and no judge."""
-    with judging(lambda *_: "(page)") as server, pytest.raises(JudgeError, match="gave no answer of its own"):
+@pytest.mark.parametrize("what", ["(page)", "(empty)"])
+def test_a_page_is_no_answer(run: Run, what: str) -> None:
+    """An address where a website is, or something else that is no judge."""
+    with judging(lambda *_: what) as server, pytest.raises(JudgeError, match="gave no answer of its own"):
         ask(run, server, ballots(1, good=1))
 
 

@@ -1,0 +1,40 @@
+"""How a CPU multiplies float32 matrices. Knows nothing of models or of runs."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from ..errors import needing_extra
+
+with needing_extra("train"):
+    import torch
+
+EXACT = 1e-5
+"""The largest relative error of a product that still counts as float32: rounding leaves some 1e-6."""
+
+
+@cache
+def use_onednn() -> bool:
+    """Have oneDNN multiply float32 matrices on a CPU where it is as exact as torch's own way; returns whether it does.
+
+    torch takes MKL, which on AMD leaves half of an AVX-512 processor unused. It hands products to oneDNN only where
+    bfloat16 is allowed for them; without AMX, oneDNN computes in float32 all the same. With AMX it would round, so
+    the result of one product decides, and not the name of the processor.
+    """
+    mkldnn: Any = torch.backends.mkldnn
+    if not mkldnn.is_available():
+        return False
+    settings = mkldnn.matmul
+    usual, settings.fp32_precision = settings.fp32_precision, "bf16"
+    if _error_of_a_product() < EXACT:
+        return True
+    settings.fp32_precision = usual
+    return False
+
+
+def _error_of_a_product() -> float:
+    draw = torch.Generator().manual_seed(0)
+    one, other = (torch.randn(64, 512, generator=draw), torch.randn(512, 256, generator=draw))
+    exact = one.double() @ other.double()
+    return float(((one @ other).double() - exact).abs().max() / exact.abs().max())

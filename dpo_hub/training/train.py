@@ -11,18 +11,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+from ..base import on_hub, told_of
 from ..errors import ModelError, needing_extra
 from ..recipe import Recipe
 from ..run import Run
 from .callbacks import Checkpointing, OnStep, Recorder
 from .checkpoints import is_of_the_end, newest_good, processes_of, step_of
 from .memory import is_out_of_memory
-from .policy import telling_refused_messages
+from .policy import origin_of, telling_refused_messages
 from .preflight import require_room
 from .probe import Probe, asked
 from .processes import COUNT, FIRST
 from .randomness import set_random_state
 from .stops import Stops
+from .stopwatch import Stopwatch
 from .trainer import (
     PreferenceTrainer,
     computing,
@@ -61,8 +63,10 @@ class Trained:
     margins: Sequence[float]
 
 
-def train(run: Run, on_step: OnStep | None = None) -> Trained:
+def train(run: Run, on_step: OnStep | None = None, spent: Stopwatch | None = None) -> Trained:
     """Train the run's recipe on its pairs, log each step to the run, save the adapter, and measure held-out pairs.
+
+    What the time goes into is added to *spent*: `preparing`, `reference`, `steps`, `looks` and `evaluation`.
 
     A run that has checkpoints goes on from the newest good one. Where memory runs out, it goes on from the last step
     with what needs less: smaller batches, more of them to an update, then activation checkpointing.
@@ -76,7 +80,7 @@ def train(run: Run, on_step: OnStep | None = None) -> Trained:
     while True:
         try:
             with telling_refused_messages():
-                return _attempt(run, on_step)
+                return _attempt(run, on_step, spent or Stopwatch())
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -118,7 +122,30 @@ def _need_less(run: Run, fitting: int | None) -> None:
     run.write("recipe.json", less.to_json())
 
 
-def _attempt(run: Run, on_step: OnStep | None) -> Trained:
+def _attempt(run: Run, on_step: OnStep | None, spent: Stopwatch) -> Trained:
+    with spent.timing("preparing"):
+        trainer, tokenizer, recipe, stops = _prepared(run, on_step)
+    share = recipe.shared_by(COUNT)
+    with stops.heeded(), computing(trainer, recipe):
+        with spent.timing("preparing"):
+            _make_room(trainer, share, run)
+        if measures_reference(trainer, recipe):
+            with spent.timing("reference"):
+                measure_reference(trainer, share)
+        watch = _watch(trainer, run, stops, spent)
+        trainer.add_callback(watch)
+        with spent.timing("steps"):
+            _train_from_newest(trainer, stops, run)
+        watch.settle(trainer.state.global_step)
+        with spent.timing("evaluation"):
+            _save_adapter(trainer, tokenizer, recipe, run.adapter)
+            measured = evaluate(trainer)
+            trainer.accelerator.wait_for_everyone()
+        return Trained(cast(PeftModel, trainer.model), tokenizer, measured, trainer.margins)
+
+
+def _prepared(run: Run, on_step: OnStep | None) -> tuple[PreferenceTrainer, PreTrainedTokenizerBase, Recipe, Stops]:
+    """All that training needs, with the recipe as it was settled, which the run's folder then has too."""
     recipe, stops = run.recipe, Stops()
     pairs, checkpoints = (run.pairs("train"), run.pairs("held_out")), run.path / "checkpoints"
     trainer = prepare(recipe, *pairs, checkpoints, reference=run.reference)
@@ -126,23 +153,14 @@ def _attempt(run: Run, on_step: OnStep | None) -> Trained:
     for callback in (stops, Checkpointing(recipe, stops), *([Recorder(run, on_step)] if FIRST else [])):
         trainer.add_callback(callback)
     report = run.report | count_lengths(trainer, run.report, recipe) | {"versions": versions()}
+    if origin := origin_of(recipe.model):
+        report["base"] = origin
+        log.info("the base model was read from %s", told_of(origin))
     recipe, report["engine"] = settle_engine(trainer, recipe)
     if FIRST:
         run.write("report.json", json.dumps(report, indent=2, ensure_ascii=False))
         run.write("recipe.json", recipe.to_json())
-    share = recipe.shared_by(COUNT)
-    with stops.heeded(), computing(trainer, recipe):
-        _make_room(trainer, share, run)
-        if measures_reference(trainer, recipe):
-            measure_reference(trainer, share)
-        watch = _watch(trainer, run, stops)
-        trainer.add_callback(watch)
-        _train_from_newest(trainer, stops, run)
-        watch.settle(trainer.state.global_step)
-        _save_adapter(trainer, tokenizer, recipe, run.adapter)
-        measured = evaluate(trainer)
-        trainer.accelerator.wait_for_everyone()
-        return Trained(cast(PeftModel, trainer.model), tokenizer, measured, trainer.margins)
+    return trainer, tokenizer, recipe, stops
 
 
 def _make_room(trainer: PreferenceTrainer, recipe: Recipe, run: Run) -> None:
@@ -192,7 +210,7 @@ def _train_from_newest(trainer: PreferenceTrainer, stops: Stops, run: Run) -> No
         raise
 
 
-def _watch(trainer: PreferenceTrainer, run: Run, stops: Stops) -> Watch:
+def _watch(trainer: PreferenceTrainer, run: Run, stops: Stops, spent: Stopwatch) -> Watch:
     """What looks at the run while it trains."""
     tokenizer, recipe = cast(PreTrainedTokenizerBase, trainer.processing_class), run.recipe
     if trainer.sharded:  # no process could answer a prompt by itself
@@ -200,13 +218,15 @@ def _watch(trainer: PreferenceTrainer, run: Run, stops: Stops) -> Watch:
     policy, autocast, length = cast(PeftModel, trainer.model), trainer.accelerator.autocast, recipe.max_length
     prompts = asked(splits(trainer)[1], length)
     probe = Probe(policy, tokenizer, prompts, max_length=length, seed=recipe.seed, autocast=autocast)
-    return Watch(run, recipe, probe, lambda most: evaluate(trainer, most=most), stops.let_in)
+    watch = Watch(run, recipe, probe, lambda most: evaluate(trainer, most=most), stops.let_in)
+    watch.spent = spent
+    return watch
 
 
 def _save_adapter(trainer: PreferenceTrainer, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, folder: Path) -> None:
     """Save adapter and tokenizer to *folder*: all or nothing, the same bytes each time, no local path in them."""
     config = cast(LoraConfig, cast(PeftModel, trainer.model).peft_config["default"])
-    config.base_model_name_or_path = recipe.model
+    config.base_model_name_or_path = on_hub(recipe.model)
     config.target_modules = sorted(config.target_modules or ())
     if trainer.is_fsdp_enabled:
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")

@@ -22,6 +22,7 @@ from .memory import is_out_of_memory
 from .metrics import StepMetrics, step_metrics
 from .probe import Probe, points, undisturbed
 from .processes import COUNT, FIRST, any_of_all
+from .stopwatch import Stopwatch
 
 with needing_extra("train"):
     from transformers import TrainerCallback
@@ -37,9 +38,16 @@ SHARE = 0.2
 a short run some fifteenth longer; sampling comes on top."""
 
 
+SHORT = 5.0
+"""Seconds of looking that no run is spared."""
+SHARE_OF_TIME = 0.1
+"""Beyond them, looks take at most this share of the time since training began; those that would take more are left
+out, but for the last. What is seen costs a fixed number of generated tokens, and a run's steps may be few and quick."""
+
+
 def pairs_at_a_point(recipe: Recipe, steps: int) -> int:
     """How many held-out pairs each point of a run of *steps* measures."""
-    trained = steps * recipe.batch_size * recipe.accumulation / max(recipe.evaluations, 1)
+    trained = steps * recipe.update_pairs / max(recipe.evaluations, 1)
     return max(FEWEST_PAIRS, min(PAIRS, round(SHARE * trained)))
 
 
@@ -59,6 +67,8 @@ class Watch(TrainerCallback):
         let_in: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.run, self.recipe, self.probe, self.measure, self.let_in = run, recipe, probe, measure, let_in
+        self.spent = Stopwatch()
+        self.began = self.last_look = 0.0
         self.steps: list[dict[str, float]] = []
         self.evaluations: list[dict[str, Any]] = []
         self.points: frozenset[int] = frozenset()
@@ -72,7 +82,7 @@ class Watch(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take up what an earlier process left of the steps that are not done again."""
-        done, self.total = state.global_step, state.max_steps
+        done, self.total, self.began = state.global_step, state.max_steps, self.spent.clock()
         self.points = points(self.total, self.recipe.evaluations)
         self.steps = [step for step in self.run.metrics if step["step"] <= done]
         self.evaluations = [point for point in self.run.evaluations if point["step"] <= done]
@@ -89,12 +99,27 @@ class Watch(TrainerCallback):
         self.steps.append(asdict(metrics))
         if metrics.broken:
             self._give_up(metrics, control)
-        elif state.global_step in self.points:
+        elif state.global_step in self.points and self._has_time(state):
             self._measure(state)
             self._stop_if_asked(control)
         self._tell()
 
+    def _has_time(self, state: Any) -> bool:
+        """Whether a look is worth its time now. All processes have to come to the same answer."""
+        if self.recipe.auto_stop or state.global_step == self.total:
+            return True
+        looked = self.spent.seconds.get("looks", 0.0) + self.last_look
+        elapsed = self.spent.clock() - self.began
+        (too_long,) = any_of_all(looked > max(SHORT, SHARE_OF_TIME * elapsed))
+        return not too_long
+
     def _measure(self, state: Any) -> None:
+        began = self.spent.clock()
+        with self.spent.timing("looks"):
+            self._look(state)
+        self.last_look = self.spent.clock() - began
+
+    def _look(self, state: Any) -> None:
         logged, pairs = len(state.log_history), pairs_at_a_point(self.recipe, self.total)
         try:
             with self.let_in(), undisturbed(self.probe.policy):

@@ -62,6 +62,17 @@ def test_looking_changes_nothing(few_pairs: Path) -> None:
     assert [point["step"] for point in watched.evaluations] == [1, 3, 4]
 
 
+def test_looks_that_take_too_long_are_left_out(few_pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first look and the last are taken, those between only as long as there is time; auto_stop needs them all."""
+    monkeypatch.setattr("dpo_hub.training.watch.SHORT", 0.0)
+    monkeypatch.setattr("dpo_hub.training.watch.SHARE_OF_TIME", 0.0)
+    hurried, watchful = make_run(few_pairs, evaluations=3), make_run(few_pairs, evaluations=3, auto_stop=True)
+    for run in (hurried, watchful):
+        train(run)
+    assert [point["step"] for point in hurried.evaluations] == [1, 4]
+    assert [point["step"] for point in watchful.evaluations] == [1, 3, 4]
+
+
 def test_a_point_says_what_was_measured_and_what_was_written(few_pairs: Path) -> None:
     """Held-out figures, distance, lengths and the replies themselves; the last point is the evaluation at the end."""
     run = make_run(few_pairs, evaluations=2)

@@ -21,7 +21,7 @@ from .cli_judge import cli as judge_cli
 from .cli_lens import cli as lens_cli
 from .cli_merge import cli as merge_cli
 from .cli_publish import cli as publish_cli
-from .cli_recipe import Mapping, Source, mapping_of, with_recipe_options
+from .cli_recipe import Mapping, Source, mapping_of, meant, with_recipe_options
 from .cli_runs import Detach, Json, KeepGoing, progress_bar, set_going, tell_findings
 from .cli_runs import cli as runs_cli
 from .cli_space import cli as space_cli
@@ -80,6 +80,7 @@ def check(  # noqa: PLR0913  # an option each
     if max_length and not model:
         raise RecipeError("--max-length counts tokens, and whose they are is not said. Add --model.")
     preferences = read_preferences(file, mapping=mapping_of(mapping))
+    model = meant(model)
     findings = examine(preferences, fit=_fit(model, max_length) if model else None)
     mended = _repaired(preferences, repair) if repair else None
     if as_json:
@@ -167,6 +168,7 @@ def train(  # noqa: PLR0913  # an option each
     from .run import Run
 
     preferences = read_preferences(file, mapping=mapping_of(mapping))
+    settings["model"] = meant(settings["model"])
     previous = Run.open(continue_from).require_finished() if continue_from else None
     if previous:
         recipe = previous.recipe.next_round(**settings)
@@ -203,6 +205,7 @@ def preflight(  # noqa: PLR0913  # an option each
     from .recipe import DEMO_MODEL, Recipe
 
     preferences = read_preferences(file, mapping=mapping_of(mapping))
+    settings["model"] = meant(settings["model"])
     recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, **settings)
     from .training.ahead import look_ahead
     from .training.policy import quiet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,6 +49,7 @@ def submit(  # noqa: PLR0913  # an option each
     """Train on a machine of Hugging Face Jobs; looked after, stopped and resumed as if it trained here."""
     from huggingface_hub import get_token
 
+    from .base import on_hub
     from .hub.account import account, price
     from .hub.jobs import seconds_of, time_limit
     from .hub.jobs import submit as submit_run
@@ -64,6 +66,7 @@ def submit(  # noqa: PLR0913  # an option each
         recipe = Recipe.read(recipe_file, **settings)
     else:
         recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, **settings)
+    recipe = replace(recipe, model=on_hub(recipe.model))  # a job has no better way to it
     api = connect(token)
     machine = price(flavor, api)
     owner = namespace or account(api).name

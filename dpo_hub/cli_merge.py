@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .base import told_of
 from .cli_runs import Json, RunName
 from .errors import ModelError
 
@@ -49,6 +50,8 @@ def merge(
 def _tell(run: Run, done: Exported) -> None:
     merged = done.merged
     base = "base model (as it was saved, not in 4 bits)" if run.recipe.load_in_4bit else "base model"
+    if origin := run.report.get("base"):
+        base = f"base model ({told_of(origin)})"
     print(f"Merged: {done.folder} ({merged.dtype})")
     print(
         f"  Loaded again, its logits on {merged.prompts} prompts differ from those of {base} and adapter by at most "

@@ -23,6 +23,17 @@ def mapping_of(written: list[str] | None) -> dict[str, str]:
     return parse_mapping(",".join(written)) if written else {}
 
 
+def meant(model: str | None) -> str | None:
+    """The base model that --model means; where that is ours by the name of `smollm2`, fetch it now, in plain sight."""
+    from .demo import smollm2
+    from .recipe import SMOLLM2
+
+    settled = smollm2.settled(model) if model else None
+    if settled == SMOLLM2:
+        smollm2.folder()
+    return settled
+
+
 def with_recipe_options(command: Callable[..., None], *, listed: Collection[str] = ()) -> Callable[..., None]:
     """Give *command* an option for each field of `Recipe`, in the place of its parameter `settings`.
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from .cli_recipe import Mapping, Source, mapping_of, with_recipe_options
+from .cli_recipe import Mapping, Source, mapping_of, meant, with_recipe_options
 from .cli_runs import Json, follow
 from .errors import RunError
 
@@ -51,6 +51,7 @@ def sweep(
     from .run import home
     from .sweep import grid, values_of
 
+    settings["model"] = meant(settings["model"])
     written = {name: settings.pop(name) for name in AXES}
     axes = {name: values_of(name, values) for name, values in written.items() if values is not None}
     first = {name: values[0] for name, values in axes.items()}

@@ -12,6 +12,8 @@ from .errors import RecipeError
 
 DEMO_MODEL = "demo"
 """The name of the base model that ships with the package."""
+SMOLLM2 = "smollm2"
+"""The name of SmolLM2-135M-Instruct with the weights that `demo.smollm2` has pinned."""
 
 SORTING = ("aot", "aot_unpaired")
 """Losses that sort the pairs of a batch, so that its size belongs to what is trained."""
@@ -45,7 +47,7 @@ class Recipe:
         RecipeError: a setting is out of range; the message names it, its value and the range.
     """
 
-    model: str = _setting(DEMO_MODEL, "Base model: 'demo', a Hub id, or a folder.")
+    model: str = _setting(DEMO_MODEL, "Base model: 'demo', 'smollm2', a Hub id, a folder, or a GGUF file.")
     beta: float = _setting(0.1, "How close the policy stays to the base model; higher is closer.", low=1e-4, high=10)
     loss: str = _setting("sigmoid", f"Preference loss: {', '.join(LOSS_TYPES)}.", choices=LOSS_TYPES)
     sft_weight: float = _setting(0.2, "Weight of the likelihood of chosen replies beside it.", low=0, high=10)

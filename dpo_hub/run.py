@@ -22,11 +22,12 @@ from typing import Any
 import platformdirs
 from filelock import FileLock
 
+from .base import local
 from .errors import RunError, telling_disk_full
 from .preferences import PreferencePair, Preferences, split_pairs
 from .preferences.pairfile import Draft, PairFile, write_pairs
 from .preferences.pairs import digest
-from .recipe import DEMO_MODEL, Recipe
+from .recipe import Recipe
 from .state import Process, State
 
 LONGEST_LINE = 4096
@@ -60,11 +61,12 @@ class Run:
 
         Raises:
             PreferencesError: there are too few pairs to split.
+            ModelError: its GGUF file is not there, or which one is meant is not said.
             RunError: *previous* has not finished.
             DiskFullError: there is no room.
         """
-        if recipe.model != DEMO_MODEL and Path(recipe.model).is_dir():
-            recipe = replace(recipe, model=str(Path(recipe.model).resolve()))  # the same from any working directory
+        if place := local(recipe.model):
+            recipe = replace(recipe, model=str(place))  # the same from any working directory
         from .preferences.doctor import examine
 
         splits = split_pairs(preferences.pairs, recipe.held_out, seed=recipe.seed)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,30 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "home"
     monkeypatch.setenv("DPO_HUB_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2_weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Fetch and convert the weights of `smollm2` once, 538 MB that go at the end; skip where they cannot be had."""
+    from dpo_hub.demo import smollm2
+    from dpo_hub.errors import ModelError
+
+    kept = tmp_path_factory.mktemp("smollm2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DPO_HUB_HOME", str(kept))
+        try:
+            yield smollm2.folder()
+        except ModelError as error:
+            pytest.skip(str(error))
+    shutil.rmtree(kept)
+
+
+@pytest.fixture
+def smollm2_home(smollm2_weights: Path, home: Path) -> Path:
+    """Return this test's home, in which the base model `smollm2` is there."""
+    (home / "models").mkdir(parents=True)
+    (home / "models" / smollm2_weights.name).symlink_to(smollm2_weights)
+    return home
 
 
 @pytest.fixture

@@ -15,8 +15,11 @@ PACKAGE = Path(dpo_hub.__file__).parent
 LAYERS = (
     ("errors",),
     ("preferences", "recipe", "demo", "demo.shop"),
+    ("base",),
     ("state",),
     ("run",),
+    ("training.gguf", "training.memory", "training.machine"),
+    ("demo.smollm2",),
     ("turns", "heartbeat"),
     ("progress", "keeper"),
     ("training", "training.policy", "training.metrics", "hub"),
@@ -66,6 +69,8 @@ LIGHT = (
     "dpo_hub.cli_sweep",
     "dpo_hub.comparison.frontier",
     "dpo_hub.training.machine",
+    "dpo_hub.base",
+    "dpo_hub.demo.smollm2",
 )
 HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "gradio"}
 

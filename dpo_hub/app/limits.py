@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
+from ..base import OURS, is_gguf
 from ..errors import RecipeError, RunError
 from ..launch import start
-from ..recipe import DEMO_MODEL
 from ..run import Run
 from ..turns import line
 from .visitors import Visitor, on_space
@@ -135,24 +135,26 @@ def require_few_epochs(epochs: float) -> None:
 def allowed_model(model: str) -> str:
     """Return the name of a base model without the space around it, where it may be asked for.
 
-    It is `demo` or a model's name on the Hub: no address, no path, no revision. A folder is for the owner of the
-    machine.
+    It is one of ours or a model's name on the Hub: no address, no path, no revision. A folder and a GGUF file are for
+    the owner of the machine.
 
     Raises:
         RecipeError: it is something else.
     """
     name = model.strip()
-    if name == DEMO_MODEL or (not on_space() and _is_folder(name)):
+    if name in OURS or (not on_space() and _is_here(name)):
         return name
     if not _HUB_ID.fullmatch(name) or ".." in name or Path(name).exists():
-        folder = "" if on_space() else ", or a folder of this machine"
+        here = "" if on_space() else ", or a folder or GGUF file of this machine"
         raise RecipeError(
-            f"{name[:200]!r} is no base model: write {DEMO_MODEL}, or a name on the Hub as owner/name{folder}."
+            f"{name[:200]!r} is no base model: write {', '.join(OURS)}, or a name on the Hub as owner/name{here}."
         )
     return name
 
 
-def _is_folder(name: str) -> bool:
+def _is_here(name: str) -> bool:
+    """Whether it is a folder or a GGUF file; of a folder that has several files, the run's recipe says more."""
+    path = Path(name)
     with suppress(OSError, ValueError):  # it is longer than a path may be, or has a null in it
-        return bool(name) and Path(name).is_dir()
+        return bool(name) and (path.is_dir() or (is_gguf(path) and path.is_file()))
     return False

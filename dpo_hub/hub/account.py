@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub import HfApi, ModelCard, get_token
@@ -19,8 +18,9 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # exported lazily, which mypy does not see
 
+from ..base import OURS, local
 from ..errors import PublishError, RecipeError
-from ..recipe import DEMO_MODEL, Recipe
+from ..recipe import Recipe
 from .calls import TOKENS, patiently, telling
 from .card import front_matter
 
@@ -166,13 +166,14 @@ def _refusal(who: Account, repo_id: str) -> str | None:
 
 
 def require_readable(model: str, api: HfApi) -> None:
-    """Make sure that the base model *model* may be downloaded; a folder and the demo's always may.
+    """Make sure that the base model *model* may be downloaded; ours always may, and what lies on this machine.
 
     Raises:
+        ModelError: it is a GGUF file that is not there, or which one is meant is not said.
         UnreachableError: the Hub cannot be reached; what was downloaded before may still do.
         PublishError: it is gated, or not there for this token.
     """
-    if model == DEMO_MODEL or Path(model).is_dir():
+    if model in OURS or local(model):
         return
     with telling(model, api, outcome=f"so it is not known whether {model} may be downloaded"):
         try:

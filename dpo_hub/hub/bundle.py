@@ -13,10 +13,11 @@ from typing import Any
 
 from huggingface_hub import DatasetCardData, ModelCardData
 
+from ..base import is_on_hub, public_base, public_name
 from ..errors import PublishError
 from ..preferences.export import write_preferences
 from ..run import Run
-from .card import environment, is_on_hub, public_base, public_source, published
+from .card import environment, origin, public_source, published
 
 Files = dict[str, bytes | Path]
 """Content, or where it lies, by path in the repository."""
@@ -47,7 +48,8 @@ class Inherited:
         return cls(said if "license" in said else {}, [languages] if isinstance(languages, str) else list(languages))
 
 
-OF_THE_DEMO = Inherited({"license": "apache-2.0"}, ["en"])
+OF_OURS = Inherited({"license": "apache-2.0"}, ["en"])
+"""What holds for `base.OURS`, without asking anybody."""
 
 
 def adapter_files(run: Run, repo_id: str, inherited: Inherited, *, data: str | None = None) -> Files:
@@ -79,7 +81,7 @@ def adapter_files(run: Run, repo_id: str, inherited: Inherited, *, data: str | N
         **{path.name: path for path in _model_files(run.adapter)},
         **{name: run.path / name for name in MEASURED if (run.path / name).is_file()},
         "README.md": card.encode(),
-        "recipe.json": replace(run.recipe, model=base).to_json().encode(),
+        "recipe.json": replace(run.recipe, model=public_name(run.recipe.model)).to_json().encode(),
         "adapter_config.json": _json(config | {"base_model_name_or_path": base}),
     }
 
@@ -144,6 +146,13 @@ def _merged_card(run: Run, repo_id: str, model_id: str, inherited: Inherited) ->
     body = (
         environment()
         .get_template("merged.md.jinja")
-        .render(model=repo_id, adapter=model_id, base=base, on_hub=on_hub, licence_known=bool(inherited.license))
+        .render(
+            model=repo_id,
+            adapter=model_id,
+            base=base,
+            on_hub=on_hub,
+            origin=origin(run.report),
+            licence_known=bool(inherited.license),
+        )
     )
     return f"---\n{data.to_yaml()}\n---\n{body}"

@@ -19,16 +19,17 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from ..base import LOCAL_FILE, LOCAL_FOLDER, is_on_hub, public_base, public_name, told_of
 from ..errors import PublishError
 from ..preferences.files import hub_dataset
 from ..recipe import DEMO_MODEL, Recipe
 from ..run import Run
 from .curves import CURVES
 
-LOCAL_FOLDER = "a local folder"
-"""What the world is told of a base model that lies on the disk of whoever trained."""
 LOCAL_PATH = "path/to/the/base/model"
-"""What stands in code for such a base model."""
+"""What stands in code for a base model that lies on the disk of whoever trained."""
+LOCAL_PATHS = {LOCAL_FOLDER: LOCAL_PATH, LOCAL_FILE: f"{LOCAL_PATH}.gguf"}
+"""The same, on the command line."""
 MODEL_NAME = "lora-adapter"
 """What the metadata calls the model until publishing puts the repository's name here."""
 
@@ -53,7 +54,6 @@ MEASURES = {
 COURSE_ROWS = 10
 """The most interim evaluations that the card lists; the curves have them all."""
 
-_HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]{0,95}/)?[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """What no text file should have: control characters but tab and line feed, and half characters."""
 
@@ -69,8 +69,10 @@ def render_card(run: Run) -> str:
         .get_template("card.md.jinja")
         .render(
             base=base,
+            origin=origin(report),
+            file=report.get("base", {}).get("file"),
             is_demo=base == DEMO_MODEL,
-            is_local=base == LOCAL_FOLDER,
+            is_local=base in LOCAL_PATHS,
             local_path=LOCAL_PATH,
             lines={"adapter": ADAPTER_LINE, "split": SPLIT_LINE, "licence": LICENCE_LINE},
             recipe=recipe,
@@ -163,17 +165,10 @@ def _replaced(text: str, line: str, other: str, *, last: bool = False) -> str:
     return f"{text[:start]}{other}{text[end:]}"
 
 
-def public_base(model: str) -> str:
-    """Name the base model without giving away a path: `demo`, a Hub id, or `LOCAL_FOLDER`.
-
-    The path of a folder is absolute in a run, so it does not look like an id.
-    """
-    return model if _HUB_ID.fullmatch(model) else LOCAL_FOLDER
-
-
-def is_on_hub(base: str) -> bool:
-    """Whether what `public_base` returned is the name of a model on the Hub."""
-    return base not in (DEMO_MODEL, LOCAL_FOLDER)
+def origin(report: Mapping[str, Any]) -> str:
+    """Say in Markdown which file the base model was read from, and how; nothing where it was taken as it is."""
+    found = report.get("base")
+    return told_of({**found, "file": code_span(found["file"])}) if found else ""
 
 
 def public_source(source: str) -> str:
@@ -254,15 +249,15 @@ def _settings(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
     """Each setting as (name, value, meaning)."""
     for setting in fields(recipe):
         value = getattr(recipe, setting.name)
-        yield setting.name, public_base(value) if setting.name == "model" else value, setting.metadata["help"]
+        yield setting.name, public_name(value) if setting.name == "model" else value, setting.metadata["help"]
 
 
 def _command(recipe: Recipe, source: str, previous: str | None) -> str:
     """The command line that trains *recipe* on *source*, with what differs from the safe recipe for its model."""
-    base, safe = public_base(recipe.model), Recipe.for_model(recipe.model)
+    base, safe = public_name(recipe.model), Recipe.for_model(recipe.model)
     words = ["dpo-hub", "train", f"./{source}" if source.startswith("-") else source]
     words += ["--continue-from", previous] if previous else []
-    words += [] if base == DEMO_MODEL else ["--model", LOCAL_PATH if base == LOCAL_FOLDER else base]
+    words += [] if base == DEMO_MODEL else ["--model", LOCAL_PATHS.get(base, base)]
     for setting in fields(recipe):
         value, option = getattr(recipe, setting.name), setting.name.replace("_", "-")
         if value == getattr(safe, setting.name):

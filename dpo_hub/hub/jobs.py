@@ -15,6 +15,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, JobInfo
 
+from ..base import local
 from ..errors import DPOHubError, ModelError, PublishError, RecipeError, RunError
 from ..recipe import DEMO_MODEL
 from ..run import Run
@@ -162,9 +163,9 @@ def _resumable(run: Run, error: Exception) -> UnreachableError:
 
 def _require_possible(run: Run, remote: Remote, api: HfApi) -> None:
     model = run.recipe.model
-    if model != DEMO_MODEL and Path(model).is_dir():
+    if place := local(model):
         raise ModelError(
-            f"The base model {model} is a folder of this machine, and a job cannot see it. Push it to the Hub first "
+            f"The base model {place} lies on this machine, and a job cannot see it. Push it to the Hub first "
             "(hf upload), and give its name there."
         )
     _require_time(remote, "Raise --budget, or take a cheaper machine.")

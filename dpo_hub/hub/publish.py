@@ -17,13 +17,12 @@ from typing import Any
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
+from ..base import OURS, is_on_hub, public_base
 from ..errors import PublishError
-from ..recipe import DEMO_MODEL
 from ..run import Run
 from .account import account, require_name, require_writable
-from .bundle import MODEL_FILES, OF_THE_DEMO, Files, Inherited, adapter_files, data_files, merged_files
+from .bundle import MODEL_FILES, OF_OURS, Files, Inherited, adapter_files, data_files, merged_files
 from .calls import BROKEN, UnreachableError, briefly, patiently, telling
-from .card import LOCAL_FOLDER, public_base
 from .commits import DATASET, MODEL, Repository, commit_once, contents, ensure_repository, last_commit
 from .models import merge
 from .proof import Proof, prove_adapter, prove_listed
@@ -164,9 +163,9 @@ def _send(  # noqa: PLR0913  # what, where, and how it is proved
 def _inherited(run: Run, api: HfApi) -> Inherited:
     """What the base model's card says of licence and languages; nothing where there is no card to be seen."""
     base = public_base(run.recipe.model)
-    if base == DEMO_MODEL:
-        return OF_THE_DEMO
-    if base == LOCAL_FOLDER:
+    if run.recipe.model in OURS:
+        return OF_OURS
+    if not is_on_hub(base):
         return Inherited()
     try:
         card: Any = patiently(lambda: api.model_info(base)).card_data or {}

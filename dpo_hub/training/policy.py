@@ -12,9 +12,11 @@ from typing import Any, cast
 
 from jinja2 import TemplateError
 
-from ..demo import MODEL
-from ..errors import DiskFullError, ModelError, needing_extra, telling_disk_full
-from ..recipe import DEMO_MODEL
+from ..base import is_gguf, local
+from ..demo import MODEL, smollm2
+from ..errors import DPOHubError, ModelError, needing_extra, telling_disk_full
+from ..recipe import DEMO_MODEL, SMOLLM2
+from . import gguf
 
 with needing_extra("train"):
     if "LOCAL_RANK" not in os.environ:
@@ -68,7 +70,7 @@ PLAIN_TEMPLATE = (
 def quiet() -> None:
     """Keep the libraries' progress bars, hints and deprecations out of our own output; for the program's edges only."""
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    gguf.quiet()
     disable_progress_bars()
     warnings.simplefilter("ignore", FutureWarning)
 
@@ -96,7 +98,10 @@ def dtype() -> torch.dtype:
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     """Load a tokenizer that can pad and has a chat template, a plain one where the model brings none."""
-    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    if is_gguf(Path(source)):
+        tokenizer: Any = gguf.read_tokenizer(Path(source))
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.chat_template is None:
@@ -104,11 +109,11 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
             "%s has no chat template: a plain one (User: … Assistant: …) is used and saved with the adapter.", source
         )
         tokenizer.chat_template = PLAIN_TEMPLATE
-    return tokenizer
+    return cast(PreTrainedTokenizerBase, tokenizer)
 
 
 def load_base_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of the base model *name* (`demo`, a folder, or a Hub id).
+    """Load the tokenizer of the base model *name*; see `load_base`.
 
     Raises:
         ModelError: it is not there, or cannot be reached.
@@ -118,7 +123,18 @@ def load_base_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 def _source(name: str) -> str | Path:
-    return MODEL if name == DEMO_MODEL else name
+    """What is loaded for the base model *name*: a folder, a GGUF file, or what the Hub has under that name."""
+    if name == DEMO_MODEL:
+        return MODEL
+    return smollm2.folder() if name == SMOLLM2 else local(name) or name
+
+
+def origin_of(name: str) -> dict[str, str]:
+    """Say which file the weights of *name* were read from and of what type they were there; empty if as they are."""
+    if name == SMOLLM2:
+        return dict(smollm2.ORIGIN)
+    place = local(name)
+    return {"file": place.name, "type": gguf.kind(place)} if place and is_gguf(place) else {}
 
 
 @contextmanager
@@ -127,14 +143,14 @@ def telling_why_not(name: str) -> Iterator[None]:
     try:
         with telling_disk_full(HF_HOME):
             yield
-    except DiskFullError:
+    except DPOHubError:
         raise
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(_why_not(name, error)) from error
 
 
 def load_base(name: str, *, load_in_4bit: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the base model *name* (`demo`, a folder, or a Hub id) onto the device, and its tokenizer.
+    """Load the base model *name* onto the device, and its tokenizer: one of ours, a folder, a GGUF file, or a Hub id.
 
     With *load_in_4bit* its weights are kept as 4-bit NormalFloats, themselves quantised twice (Dettmers et al. 2023).
 
@@ -188,8 +204,12 @@ def ends_of_reply(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) ->
 def _load(name: str, **how: Any) -> PreTrainedModel:
     _require_no_adapter(name)
     with telling_why_not(name):
-        load: Any = AutoModelForCausalLM.from_pretrained  # its type leaves out what the last option returns
-        loaded = load(_source(name), trust_remote_code=False, output_loading_info=True, **how)
+        source = _source(name)
+        if is_gguf(Path(source)):
+            loaded = gguf.read_model(Path(source), **how)
+        else:
+            load: Any = AutoModelForCausalLM.from_pretrained  # its type leaves out what the last option returns
+            loaded = load(source, trust_remote_code=False, output_loading_info=True, **how)
     model, told = cast(tuple[Any, dict[str, Any]], loaded)
     if missing := sorted(told["missing_keys"]):
         raise ModelError(
@@ -205,7 +225,10 @@ def _require_no_adapter(name: str) -> None:
     On a Space that folder could be another visitor's.
     """
     with telling_why_not(name):
-        found = find_adapter_config_file(str(_source(name)))
+        source = Path(_source(name))
+        found = find_adapter_config_file(str(source.parent if is_gguf(source) else source))
+    if found is not None and is_gguf(source):
+        raise ModelError(f"An adapter lies beside {name}, and would be loaded with it. Give the file its own folder.")
     if found is not None:
         raise ModelError(f"{name} is an adapter, and not a base model. Name the model that it was trained on.")
 

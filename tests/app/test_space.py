@@ -375,7 +375,8 @@ def test_a_base_model_is_a_name_on_the_hub(space: Space, ada: Ada, bob: Guest) -
     asked = len(space.hub.asked)
     models = [str(ada.finished.adapter), str(ada.shelf), "http://127.0.0.1/x", "https://a/b", "file:///etc", "hf://a/b"]
     for model in [*models, "a/b@main/../../c", "../ada", "a/..", "home/visitors", "//a/b", "a/b/c", "a/b?x", "a"]:
-        assert "is no base model: write demo, or a name on the Hub as owner/name." in _start(space, bob, model), model
+        told = _start(space, bob, model)
+        assert "is no base model: write demo, smollm2, or a name on the Hub as owner/name." in told, model
     assert space.hub.asked[asked:] == []
     assert not (space.home / "visitors" / "id-of-bob" / "runs").exists()
 

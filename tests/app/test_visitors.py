@@ -191,22 +191,26 @@ def test_a_space_takes_models_of_the_hub_only(tmp_path: Path) -> None:
     """A folder that is there is refused even where it reads as a name."""
     (tmp_path / "some" / "folder").mkdir(parents=True)
     for model in (*REFUSED, "some/folder", str(tmp_path), ""):
-        with pytest.raises(RecipeError, match="is no base model: write demo, or a name on the Hub as owner/name"):
+        with pytest.raises(
+            RecipeError, match="is no base model: write demo, smollm2, or a name on the Hub as owner/name"
+        ):
             allowed_model(model)
-    assert [allowed_model(name) for name in ("demo", " Qwen/Qwen2.5-0.5B ", "a_b/c-d")] == [
+    assert [allowed_model(name) for name in ("demo", "smollm2", " Qwen/Qwen2.5-0.5B ", "a_b/c-d")] == [
         "demo",
+        "smollm2",
         "Qwen/Qwen2.5-0.5B",
         "a_b/c-d",
     ]
 
 
-def test_ones_own_machine_takes_folders_too(tmp_path: Path) -> None:
+def test_ones_own_machine_takes_folders_and_files_too(tmp_path: Path) -> None:
     """Those that are there; addresses stay refused."""
     (tmp_path / "some" / "folder").mkdir(parents=True)
-    for model in ("some/folder", str(tmp_path), "demo", "a/b"):
+    (tmp_path / "some.gguf").touch()
+    for model in ("some/folder", str(tmp_path), "demo", "a/b", "smollm2", str(tmp_path / "some.gguf")):
         assert allowed_model(model) == model
     for model in {*REFUSED} - {"/etc", ".", ".."}:
-        with pytest.raises(RecipeError, match="or a folder of this machine"):
+        with pytest.raises(RecipeError, match="or a folder or GGUF file of this machine"):
             allowed_model(model)
 
 

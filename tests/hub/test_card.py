@@ -18,9 +18,10 @@ from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
 from dpo_hub import Recipe, Run
+from dpo_hub.base import LOCAL_FOLDER, public_base
 from dpo_hub.cli import with_recipe_options
 from dpo_hub.errors import PublishError
-from dpo_hub.hub.card import ADAPTER_LINE, LOCAL_FOLDER, NO_LICENCE_LINE, public_base, published, render_card
+from dpo_hub.hub.card import ADAPTER_LINE, NO_LICENCE_LINE, published, render_card
 
 from .conftest import BASE, SAMPLE, VERSIONS, Python, Tiny, measured_run
 from .hostile import STRINGS

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 
+from ...base import OURS
 from ...errors import DPOHubError, PublishError, RunError
 from ...hub.account import Token, client, require_name
-from ...hub.bundle import OF_THE_DEMO
+from ...hub.bundle import OF_OURS
 from ...hub.card import ADAPTER_LINE, SPLIT_LINE, published
 from ...hub.ollama import create_command, name_for
 from ...hub.publish import Published, Tell
 from ...hub.publish import publish as publish_on_hub
-from ...recipe import DEMO_MODEL
 from ...run import Run
 from ..visitors import Visitor, on_space
 
@@ -127,7 +127,7 @@ def preview(run: Run, wanted: Wanted, text: str) -> Card:
     Raises:
         PublishError: the card's metadata cannot be read.
     """
-    inherited = OF_THE_DEMO.license if run.recipe.model == DEMO_MODEL else {"license": LICENCE_TO_COME}
+    inherited = OF_OURS.license if run.recipe.model in OURS else {"license": LICENCE_TO_COME}
     repo = wanted.repo.strip() or f"your-name/{stem(run)}"
     data = [f"{repo}-preferences"] if wanted.with_data else []
     whole = published(described(run.card, text), repo_id=repo, datasets=data, **inherited)

@@ -9,16 +9,17 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+from ...demo.smollm2 import settled
 from ...errors import ModelError, RecipeError, RunError
 from ...hub.calls import BROKEN
 from ...keeper import visible_devices
-from ...recipe import DEMO_MODEL, STRENGTHS, Recipe
+from ...recipe import DEMO_MODEL, SMOLLM2, STRENGTHS, Recipe
 from ...turns import at_work
 from ..limits import allowed_model, require_few_epochs
 from ..visitors import Visitor
 from .files import find, read
 
-MODELS = (DEMO_MODEL, "HuggingFaceTB/SmolLM2-135M-Instruct", "Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct")
+MODELS = (DEMO_MODEL, SMOLLM2, "Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct")
 """Offered before anybody searches: small, open to all, and with a chat template."""
 FOUND = 12
 PATIENCE = 600.0
@@ -45,7 +46,7 @@ def recipe_of(settings: Mapping[str, Any]) -> Recipe:
     """
     if empty := [name for name, value in settings.items() if value is None or value == ""]:
         raise RecipeError(f"{empty[0].replace('_', ' ').capitalize()} is empty. Fill it in.")
-    recipe = Recipe.for_model(**{**settings, "model": allowed_model(str(settings["model"]))})
+    recipe = Recipe.for_model(**{**settings, "model": settled(allowed_model(str(settings["model"])))})
     require_few_epochs(recipe.epochs)
     return recipe
 

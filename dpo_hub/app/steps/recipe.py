@@ -98,7 +98,7 @@ def _box(setting: Field[Any], value: Any) -> Any:
     if setting.name == "model":
         look |= {
             "label": "Base model",
-            "info": "The demo's is built in. Type to search the Hub, or name a folder here.",
+            "info": "The demo's is built in. Type to search the Hub, or name a folder or a GGUF file here.",
         }
         return gr.Dropdown(list(recipes.MODELS), value=value, allow_custom_value=True, filterable=True, **look)
     if choices := setting.metadata["choices"]:

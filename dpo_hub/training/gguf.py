@@ -1,0 +1,122 @@
+"""A GGUF file read as a base model: its blocks become plain weights. Knows nothing of runs or of the Hub."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from ..errors import ModelError, needing_extra
+from .memory import is_out_of_memory
+
+with needing_extra("train"):
+    import transformers
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+        modeling_gguf_pytorch_utils,
+    )
+    from transformers.utils import logging as transformers_logging
+    from transformers.utils.quantization_config import GgufConfig
+
+
+def quiet() -> None:
+    """Keep the bars away that reading a file shows; for the program's edges only."""
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    reading: Any = modeling_gguf_pytorch_utils
+    reading.tqdm = partial(reading.tqdm, disable=True)
+
+
+def read_tokenizer(file: Path) -> PreTrainedTokenizerBase:
+    """Read the tokenizer in *file*, with its chat template where there is one.
+
+    Raises:
+        ModelError: the file is torn, or Transformers cannot read its like.
+        MissingExtraError: the package `gguf` is not installed.
+    """
+    with _telling_why_not(file):
+        read = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name, trust_remote_code=False)
+        return cast(PreTrainedTokenizerBase, read)
+
+
+def read_model(file: Path, **how: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Read the model in *file*, dequantised, and what Transformers tells of loading it.
+
+    Afterwards it is a model like any other: it can be trained, quantised anew, and saved.
+
+    Args:
+        file: in GGUF.
+        how: `dtype` and the like, as `from_pretrained` takes them.
+
+    Raises:
+        ModelError: as `read_tokenizer`; or *how* asks for another quantisation.
+        MissingExtraError: as `read_tokenizer`.
+    """
+    if "quantization_config" in how:
+        raise ModelError(f"{file} is GGUF, which is read as plain weights and not in 4 bits. Leave out --load-in-4bit.")
+    plain = GgufConfig(dequantize=True)
+    with _telling_why_not(file):
+        load: Any = AutoModelForCausalLM.from_pretrained
+        model, told = load(
+            str(file.parent),
+            gguf_file=file.name,
+            quantization_config=plain,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **how,
+        )
+    for name in ("hf_quantizer", "is_quantized", "quantization_method"):
+        vars(model).pop(name, None)
+    vars(model.config).pop("quantization_config", None)
+    return model, told
+
+
+def kind(file: Path) -> str:
+    """Say of what type most weights in *file* are, as `Q4_1`.
+
+    Raises:
+        ModelError, MissingExtraError: as `read_tokenizer`.
+    """
+    with _telling_why_not(file):
+        sizes: Counter[str] = Counter()
+        for tensor in _reader(file).tensors:
+            sizes[tensor.tensor_type.name] += int(tensor.n_elements)
+        return sizes.most_common(1)[0][0]
+
+
+def _reader(file: Path) -> Any:
+    with needing_extra("train"):
+        from gguf import GGUFReader
+    return GGUFReader(file)
+
+
+@contextmanager
+def _telling_why_not(file: Path) -> Iterator[None]:
+    with needing_extra("train"):
+        import gguf  # noqa: F401  # Transformers would say less of its absence
+    try:
+        yield
+    except (OSError, ValueError, LookupError, NotImplementedError, RuntimeError, struct.error) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(_why_not(file, error)) from error
+
+
+def _why_not(file: Path, error: Exception) -> str:
+    """Say in a sentence or two why *file* was not read: it is broken, or of a kind that Transformers does not know."""
+    try:
+        architecture = _reader(file).fields["general.architecture"].contents()
+    except (OSError, ValueError, LookupError) as broken:
+        said = "" if isinstance(broken, LookupError | ValueError) else f" ({broken.strerror})"
+        return f"The file {file} is torn, or no GGUF: it cannot be read to its end{said}. Fetch it again."
+    said = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+    return (
+        f"The GGUF file {file} has a model of the architecture {architecture}, which Transformers "
+        f"{transformers.__version__} cannot read from GGUF ({said}). Take its original weights: a folder or a Hub id."
+    )

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from .headline import Headline, headline_of
 from .run import Run
 from .state import SILENCE, State
 from .turns import line
@@ -16,13 +17,17 @@ SLOW_STEPS, LONG = 20, 300.0
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands. `steps` is 0 until it is known; `seconds_left` is None where that cannot be told."""
+    """Where a run stands. `steps` is 0 until it is known; `seconds_left` is None where that cannot be told.
+
+    `headline` is what came of it, once it has finished.
+    """
 
     status: str
     step: int
     steps: int
     seconds_left: float | None
     sentence: str
+    headline: Headline | None = None
 
 
 def progress(run: Run) -> Progress:
@@ -31,7 +36,9 @@ def progress(run: Run) -> Progress:
     step = int(run.last_metrics.get("step", 0))
     pace = _pace(run, state, step)
     left = pace * (state.steps - step) if pace and state.status == "running" else None
-    return Progress(state.status, step, state.steps or step, left, _sentence(run, state, step, pace))
+    headline = headline_of(run) if state.status == "finished" else None
+    sentence = f"Finished. {headline.sentence}" if headline else _sentence(run, state, step, pace)
+    return Progress(state.status, step, state.steps or step, left, sentence, headline)
 
 
 def _pace(run: Run, state: State, step: int) -> float | None:
@@ -45,9 +52,6 @@ def _last_step_at(run: Run) -> float:
 
 
 def _sentence(run: Run, state: State, step: int, pace: float | None) -> str:
-    if state.status == "finished":
-        accuracy = run.evaluation["reward_accuracy"]
-        return f"Finished. It now prefers the chosen reply in {accuracy:.0%} of the held-out pairs."
     if state.status in ("failed", "stopped"):
         return f"{state.status.capitalize()}{f' after step {step}' if step else ''}. {state.reason}".strip()
     if state.status == "queued":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import isfinite, sqrt
 
+from ...recipe import Recipe
 from .chance import clearly_above_half, mean_and_error
 from .course import WINDOW_STEPS, Course, Finding
 
@@ -66,7 +67,8 @@ def _still_reference(course: Course) -> Finding | None:
         f"After {course.step} of {course.total} steps the policy is still the base model: its replies' "
         f"log-probabilities differ by {furthest:.2g} nats, and the loss is {course.mean('loss'):.3g}."
     )
-    advice = f"Raise --learning-rate, for example to {course.recipe.learning_rate * 10:g}."
+    enough = max(course.recipe.learning_rate * 10, Recipe.for_model(course.recipe.model).learning_rate)
+    advice = f"Raise --learning-rate, for example to {enough:g}."
     return course.finding("no-learning", "high", message, advice)
 
 

@@ -78,7 +78,11 @@ class Duet:
         What a prompt is answered depends on its place, but not on the other prompts. "After" is the first policy.
         """
         asked = self.write(prompts, temperature=temperature, seed=seed, max_new_tokens=max_new_tokens)
-        return [Replies(self._text(both.before), self._text(both.after)) for both in asked]
+        return [self.told(both) for both in asked]
+
+    def told(self, both: Written) -> Replies:
+        """What was written, as text."""
+        return Replies(self._text(both.before), self._text(both.after))
 
     def write(
         self, prompts: Sequence[Messages], *, temperature: float | None, seed: int = 0, max_new_tokens: int = 256

@@ -1,4 +1,4 @@
-"""What held-out prompts say of a policy beside its reference: how far it went, how long and how varied it writes.
+"""What held-out prompts say of a policy beside its reference: how far it went, what it writes otherwise, and how.
 
 Knows nothing of the command line, nor of judges.
 """
@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from statistics import fmean
 
-from ..preferences import PreferencePair
-from ..preferences.pairs import Messages
+from ..preferences import PreferencePair, text_of
 from ..preferences.replies import Question
 from ..preferences.split import prompt_digest
 from ..preferences.table import Unreadable
 from ..run import Run
 from ..training.probe import repeated
-from .duet import Duet, Written
-from .intervals import Interval, bootstrap, of_mean, wilson
+from .duet import Duet, Replies, Written
+from .intervals import Interval, bootstrap, of_mean, of_share, wilson
 from .lens import Lens
+from .likeness import Likeness
 from .record import lock_of, record
 
 PROMPTS = 32
@@ -28,34 +28,46 @@ PAIRS = 1_000
 """Pairs that are read for an interval; beyond them what pairs were drawn makes little difference."""
 NEW_TOKENS = 128
 """Where a reply is cut off, before and after alike: some hundred words of English tell its manner."""
+RELIABLE = 0.6
+"""The share of held-out pairs that words surely order right, from which on they may say anything of replies."""
+LIKE_CHOSEN = "like_chosen"
+"""With what the names of the words' figures begin."""
 
 
 def measure(
     lens: Lens,
-    duet: Duet,
     pairs: Sequence[PreferencePair],
     margins: Sequence[float] = (),
     *,
+    trained: Sequence[PreferencePair] = (),
     most: int = PROMPTS,
 ) -> dict[str, float]:
     """Measure the policy on held-out *pairs*, and on its replies, sampled at temperature 1, to up to *most* prompts.
 
-    The pairs' *margins* are read unless there is one for each.
+    The pairs' *margins* are read unless there is one for each. What was *trained* on teaches `Likeness` its words.
 
     Returns, as far as each is a finite number; `_low` and `_high` bound a figure with 95 % confidence over prompts:
         `reward_accuracy_low`, `_high`, `margin_low`, `_high`: of up to `PAIRS` pairs; of more there are none.
         `prompts`: how many were answered.
+        `changed`: the share of these prompts whose reply is not word for word what it was.
         `kl`, `_low`, `_high`: KL(π‖π_ref) in nats a token, the mean of log π − log π_ref over the tokens that π wrote.
         `length_before`, `length_after`: mean tokens of a reply, no more than `NEW_TOKENS`; `length_change` with
-            `_low`, `_high`: the mean difference, prompt by prompt.
+            `_low`, `_high`: the mean difference, prompt by prompt; `length_chosen`: of the chosen replies to them.
         `distinct_1_before`, …, `distinct_2_after`: different tokens, or pairs of neighbours, as a share of all in the
             replies together (Li et al. 2016, arXiv:1510.03055); longer replies have less.
         `repeated_before`, `repeated_after`: the share of a reply's 4-grams that it had before.
+        `like_chosen_right`, `_low`, `_high`: the share of up to `PAIRS` pairs, prompt by prompt, whose chosen reply is
+            known by its words. Where that is surely above `RELIABLE`: `like_chosen_before`, `like_chosen_after`, the
+            share of replies that read like the chosen ones, and `like_chosen_change` with `_low`, `_high`.
 
     Raises:
         ModelError: the device's memory is full, or the chat template refuses the prompts.
     """
-    figures = _of_pairs(lens, pairs, margins) | _of_replies(lens, duet, _prompts(lens, pairs)[:most])
+    duet = Duet.of(lens.model, lens.tokenizer)
+    words, asked = Likeness.learn(trained), list(islice(_roomy(lens, _by_prompt(pairs)), most))
+    reliability = _reliability(words, _by_prompt(pairs[:PAIRS])) if trained else {}
+    judge = words if reliability.get(f"{LIKE_CHOSEN}_right_low", 0) > RELIABLE else None
+    figures = _of_pairs(lens, pairs, margins) | reliability | _of_replies(lens, duet, asked, judge)
     return {name: value for name, value in figures.items() if math.isfinite(value)}
 
 
@@ -67,9 +79,9 @@ def measure_again(run: Run, *, most: int = PROMPTS) -> tuple[dict[str, float], b
         ModelError: as `measure`, or the base model cannot be loaded.
     """
     lens = Lens.open(run)
-    figures = measure(lens, Duet.of(lens.model, lens.tokenizer), run.pairs("held_out"), most=most)
+    figures = measure(lens, run.pairs("held_out"), trained=run.pairs("train"), most=most)
     with lock_of(run):
-        rendered = record(run, figures)
+        rendered = record(run, figures, instead_of=LIKE_CHOSEN)
         return run.evaluation, rendered
 
 
@@ -105,18 +117,65 @@ def _margins(lens: Lens, pairs: Sequence[PreferencePair]) -> Iterator[float | No
         yield None if isinstance(found, Unreadable) else found[0].reward - found[1].reward
 
 
-def _prompts(lens: Lens, pairs: Sequence[PreferencePair]) -> list[Messages]:
-    """The prompts of *pairs*, each once, that leave as much room for a reply as they take."""
-    prompts = {prompt_digest(pair): pair.prompt for pair in pairs}
-    return [prompt for prompt in prompts.values() if 2 * lens.length(prompt) <= lens.recipe.max_length]
+def _by_prompt(pairs: Sequence[PreferencePair]) -> list[list[PreferencePair]]:
+    """The *pairs* to each prompt."""
+    groups: dict[bytes, list[PreferencePair]] = {}
+    for pair in pairs:
+        groups.setdefault(prompt_digest(pair), []).append(pair)
+    return list(groups.values())
 
 
-def _of_replies(lens: Lens, duet: Duet, prompts: Sequence[Messages]) -> dict[str, float]:
-    if not prompts:
+def _roomy(lens: Lens, groups: Sequence[Sequence[PreferencePair]]) -> Iterator[Sequence[PreferencePair]]:
+    """Those of *groups* whose prompts leave as much room for a reply as they take."""
+    return (pairs for pairs in groups if 2 * lens.length(pairs[-1].prompt) <= lens.recipe.max_length)
+
+
+def _reliability(words: Likeness, groups: Sequence[Sequence[PreferencePair]]) -> dict[str, float]:
+    right = [words.right(pairs) for pairs in groups]
+    name = f"{LIKE_CHOSEN}_right"
+    return {name: fmean(right), **bounded(name, of_share(right))} if right else {}
+
+
+def _of_replies(
+    lens: Lens, duet: Duet, asked: Sequence[Sequence[PreferencePair]], judge: Likeness | None
+) -> dict[str, float]:
+    """What is said of the replies to the prompts of *asked*; by their words, too, where there is a *judge* of them."""
+    if not asked:
         return {}
     room = min(NEW_TOKENS, lens.recipe.max_length // 2)
+    prompts = [pairs[-1].prompt for pairs in asked]
     written = duet.write(prompts, temperature=None, seed=lens.recipe.seed, max_new_tokens=room)
-    return {"prompts": len(prompts)} | _kl(lens, written) | _lengths(written) | _variety(written)
+    replies = [duet.told(both) for both in written]
+    return {
+        "prompts": len(asked),
+        "changed": fmean(both.before != both.after for both in replies),
+        **_kl(lens, written),
+        **_lengths(written),
+        "length_chosen": fmean(min(room, _tokens(duet, pair)) for pairs in asked for pair in pairs),
+        **_variety(written),
+        **(_like_chosen(judge, replies, asked) if judge else {}),
+    }
+
+
+def _tokens(duet: Duet, pair: PreferencePair) -> int:
+    """The tokens of the chosen reply of *pair*, with the one that ends it."""
+    return len(duet.tokenizer(text_of(pair.chosen), add_special_tokens=False)["input_ids"]) + 1
+
+
+def _like_chosen(
+    judge: Likeness, replies: Sequence[Replies], asked: Sequence[Sequence[PreferencePair]]
+) -> dict[str, float]:
+    before, after = (
+        [judge.is_like_chosen(getattr(both, side), pairs) for both, pairs in zip(replies, asked, strict=True)]
+        for side in ("before", "after")
+    )
+    name = f"{LIKE_CHOSEN}_change"
+    changes = [now - then for then, now in zip(before, after, strict=True)]
+    # as a share in 0..1, for where all gain: few of them do not prove that every prompt would
+    low, high = of_share([(1 + change) / 2 for change in changes]) if any(changes) else (0.5, 0.5)
+    change = bounded(name, (2 * low - 1, 2 * high - 1))
+    shares = {f"{LIKE_CHOSEN}_before": fmean(before), f"{LIKE_CHOSEN}_after": fmean(after)}
+    return {**shares, name: fmean(after) - fmean(before), **change}
 
 
 def _kl(lens: Lens, written: Sequence[Written]) -> dict[str, float]:

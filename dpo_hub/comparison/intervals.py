@@ -30,7 +30,7 @@ def wilson(share: float, number: int, *, error: float = ERROR) -> Interval:
     z = NormalDist().inv_cdf(1 - error / 2)
     middle, spread = share + z**2 / (2 * number), z * math.sqrt(share * (1 - share) / number + (z / (2 * number)) ** 2)
     low, high = ((middle + side * spread) / (1 + z**2 / number) for side in (-1, 1))
-    return max(0.0, low), min(1.0, high)
+    return max(0.0, min(low, share)), min(1.0, max(high, share))  # rounding must not leave the share itself outside
 
 
 def ratio(tops: Any, bottoms: Any, axis: int = -1) -> Any:

@@ -19,13 +19,14 @@ from pathlib import Path
 from filelock import Timeout
 
 from ..comparison.duet import Duet
-from ..comparison.evaluation import measure
+from ..comparison.evaluation import NEW_TOKENS, measure
 from ..comparison.lens import Lens
 from ..errors import BusyError, DPOHubError, ModelError, RunError, needing_extra, telling_disk_full
+from ..headline import headline_of
 from ..heartbeat import heartbeat
 from ..hub.card import render_card
 from ..hub.curves import draw_curves
-from ..preferences import text_of
+from ..preferences import PreferencePair, text_of
 from ..run import Run
 from ..state import Process
 from ..turns import turn
@@ -33,7 +34,8 @@ from .callbacks import OnStep
 from .memory import is_out_of_memory
 from .policy import quiet
 from .processes import COUNT, FIRST
-from .train import train
+from .stopwatch import Stopwatch
+from .train import Trained, train
 
 with needing_extra("train"):
     import matplotlib.figure  # noqa: F401  # were it missing at the end, the whole training would be lost
@@ -66,27 +68,43 @@ def work(run: Run, on_step: OnStep | None = None) -> Run:
 
 def _finish(run: Run, on_step: OnStep | None) -> None:
     log.info("training %s on %d pairs", run.recipe.model, run.report["train"])
-    trained = train(run, on_step)
-    duet = Duet.of(trained.model, trained.tokenizer)
-    run.write("evaluation.json", json.dumps(trained.evaluation | _measured(run, duet, trained.margins), indent=2))
-    held_out = run.pairs("held_out")[:SAMPLES]
-    replies = duet.replies([pair.prompt for pair in held_out])
-    samples = [
-        {"prompt": text_of(pair.prompt), "chosen": text_of(pair.chosen), **asdict(both)}
-        for pair, both in zip(held_out, replies, strict=True)
-    ]
-    run.write("samples.jsonl", "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples))
-    draw_curves(run)
-    run.write("README.md", render_card(run))
+    spent = Stopwatch()
+    trained = train(run, on_step, spent)
+    held_out = run.pairs("held_out")
+    with spent.timing("replies"):
+        run.write("evaluation.json", json.dumps(trained.evaluation | _measured(run, trained, held_out), indent=2))
+        _write_samples(run, trained, held_out[:SAMPLES])
+    with spent.timing("card"):
+        draw_curves(run)
+        run.write("README.md", render_card(run))
+    _tell_time(run, spent)
     run.end("finished")
-    log.info("finished: held-out reward accuracy %.3f", trained.evaluation["reward_accuracy"])
+    log.info("finished: %s", headline_of(run).sentence)
     shutil.rmtree(run.path / "checkpoints", ignore_errors=True)  # a finished run is not resumed
 
 
-def _measured(run: Run, duet: Duet, margins: Sequence[float]) -> dict[str, float]:
+def _write_samples(run: Run, trained: Trained, shown: Sequence[PreferencePair]) -> None:
+    duet = Duet.of(trained.model, trained.tokenizer)
+    replies = duet.replies([pair.prompt for pair in shown], max_new_tokens=NEW_TOKENS)
+    samples = [
+        {"prompt": text_of(pair.prompt), "chosen": text_of(pair.chosen), **asdict(both)}
+        for pair, both in zip(shown, replies, strict=True)
+    ]
+    run.write("samples.jsonl", "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples))
+
+
+def _tell_time(run: Run, spent: Stopwatch) -> None:
+    """Leave in the report what the time of this process went into."""
+    seconds = {what: round(took, 2) for what, took in spent.seconds.items()}
+    log.info("seconds spent on %s", ", ".join(f"{what} {took:.1f}" for what, took in seconds.items()))
+    run.write("report.json", json.dumps(run.report | {"seconds": seconds}, indent=2, ensure_ascii=False))
+
+
+def _measured(run: Run, trained: Trained, held_out: Sequence[PreferencePair]) -> dict[str, float]:
     """What the replies say of the policy; nothing where memory does not suffice, as the run is worth more than that."""
     try:
-        return measure(Lens(duet.model, duet.tokenizer, run.recipe), duet, run.pairs("held_out"), margins)
+        lens = Lens(trained.model, trained.tokenizer, run.recipe)
+        return measure(lens, held_out, trained.margins, trained=run.pairs("train"))
     except (ModelError, MemoryError, RuntimeError) as error:
         if not (isinstance(error, ModelError) or is_out_of_memory(error)):
             raise

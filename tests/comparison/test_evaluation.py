@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any, cast
 
 import pytest
 import torch
@@ -18,7 +20,9 @@ from dpo_hub.comparison.evaluation import measure, measure_again
 from dpo_hub.comparison.lengths import length_controlled
 from dpo_hub.comparison.lens import Lens
 from dpo_hub.errors import ModelError
+from dpo_hub.headline import headline_of
 from dpo_hub.hub.card import render_card
+from dpo_hub.progress import progress
 from dpo_hub.run import Run
 from dpo_hub.training import worker
 
@@ -36,7 +40,7 @@ def run(trained_run: Run, tmp_path: Path) -> Run:
 @pytest.fixture(scope="module")
 def figures(trained_run: Run) -> Mapping[str, float]:
     lens = Lens.open(trained_run)
-    return measure(lens, Duet.of(lens.model, lens.tokenizer), trained_run.pairs("held_out"))
+    return measure(lens, trained_run.pairs("held_out"), trained=trained_run.pairs("train"))
 
 
 def test_kl_is_the_mean_over_written_tokens(trained_run: Run, figures: Mapping[str, float]) -> None:
@@ -64,11 +68,15 @@ def test_every_figure_lies_in_its_interval(trained_run: Run, figures: Mapping[st
     """Of accuracy and margin training has the figure, and the interval is measured anew."""
     every = {**trained_run.evaluation, **figures}
     bounded = [name.removesuffix("_low") for name in figures if name.endswith("_low")]
-    assert set(bounded) == {"reward_accuracy", "margin", "kl", "length_change"}
+    assert set(bounded) == {
+        "reward_accuracy", "margin", "kl", "length_change", "like_chosen_right", "like_chosen_change"
+    }  # fmt: skip
     for name in bounded:
         assert every[f"{name}_low"] <= every[name] <= every[f"{name}_high"], name
-    for name in ("distinct_1_before", "distinct_2_after", "repeated_before", "repeated_after"):
+    shares = ("distinct_1_before", "distinct_2_after", "repeated_before", "repeated_after", "like_chosen_before")
+    for name in (*shares, "changed", "like_chosen_after"):
         assert 0 <= figures[name] <= 1
+    assert figures["like_chosen_change"] == figures["like_chosen_after"] - figures["like_chosen_before"]
     assert figures["prompts"] == len({str(pair.prompt) for pair in trained_run.pairs("held_out")})
 
 
@@ -78,21 +86,46 @@ def test_without_an_adapter_nothing_has_changed(trained_run: Run) -> None:
     for name, weights in lens.model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.zeros_(weights)
-    same = measure(lens, Duet.of(lens.model, lens.tokenizer), trained_run.pairs("held_out"))
+    same = measure(lens, trained_run.pairs("held_out"), trained=trained_run.pairs("train"))
     assert same["kl"] == pytest.approx(0, abs=1e-6)
     assert (same["length_change"], same["length_change_low"], same["length_change_high"]) == (0, 0, 0)
     assert same["distinct_2_before"] == same["distinct_2_after"]
+    assert same["changed"] == 0
+    assert (same["like_chosen_change"], same["like_chosen_change_low"], same["like_chosen_change_high"]) == (0, 0, 0)
+
+
+def test_replies_are_told_beside_the_chosen_ones(trained_run: Run, figures: Mapping[str, float]) -> None:
+    """How many differ, by their text; how long the chosen ones are, in tokens; where words say nothing, none are."""
+    lens, held_out = Lens.open(trained_run), trained_run.pairs("held_out")
+    duet, template = Duet.of(lens.model, lens.tokenizer), cast(Any, lens.tokenizer.apply_chat_template)
+    prompts = list({str(pair.prompt): pair.prompt for pair in held_out}.values())
+    written = duet.write(prompts, temperature=1.0, seed=trained_run.recipe.seed, max_new_tokens=128)
+    replies = [duet.told(both) for both in written]
+    assert figures["changed"] == fmean(both.before != both.after for both in replies) > 0
+    lengths = [
+        len(template([*pair.prompt, *pair.chosen], return_dict=True)["input_ids"]) - lens.length(pair.prompt)
+        for pair in held_out
+    ]
+    assert figures["length_chosen"] == pytest.approx(fmean(lengths), abs=1)
+    said_nothing = [replace(pair, chosen=pair.rejected) for pair in trained_run.pairs("train")]
+    unheard = measure(lens, held_out, trained=said_nothing, most=2)
+    assert unheard["like_chosen_right"] == 0.5
+    assert not unheard.keys() & {"like_chosen_before", "like_chosen_after", "like_chosen_change"}
 
 
 def test_measured_again_it_is_in_evaluation_and_card(run: Run) -> None:
     """Asked for on the command line, the figures are told and recorded; an edited card stays as it is."""
     told = CliRunner().invoke(cli, ["evaluate", str(run.path)], catch_exceptions=False)
     assert told.exit_code == 0
+    assert told.stdout.startswith(headline_of(run).sentence)
+    assert f"**{headline_of(run).sentence}**" in run.card
     assert "KL, nats a token" in told.stdout
     assert "95 % interval" in told.stdout
     assert f"{run.evaluation['kl']:.3f}" in run.card
     run.write("README.md", run.card + "\nMy own words.\n")
+    run.write("evaluation.json", json.dumps(run.evaluation | {"like_chosen_of_old": 0.5}))
     _, rendered = measure_again(run, most=2)
+    assert "like_chosen_of_old" not in run.evaluation
     assert not rendered
     assert run.card.endswith("My own words.\n")
     assert run.evaluation["prompts"] == 2
@@ -113,6 +146,9 @@ def test_a_run_survives_what_its_evaluation_does_not(
     assert json.loads((done.path / "evaluation.json").read_text(encoding="utf-8")).keys() >= {"margin"}
     assert "prompts" not in done.evaluation
     assert "the replies were not measured" in caplog.text
+    assert progress(done).sentence == (
+        "Finished. Whether its replies changed was not measured. Compare them now: dpo-hub evaluate RUN"
+    )
 
 
 def test_a_judge_of_length_alone_is_seen_through() -> None:

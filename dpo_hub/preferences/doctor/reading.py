@@ -11,10 +11,10 @@ from itertools import pairwise
 
 from ..pairs import Messages, PreferencePair
 
-_NO_SPACES = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+NO_SPACES = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 """Thai, Lao, Burmese, Khmer, Japanese and Chinese put no spaces between words: a character is a word."""
 _PROSE_MARKS = r"""\s.,;:!?…'"“”‘’‚„«»¿¡()\[\]–—-"""
-_WORD = re.compile(rf"[^\W{_NO_SPACES}]+|[{_NO_SPACES}]|[^\w{_PROSE_MARKS}]")
+_WORD = re.compile(rf"[^\W{NO_SPACES}]+|[{NO_SPACES}]|[^\w{_PROSE_MARKS}]")
 _NUMBER = re.compile(r"\d+")
 
 SAME = 0.8

@@ -187,6 +187,7 @@ def evaluate(
 
 def _measure_again(run: Run, prompts: int | None, *, as_json: bool) -> None:
     from .comparison.evaluation import PROMPTS, measure_again
+    from .headline import headline_of
     from .training.policy import quiet
 
     quiet()
@@ -194,6 +195,7 @@ def _measure_again(run: Run, prompts: int | None, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"run": run.id, **evaluation}, indent=2))
     else:
+        print(headline_of(run).sentence)
         _tell_rows(_measurements(evaluation))
     if not rendered:
         tell_edited(run)
@@ -212,6 +214,8 @@ def _measurements(figures: dict[str, float]) -> Iterable[tuple[str, str]]:
     yield "margin", told("margin", "+.3f")
     if "prompts" in figures:
         yield "prompts answered", f"{figures['prompts']:,}"
+    if "changed" in figures:
+        yield "replies changed", f"{figures['changed']:.0%}"
     if "kl" in figures:
         yield "KL, nats a token", told("kl", ".3f")
     for name, what, form in (
@@ -219,9 +223,11 @@ def _measurements(figures: dict[str, float]) -> Iterable[tuple[str, str]]:
         ("distinct_1", "distinct tokens", ".1%"),
         ("distinct_2", "distinct pairs of tokens", ".1%"),
         ("repeated", "repeated 4-grams", ".1%"),
+        ("like_chosen", "read like the chosen replies", ".0%"),
     ):
         if f"{name}_before" in figures and f"{name}_after" in figures:
-            change = f", {told('length_change', '+.1f')}" if name == "length" else ""
+            signed = f"+{form}"
+            change = f", {told(f'{name}_change', signed)}" if f"{name}_change" in figures else ""
             yield what, f"{figures[f'{name}_before']:{form}} → {figures[f'{name}_after']:{form}}{change}"
 
 

@@ -76,7 +76,8 @@ def runs(
         goes = progress(run)
         step = f"{goes.step}/{goes.steps}" if goes.steps else ""
         where = [elsewhere.get(run.id, HERE)] if elsewhere else []
-        table.add_row(Text(run.id, no_wrap=True), *where, goes.status, step, Text(goes.sentence))
+        told = goes.headline.short if goes.headline else goes.sentence
+        table.add_row(Text(run.id, no_wrap=True), *where, goes.status, step, Text(told))
     Console().print(table)
     if more := len(found) - len(shown):
         print(f"{more} more: dpo-hub runs --all")
@@ -278,16 +279,18 @@ def _tell_end(run: Run) -> None:
         again = "" if state.expected else f" Go on from its last checkpoint: dpo-hub resume {run.id}"
         raise RunError(f"{state.reason}{again}")
     if state.status == "finished":
+        from .headline import accuracy_interval, headline_of
         from .training.health import diagnose
 
-        tell_findings([finding for finding in diagnose(run) if finding.severity != "low"])
+        print(headline_of(run).sentence)
+        measured, (low, high) = run.evaluation, accuracy_interval(run.evaluation)
+        print(
+            f"Held-out reward accuracy {measured['reward_accuracy']:.1%} (95% interval {low:.0%} to {high:.0%}) over "
+            f"{measured['pairs']} pairs, margin {measured['margin']:.2f}."
+        )
         if told := run.report.get("auto_stop"):
             print(f"Ended at step {told['ended']} of {told['steps']}; the adapter is that of step {told['kept']}.")
-        measured = run.evaluation
-        print(
-            f"Held-out reward accuracy {measured['reward_accuracy']:.1%} over {measured['pairs']} pairs, "
-            f"margin {measured['margin']:.2f}."
-        )
+        tell_findings([finding for finding in diagnose(run) if finding.severity != "low"])
     else:
         from .progress import progress
 

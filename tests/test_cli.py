@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dpo_hub.headline import headline_of
 from dpo_hub.run import Run, all_runs
 from tests.conftest import WriteCsv
 
@@ -212,8 +213,8 @@ def test_train_then_chat(few_pairs: Path) -> None:
     assert trained.returncode == 0, trained.stderr
     assert "40 pairs, read as: one pair a row; prompt, chosen, rejected. Every row was used." in trained.stdout
     assert "There are only 40 pairs." in trained.stdout
-    assert "Held-out reward accuracy" in trained.stdout
     run = Run.open("last")
+    assert f"\n{headline_of(run).sentence}\nHeld-out reward accuracy" in trained.stdout
     assert run.report["versions"].keys() >= {"Python", "dpo_hub", "torch", "transformers", "trl", "peft"}
     assert run.recipe.beta == 0.2
     assert run.state.status == "finished"

@@ -21,6 +21,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from ..base import LOCAL_FILE, LOCAL_FOLDER, is_on_hub, public_base, public_name, told_of
 from ..errors import PublishError
+from ..headline import headline_of
 from ..preferences.files import hub_dataset
 from ..recipe import DEMO_MODEL, Recipe
 from ..run import Run
@@ -69,6 +70,7 @@ def render_card(run: Run) -> str:
         .get_template("card.md.jinja")
         .render(
             base=base,
+            headline=headline_of(run).sentence,
             origin=origin(report),
             file=report.get("base", {}).get("file"),
             is_demo=base == DEMO_MODEL,

@@ -36,7 +36,7 @@ def run(few_pairs: Path) -> Run:
 def _finish(run: Run) -> Run:
     """Leave in the folder what a worker leaves that has finished."""
     _log_steps(run, 2)
-    run.write("evaluation.json", '{"reward_accuracy": 0.75}')
+    run.write("evaluation.json", '{"reward_accuracy": 0.75, "pairs": 8, "prompts": 8, "changed": 0.5, "kl": 0.1}')
     run.write("samples.jsonl", '{"prompt": "<i>p</i>", "chosen": "c", "before": "b", "after": "a"}\n')
     run.set_state(State("finished"))
     return run
@@ -61,11 +61,13 @@ def test_progress_tells_step_and_time_left(run: Run, visitor: Visitor) -> None:
 
 
 def test_a_finished_run_has_samples_and_suggestions(run: Run, visitor: Visitor) -> None:
-    """At the end there are the held-out reward accuracy, the sample replies, and prompts to try."""
+    """At the end there are what came of it, reward accuracy with its interval, sample replies, and prompts to try."""
     progress = training.progress(visitor, _finish(run).id)
     assert progress
     assert progress.finished
-    assert "75%" in progress.sentence
+    assert progress.sentence.startswith("Finished. It changed, but not clearly for the better: 4 of 8 held-out replies")
+    assert progress.sentence in markup.panel(progress)
+    assert "<dt>Held-out accuracy</dt><dd>75% (41% to 93%)</dd>" in markup.panel(progress)
     assert "&lt;i&gt;p&lt;/i&gt;" in markup.samples(progress)
     assert len(training.suggestions(visitor, run.id)) == training.SUGGESTIONS
     assert training.held_out_example(visitor, run.id)
@@ -105,9 +107,9 @@ def test_a_model_named_a_moment_ago_is_trained_with_its_own_settings() -> None:
     meant = dict(zip(SETTINGS, recipes.settings_for(model, "strong"), strict=True))
     assert meant["learning_rate"] != demo[list(SETTINGS).index("learning_rate")]
     for kept in (None, dict(zip(SETTINGS, demo, strict=True))):
-        assert _asked("strong", kept, *shown) == meant
+        assert _asked(None, "strong", kept, *shown) == meant
     own = {**meant, "beta": 0.7}
-    assert _asked(None, own, f"{model} ", *list(own.values())[1:]) == {**own, "model": f"{model} "}
+    assert _asked(None, None, own, f"{model} ", *list(own.values())[1:]) == {**own, "model": f"{model} "}
 
 
 def test_only_finished_runs_on_the_same_base_compare(few_pairs: Path, run: Run, visitor: Visitor) -> None:

@@ -26,6 +26,10 @@ BASE_CARD = "---\nlicense: other\nlicense_name: tiny\nlicense_link: LICENSE\nlan
 WORDS = ["<pad>", "<eos>", "<unk>", "user", "assistant", "Hello", "!", "yes", "no", "maybe", "why", "because"]
 TEMPLATE = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}assistant "
 EVALUATION = {"pairs": 2, "loss": 0.5, "margin": 0.75, "reward_accuracy": 1.0}
+STEP = {
+    "loss": 0.7, "margin": 0.0, "reward_accuracy": 0.5, "chosen_reward": 0.0, "rejected_reward": 0.0,
+    "chosen_logp": -9.0, "rejected_logp": -9.0, "grad_norm": 1.0,
+}  # fmt: skip
 VERSIONS = {"Python": "3.12.1", "dpo_hub": "0.1.0", "torch": "2.13.0", "peft": "0.21.0"}
 SAMPLE = {"prompt": "why", "chosen": "because", "before": "no", "after": "because"}
 
@@ -47,7 +51,7 @@ def measured_run(
         patch.setenv("DPO_HUB_HOME", str(home))
         run = Run.create(preferences, Recipe(model=model, held_out=0.2))
     run.write("report.json", json.dumps(run.report | {"versions": VERSIONS}))
-    run.append_metrics({"step": 1, "loss": 0.7})
+    run.append_metrics({"step": 1, **STEP})
     run.write("evaluation.json", json.dumps(EVALUATION))
     run.write("samples.jsonl", json.dumps(sample or SAMPLE) + "\n")
     return run

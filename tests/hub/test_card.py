@@ -23,7 +23,7 @@ from dpo_hub.cli import with_recipe_options
 from dpo_hub.errors import PublishError
 from dpo_hub.hub.card import ADAPTER_LINE, NO_LICENCE_LINE, published, render_card
 
-from .conftest import BASE, SAMPLE, VERSIONS, Python, Tiny, measured_run
+from .conftest import BASE, SAMPLE, STEP, VERSIONS, Python, Tiny, measured_run
 from .hostile import STRINGS
 from .loopback import Hub
 
@@ -127,12 +127,12 @@ def test_the_kl_is_that_of_the_step_that_was_kept(tmp_path: Path) -> None:
     run = measured_run(tmp_path)
     for step, kl in ((1, 0.1), (2, 0.2)):
         run.append_evaluation(look(step, kl))
-    run.append_metrics({"step": 2, "loss": 0.6})
+    run.append_metrics({"step": 2, **STEP})
     assert figures(render_card(run))["kl"] == 0.2
     change(run, "report.json", auto_stop={"ended": 2, "steps": 9, "kept": 1, "why": ""})
     assert figures(render_card(run))["kl"] == 0.1
     assert "It ended with step 2 of 9; the adapter is that of step 1." in render_card(run)
-    run.append_metrics({"step": 3, "loss": 0.6})
+    run.append_metrics({"step": 3, **STEP})
     change(run, "report.json", auto_stop=None)
     assert "kl" not in figures(render_card(run))
 

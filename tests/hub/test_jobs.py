@@ -24,6 +24,7 @@ from huggingface_hub import HfApi
 from dpo_hub import Recipe, Run, read_preferences
 from dpo_hub.demo import FILES
 from dpo_hub.errors import PublishError, RecipeError, RunError
+from dpo_hub.headline import headline_of
 from dpo_hub.hub import calls, job
 from dpo_hub.hub.calls import UnreachableError
 from dpo_hub.hub.jobs import LONGEST, USUAL, resume, seconds_of, submit, time_limit
@@ -158,9 +159,10 @@ def test_a_submitted_run_is_seen_as_if_it_trained_here(here: Here, finished: Run
     """It is listed with its machine, its log is that of its worker, and what there is to do next is said."""
     listed = here("runs").stdout
     assert "a10g-small" in listed
-    assert "Finished. It now prefers" in listed
-    assert "finished: held-out reward accuracy" in here("logs", finished.id).stdout
-    assert "finished: held-out reward accuracy" in "\n".join(line for _, line in job_of(here, finished).said)
+    told = headline_of(finished)
+    assert told.short in listed
+    assert f"finished: {told.sentence}" in here("logs", finished.id).stdout
+    assert f"finished: {told.sentence}" in "\n".join(line for _, line in job_of(here, finished).said)
     assert f"dpo-hub fetch {finished.id}" in here("status", finished.id).stdout
     if not finished.adapter.exists():
         assert_one_clear_line(here("chat", finished.id, "Hello"), "Bring it home first")

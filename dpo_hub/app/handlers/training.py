@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import psutil
 
+from ...headline import accuracy_interval
 from ...launch import remove, stop
 from ...preferences import text_of
 from ...progress import progress as progress_of
@@ -39,6 +40,7 @@ class Progress:
     looks: Sequence[Mapping[str, Any]]
     """What was measured on held-out pairs as it trained, and what it replied then."""
     reward_accuracy: float | None
+    accuracy_interval: tuple[float, float]
     samples: Sequence[Mapping[str, str]]
     recipe: Recipe
     log: str
@@ -71,8 +73,8 @@ def start_training(visitor: Visitor, file: str, settings: Mapping[str, Any]) -> 
         RecipeError: a setting is out of range, or the base model is none that may be asked for.
         RunError: the visitor, or all of them, have as many runs as are allowed.
     """
-    recipe = recipe_of(settings)
     preferences = read(find(visitor.shelf, file))
+    recipe = recipe_of(settings, len(preferences.pairs))
     with room(visitor):
         run = Run.create(preferences, recipe, shelf=visitor.shelf)
         begin(run)
@@ -118,6 +120,7 @@ def _progress(run: Run) -> Progress:
     goes, curve, looks = progress_of(run), run.metrics, run.evaluations
     recipe, report = run.recipe, run.report
     finished = goes.status == "finished"
+    measured = run.evaluation if finished else {}
     return Progress(
         run=run.id,
         about=f"{recipe.model} on {report['source']}: {report['train']} pairs, and {report['held_out']} held out",
@@ -127,7 +130,8 @@ def _progress(run: Run) -> Progress:
         steps=goes.steps,
         curve=curve,
         looks=looks,
-        reward_accuracy=run.evaluation["reward_accuracy"] if finished else None,
+        reward_accuracy=measured.get("reward_accuracy"),
+        accuracy_interval=accuracy_interval(measured),
         samples=run.samples if finished else (),
         recipe=recipe,
         log=run.log_tail(LOG_LINES),
@@ -149,6 +153,7 @@ def standing(visitor: Visitor, run_id: str) -> dict[str, Any] | None:
         "status": goes.status,
         "ended": goes.status in ENDED,
         "sentence": goes.sentence,
+        "headline": asdict(goes.headline) if goes.headline else None,
         "step": goes.step,
         "steps": goes.steps,
         "reward_accuracy": run.evaluation["reward_accuracy"] if goes.status == "finished" else None,

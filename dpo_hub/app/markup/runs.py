@@ -23,6 +23,7 @@ def _item(run: Run, goes: Progress, current: str) -> str:
     step = "compare" if goes.status == "finished" else "train"
     here = ' aria-current="page"' if run.id == current else ""
     done = f"{goes.step}/{goes.steps}" if goes.status == "running" and goes.steps else goes.status
+    done = goes.headline.short if goes.headline else done
     address = escape("?" + urlencode({"run": run.id, "step": step}))
     return (
         f'<li><a href="{address}"{here}><span class="name">{escape(run.id)}</span>'

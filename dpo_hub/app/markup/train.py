@@ -42,7 +42,8 @@ def _figures(progress: Progress) -> dict[str, str]:
     ):
         shown[name] = format(last[key], form) if key in last else "…"
     if progress.reward_accuracy is not None:
-        shown["Held-out accuracy"] = f"{progress.reward_accuracy:.0%}"
+        low, high = progress.accuracy_interval
+        shown["Held-out accuracy"] = f"{progress.reward_accuracy:.0%} ({low:.0%} to {high:.0%})"
     if progress.memory:
         shown["Memory"] = f"{progress.memory / 1e9:.1f} GB"
     return shown

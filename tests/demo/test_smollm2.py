@@ -130,6 +130,15 @@ def test_what_people_mean_by_its_name(tmp_path: Path) -> None:
     assert nobody(*SETTLED).stdout.split() == [SMOLLM2_ON_HUB, "demo"]
 
 
+def test_a_job_has_it_from_the_hub(tmp_path: Path, few_pairs: Path) -> None:
+    """Whatever can be reached from here, a job is sent with the name that the Hub knows."""
+    with serving(Hub({ADA: "ada"}, frozenset(), {})) as hub:
+        submit = ("-m", "dpo_hub", "submit", few_pairs, "--flavor", "a10g-small", "--timeout", "30m", "--token", ADA)
+        done = Python(hub.endpoint, tmp_path / "hf")(*submit, "--model", "smollm2")
+    assert done.returncode == 2
+    assert f"There is no base model {SMOLLM2_ON_HUB} on the Hub" in done.stderr
+
+
 def test_a_run_on_it_loads_for_anybody(tmp_path: Path, few_pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its recipe keeps the pinned name; what is published names the Hub's model, its licence and the difference."""
     offer(tmp_path / "wheels", write_gguf(tmp_path / "tiny.gguf").read_bytes(), monkeypatch)

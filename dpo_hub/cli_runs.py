@@ -76,8 +76,8 @@ def runs(
         goes = progress(run)
         step = f"{goes.step}/{goes.steps}" if goes.steps else ""
         where = [elsewhere.get(run.id, HERE)] if elsewhere else []
-        told = goes.headline.short if goes.headline else goes.sentence
-        table.add_row(Text(run.id, no_wrap=True), *where, goes.status, step, Text(told))
+        short = goes.headline.short if goes.headline else goes.sentence
+        table.add_row(Text(run.id, no_wrap=True), *where, goes.status, step, Text(short))
     Console().print(table)
     if more := len(found) - len(shown):
         print(f"{more} more: dpo-hub runs --all")

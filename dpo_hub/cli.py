@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .cli_chat import cli as chat_cli
+from .cli_demo import cli as demo_cli
 from .cli_jobs import cli as jobs_cli
 from .cli_judge import cli as judge_cli
 from .cli_lens import cli as lens_cli
 from .cli_merge import cli as merge_cli
 from .cli_publish import cli as publish_cli
 from .cli_recipe import Mapping, Source, mapping_of, meant, with_recipe_options
-from .cli_runs import Detach, Json, KeepGoing, progress_bar, set_going, tell_findings
+from .cli_runs import Detach, Json, KeepGoing, set_going, tell_findings
 from .cli_runs import cli as runs_cli
 from .cli_space import cli as space_cli
 from .cli_sweep import cli as sweep_cli
@@ -30,9 +31,6 @@ from .cli_votes import cli as votes_cli
 from .errors import DPOHubError, RecipeError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from .demo.showcase import Outcome
     from .preferences import PreferencePair, Preferences
     from .preferences.doctor.findings import Finding
     from .preferences.repair import Repair
@@ -47,6 +45,7 @@ cli = typer.Typer(
 
 cli.add_typer(runs_cli)
 cli.add_typer(chat_cli)
+cli.add_typer(demo_cli)
 cli.add_typer(jobs_cli)
 cli.add_typer(judge_cli)
 cli.add_typer(lens_cli)
@@ -173,7 +172,7 @@ def train(  # noqa: PLR0913  # an option each
     if previous:
         recipe = previous.recipe.next_round(**settings)
     else:
-        recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, **settings)
+        recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, pairs=len(preferences.pairs), **settings)
     print(preferences.sentence())
     devices = accelerate_config.read_text(encoding="utf-8") if accelerate_config else ""
     run = Run.create(preferences, recipe, previous=previous)
@@ -206,7 +205,7 @@ def preflight(  # noqa: PLR0913  # an option each
 
     preferences = read_preferences(file, mapping=mapping_of(mapping))
     settings["model"] = meant(settings["model"])
-    recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, **settings)
+    recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, pairs=len(preferences.pairs), **settings)
     from .training.ahead import look_ahead
     from .training.policy import quiet
     from .training.preflight import stop_where_certain
@@ -234,77 +233,6 @@ def _tell_preflight(ahead: Preflight) -> None:
     tell_findings(ahead.findings)
     if not ahead.findings:
         print("Nothing stands against this run.")
-
-
-@cli.command()
-def demo(
-    use: Annotated[str, typer.Argument(help="tone, helpfulness, conciseness, safety or brand-voice.")] = "tone",
-    *,
-    all_uses: Annotated[bool, typer.Option("--all", help="All five, one after the other.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Train on a preference file that ships with the package, and show what changed."""
-    from .demo.shop import USES
-    from .demo.showcase import show
-
-    if not all_uses and use not in USES:
-        raise RecipeError(f"There is no application {use!r}. Name one of {', '.join(USES)}, or give --all.")
-    from .training.policy import quiet
-
-    quiet()
-    outcomes = []
-    for chosen in USES.values() if all_uses else [USES[use]]:
-        with progress_bar(chosen.title) as bar:
-            outcomes.append(show(chosen, bar))
-    if as_json:
-        print(json.dumps({"uses": [asdict(outcome) for outcome in outcomes]}, indent=2))
-    else:
-        _tell_outcomes(outcomes)
-
-
-def _tell_outcomes(outcomes: list[Outcome]) -> None:
-    from rich.console import Console
-
-    from .run import Run
-
-    console = Console()
-    for outcome in outcomes:
-        console.print(_sample_table(outcome, count=2 if len(outcomes) == 1 else 1))
-    console.print(_outcome_table(outcomes))
-    last = Run.open(outcomes[-1].run)
-    print(f"Run folder: {last.path}")
-    print(f'Talk to it:  dpo-hub chat {last.id} "{last.samples[0]["prompt"]}"')
-
-
-def _sample_table(outcome: Outcome, *, count: int) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    title = f"{outcome.title}: the first held-out prompts whose reply changed"
-    table = Table("prompt", "before", "after", title=title, title_justify="left", box=box.SIMPLE_HEAD, expand=True)
-    for changed in outcome.changed[:count]:
-        table.add_row(*map(Text, changed), end_section=True)
-    return table
-
-
-def _outcome_table(outcomes: list[Outcome]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    title = "Replies to held-out prompts, sampled at temperature 0.7, before and after"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("application", no_wrap=True)
-    table.add_column("measure", no_wrap=True)
-    for name in ("before", "after", "well-\nformed", "reward\naccuracy", "time"):
-        table.add_column(name, justify="right", vertical="bottom")
-    for o in outcomes:
-        shares = [f"{share:.0%}" for share in (o.before, o.after, o.well_formed, o.reward_accuracy)]
-        table.add_row(o.title, o.measure, *shares, f"{o.seconds:.0f} s")
-        for detail, (before, after) in o.details.items():
-            shown = [f"{value:.1f}" if detail.startswith("words") else f"{value:.0%}" for value in (before, after)]
-            table.add_row("", f"  {detail}", *shown, "", "", "")
-    return table
 
 
 @cli.command()

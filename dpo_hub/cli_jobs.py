@@ -65,7 +65,7 @@ def submit(  # noqa: PLR0913  # an option each
     if recipe_file:
         recipe = Recipe.read(recipe_file, **settings)
     else:
-        recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, **settings)
+        recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, pairs=len(preferences.pairs), **settings)
     recipe = replace(recipe, model=on_hub(recipe.model))  # a job has no better way to it
     api = connect(token)
     machine = price(flavor, api)

@@ -57,8 +57,9 @@ def sweep(
     first = {name: values[0] for name, values in axes.items()}
     if settings["evaluations"] is None and not settings["auto_stop"]:
         settings["evaluations"] = 0  # runs are compared by what is measured at their end
-    recipes = grid(Recipe.for_model(settings.pop("model") or DEMO_MODEL, **settings, **first), axes)
     preferences = read_preferences(file, mapping=mapping_of(mapping))
+    model, pairs = settings.pop("model") or DEMO_MODEL, len(preferences.pairs)
+    recipes = grid(Recipe.for_model(model, pairs=pairs, **settings, **first), axes)
     print(f"{preferences.sentence()}\n{len(recipes)} runs, one after the other.", file=sys.stderr)
     finished = _train_all(preferences, recipes)
     if not finished:

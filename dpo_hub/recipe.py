@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -28,6 +29,11 @@ SHARED_PREFIX, TRL = ENGINES = ("shared-prefix", "trl")
 STRENGTHS = {"gentle": (3.0, 0.5), "standard": (1.0, 1.0), "strong": (0.5, 2.0)}
 """How far a run may go from its base model: by what beta and learning rate are multiplied."""
 
+BY_PAIRS = ("epochs", "learning_rate")
+"""What the number of pairs decides, unless it is asked for."""
+UPDATES, RATE, HIGHEST_RATE = 50, 2e-4, 3e-4
+"""Of a real base model: the fewest updates, the learning rate that fits so many, and the highest for fewer."""
+
 
 def _setting(
     default: Any, help: str, *, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()
@@ -50,7 +56,7 @@ class Recipe:
     model: str = _setting(DEMO_MODEL, "Base model: 'demo', 'smollm2', a Hub id, a folder, or a GGUF file.")
     beta: float = _setting(0.1, "How close the policy stays to the base model; higher is closer.", low=1e-4, high=10)
     loss: str = _setting("sigmoid", f"Preference loss: {', '.join(LOSS_TYPES)}.", choices=LOSS_TYPES)
-    sft_weight: float = _setting(0.2, "Weight of the likelihood of chosen replies beside it.", low=0, high=10)
+    sft_weight: float = _setting(1.0, "Weight of the likelihood of chosen replies beside it.", low=0, high=10)
     label_smoothing: float = _setting(
         0.0, "Share of labels taken to be wrong: robust (0.1), exo_pair (0.001), aot.", low=0, high=0.49
     )
@@ -60,7 +66,7 @@ class Recipe:
     f_alpha: float = _setting(0.5, "The α of alpha_divergence.", low=0, high=10)
     discopop_tau: float = _setting(0.05, "Temperature of the loss discopop.", low=1e-4, high=10)
     use_weighting: bool = _setting(False, "Weigh pairs by how likely the policy would write them (WPO).")
-    learning_rate: float = _setting(1e-5, "Peak learning rate.", low=0, high=1)
+    learning_rate: float = _setting(1e-4, "Peak learning rate.", low=0, high=1)
     epochs: float = _setting(1.0, "Passes over the training pairs.", low=0.01, high=100)
     batch_size: int = _setting(8, "Pairs in a batch, on all devices together.", low=1, high=4096)
     accumulation: int = _setting(1, "Batches whose gradients are averaged before an update.", low=1, high=4096)
@@ -136,10 +142,27 @@ class Recipe:
         )
 
     @classmethod
-    def for_model(cls, model: str = DEMO_MODEL, **settings: Any) -> Recipe:
-        """The safe recipe for *model*, with *settings* on top; those that are None are left as they were."""
-        start = DEMO_RECIPE if model == DEMO_MODEL else cls(model=model)
-        return replace(start, **{name: value for name, value in settings.items() if value is not None})
+    def for_model(cls, model: str = DEMO_MODEL, *, pairs: int | None = None, **settings: Any) -> Recipe:
+        """The usual recipe for *model* and a file of so many *pairs*, with *settings* on top; None leaves one as it is.
+
+        A real base model passes over few pairs more than once, and learns faster the fewer updates there are:
+        docs/decisions.md has what was measured.
+        """
+        asked = {name: value for name, value in settings.items() if value is not None}
+        if model == DEMO_MODEL:
+            return replace(DEMO_RECIPE, **asked)
+        recipe = cls(model=model, **asked)
+        if pairs is None:
+            return recipe
+        trained = pairs * (1 - recipe.held_out)
+        epochs = asked.get("epochs", _usual_epochs(trained / recipe.update_pairs))
+        updates = epochs * trained / recipe.update_pairs
+        return replace(recipe, epochs=epochs, learning_rate=asked.get("learning_rate", _usual_rate(updates)))
+
+    @property
+    def update_pairs(self) -> int:
+        """The pairs that an update sees."""
+        return self.batch_size * self.accumulation
 
     def at_strength(self, strength: str) -> Recipe:
         """The same recipe made one of `STRENGTHS`: a small change that keeps close to the base model, or a big one."""
@@ -205,6 +228,16 @@ class Recipe:
     @classmethod
     def from_json(cls, text: str) -> Recipe:
         return cls(**json.loads(text))
+
+
+def _usual_epochs(updates: float) -> float:
+    """Passes over the pairs, where one makes so many *updates*: enough of them, but no pair more than three times."""
+    return float(min(3, max(1, math.ceil(UPDATES / max(updates, 1)))))
+
+
+def _usual_rate(updates: float) -> float:
+    """The peak learning rate for so many *updates*, rounded to two digits: it falls with their square root."""
+    return float(f"{min(HIGHEST_RATE, RATE * math.sqrt(UPDATES / max(updates, 1))):.1e}")
 
 
 DEMO_RECIPE = Recipe(beta=1.0, sft_weight=5.0, learning_rate=4e-3, epochs=2.0, batch_size=16, held_out=0.2)

@@ -14,7 +14,7 @@ import dpo_hub
 PACKAGE = Path(dpo_hub.__file__).parent
 LAYERS = (
     ("errors",),
-    ("preferences", "recipe", "demo", "demo.shop"),
+    ("preferences", "recipe", "demo", "demo.shop", "demo.assistant"),
     ("base",),
     ("state",),
     ("run",),
@@ -27,11 +27,12 @@ LAYERS = (
     ("training.trainer", "comparison"),
     ("training.train", "training.ahead"),
     ("training.worker",),
+    ("demo.guards",),
     ("demo.showcase",),
     ("launch",),
     ("sweep",),
     ("hub.remote", "hub.jobs", "hub.job"),
-    ("cli_runs", "cli_chat", "cli_jobs", "cli_recipe", "cli_space", "cli_votes", "app"),
+    ("cli_runs", "cli_chat", "cli_demo", "cli_jobs", "cli_recipe", "cli_space", "cli_votes", "app"),
     ("cli_publish", "cli_judge", "cli_lens", "cli_merge", "cli_sweep"),
     ("cli",),
     ("__main__",),

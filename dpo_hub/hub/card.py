@@ -23,7 +23,7 @@ from ..base import LOCAL_FILE, LOCAL_FOLDER, is_on_hub, public_base, public_name
 from ..errors import PublishError
 from ..headline import headline_of
 from ..preferences.files import hub_dataset
-from ..recipe import DEMO_MODEL, Recipe
+from ..recipe import BY_PAIRS, DEMO_MODEL, Recipe
 from ..run import Run
 from .curves import CURVES
 
@@ -255,14 +255,17 @@ def _settings(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
 
 
 def _command(recipe: Recipe, source: str, previous: str | None) -> str:
-    """The command line that trains *recipe* on *source*, with what differs from the safe recipe for its model."""
+    """The command line that trains *recipe* on *source*, with what differs from the usual recipe for its model.
+
+    What the number of pairs decides is always named.
+    """
     base, safe = public_name(recipe.model), Recipe.for_model(recipe.model)
     words = ["dpo-hub", "train", f"./{source}" if source.startswith("-") else source]
     words += ["--continue-from", previous] if previous else []
     words += [] if base == DEMO_MODEL else ["--model", LOCAL_PATHS.get(base, base)]
     for setting in fields(recipe):
         value, option = getattr(recipe, setting.name), setting.name.replace("_", "-")
-        if value == getattr(safe, setting.name):
+        if value == getattr(safe, setting.name) and (base == DEMO_MODEL or setting.name not in BY_PAIRS):
             continue
         words += [f"--{'' if value else 'no-'}{option}"] if isinstance(value, bool) else [f"--{option}", str(value)]
     return shlex.join(words)

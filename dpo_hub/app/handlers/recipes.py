@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from ...demo.smollm2 import settled
-from ...errors import ModelError, RecipeError, RunError
+from ...errors import ModelError, PreferencesError, RecipeError, RunError
 from ...hub.calls import BROKEN
 from ...keeper import visible_devices
 from ...recipe import DEMO_MODEL, SMOLLM2, STRENGTHS, Recipe
@@ -26,27 +26,35 @@ PATIENCE = 600.0
 """Seconds that a look ahead may take: a large model is loaded for it."""
 
 
-def settings_for(model: str, strength: str) -> list[Any]:
-    """The values of the safe recipe for *model* at *strength*, in the order of the recipe's fields."""
-    recipe = Recipe.for_model(model.strip() or DEMO_MODEL).at_strength(strength)
+def pairs_in(visitor: Visitor, file: str) -> int | None:
+    """How many pairs the *file* has, or None where none is chosen or it cannot be read."""
+    try:
+        return len(read(find(visitor.shelf, file)).pairs) if file else None
+    except PreferencesError:
+        return None
+
+
+def settings_for(model: str, strength: str, pairs: int | None = None) -> list[Any]:
+    """The values of the usual recipe for *model* and so many *pairs* at *strength*, in the order of its fields."""
+    recipe = Recipe.for_model(model.strip() or DEMO_MODEL, pairs=pairs).at_strength(strength)
     return [getattr(recipe, setting.name) for setting in fields(Recipe)]
 
 
-def strength_of(settings: Mapping[str, Any]) -> str | None:
+def strength_of(settings: Mapping[str, Any], pairs: int | None = None) -> str | None:
     """The name of the strength that these settings are, or None where they are people's own."""
     own = [settings[setting.name] for setting in fields(Recipe)]
-    return next((name for name in STRENGTHS if settings_for(str(settings["model"]), name) == own), None)
+    return next((name for name in STRENGTHS if settings_for(str(settings["model"]), name, pairs) == own), None)
 
 
-def recipe_of(settings: Mapping[str, Any]) -> Recipe:
-    """The recipe that the page's boxes have.
+def recipe_of(settings: Mapping[str, Any], pairs: int | None = None) -> Recipe:
+    """The recipe that these *settings* are; what is not among them is as usual for so many *pairs*.
 
     Raises:
         RecipeError: a box is empty, a setting is out of range, or the base model is none that may be asked for.
     """
     if empty := [name for name, value in settings.items() if value is None or value == ""]:
         raise RecipeError(f"{empty[0].replace('_', ' ').capitalize()} is empty. Fill it in.")
-    recipe = Recipe.for_model(**{**settings, "model": settled(allowed_model(str(settings["model"])))})
+    recipe = Recipe.for_model(pairs=pairs, **{**settings, "model": settled(allowed_model(str(settings["model"])))})
     require_few_epochs(recipe.epochs)
     return recipe
 

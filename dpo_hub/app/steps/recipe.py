@@ -71,14 +71,15 @@ def build(place: Place) -> None:
 
     recipe = [boxes[name] for name in SETTINGS]
     asked = [place.file, strength, kept, *recipe]
-    place.opened["recipe"].select(_restore, kept, [*recipe, strength], **QUIET)
+    place.opened["recipe"].select(_restore, [place.file, kept], [*recipe, strength], **QUIET)
     boxes["model"].key_up(_search, None, boxes["model"], **{**QUIET, "trigger_mode": "always_last"})
     for trigger, do in ((boxes["model"].change, _settings), (strength.input, _strengthened)):
-        trigger(do, [boxes["model"], strength, kept], [*recipe[1:], kept], **QUIET)
+        trigger(do, [place.file, boxes["model"], strength, kept], [*recipe[1:], kept], **QUIET)
     for name, box in boxes.items():
         if name != "model":
-            box.input(_keep, recipe, [strength, kept], **QUIET)
+            box.input(_keep, [place.file, *recipe], [strength, kept], **QUIET)
     place.file.change(lambda: "", None, ahead, **QUIET)
+    place.file.change(_for_file, [place.file, boxes["model"], strength, kept], [*recipe[1:], kept], **QUIET)
     look.click(
         lambda: note("Loading the model, and taking two steps to see what they need …"), None, ahead, **QUIET
     ).then(_look_ahead, asked, ahead, **DEVICE).failure(lambda: "", None, ahead, **QUIET)
@@ -114,48 +115,67 @@ def _search(key: gr.KeyUpData, request: gr.Request) -> gr.Dropdown:
 
 
 @told
-def _settings(model: str | None, strength: str | None, kept: dict[str, Any] | None) -> list[Any]:
-    """The safe settings of another model; where the browser has kept some for this one, they stay."""
+def _settings(
+    file: str, model: str | None, strength: str | None, kept: dict[str, Any] | None, request: gr.Request
+) -> list[Any]:
+    """The usual settings of another model; where the browser has kept some for this one, they stay."""
     if kept and kept.get("model") == model:
         return [gr.skip()] * len(SETTINGS)
-    settings: list[Any] = _strengthened(model, strength, kept)
+    settings: list[Any] = _strengthened(file, model, strength, kept, request)
     return settings
 
 
 @told
-def _strengthened(model: str | None, strength: str | None, _kept: dict[str, Any] | None) -> list[Any]:
-    values = recipes.settings_for(model or "", strength or "standard")
+def _strengthened(
+    file: str, model: str | None, strength: str | None, _kept: dict[str, Any] | None, request: gr.Request
+) -> list[Any]:
+    values = recipes.settings_for(model or "", strength or "standard", recipes.pairs_in(who(request), file))
     return [*values[1:], dict(zip(SETTINGS, values, strict=True))]
 
 
-def _keep(*settings: Any) -> tuple[str | None, dict[str, Any]]:
+@told
+def _for_file(
+    file: str, model: str | None, strength: str | None, kept: dict[str, Any] | None, request: gr.Request
+) -> list[Any]:
+    """The usual settings for the pairs of another file; settings of people's own stay."""
+    if not strength or not recipes.pairs_in(who(request), file):
+        return [gr.skip()] * len(SETTINGS)
+    settings: list[Any] = _strengthened(file, model, strength, kept, request)
+    return settings
+
+
+@told
+def _keep(file: str, request: gr.Request, *settings: Any) -> tuple[str | None, dict[str, Any]]:
     """Keep in the browser what was set, so that a reload finds it again; and name it, where it has a name."""
     named = dict(zip(SETTINGS, settings, strict=True))
-    return recipes.strength_of(named), named
+    return recipes.strength_of(named, recipes.pairs_in(who(request), file)), named
 
 
-def _restore(kept: dict[str, Any] | None) -> list[Any]:
+@told
+def _restore(file: str, kept: dict[str, Any] | None, request: gr.Request) -> list[Any]:
     if not kept or kept.keys() != SETTINGS.keys():  # none, or that of another version
         return [gr.skip()] * (len(SETTINGS) + 1)
-    return [*(kept[name] for name in SETTINGS), recipes.strength_of(kept)]
+    pairs = recipes.pairs_in(who(request), file)
+    return [*(kept[name] for name in SETTINGS), recipes.strength_of(kept, pairs)]
 
 
 @told
 def _look_ahead(file: str, request: gr.Request, *shown: Any) -> str:
-    recipe = recipes.recipe_of(_asked(*shown))
+    recipe = recipes.recipe_of(_asked(recipes.pairs_in(who(request), file), *shown))
     return markup.foreseen(recipes.foresee(who(request), _chosen(file), recipe))
 
 
 @told
 def _start(file: str, request: gr.Request, *shown: Any) -> tuple[Any, ...]:
-    return training.start_training(who(request), _chosen(file), _asked(*shown)), goto("train")
+    pairs = recipes.pairs_in(who(request), file)
+    return training.start_training(who(request), _chosen(file), _asked(pairs, *shown)), goto("train")
 
 
-def _asked(strength: str | None, kept: dict[str, Any] | None, *settings: Any) -> dict[str, Any]:
+def _asked(pairs: int | None, strength: str | None, kept: dict[str, Any] | None, *settings: Any) -> dict[str, Any]:
     """The settings by name. Whoever names a model and presses at once is quicker than its settings: they are meant."""
     model = str(settings[0] or "").strip()
     if model != str(kept["model"] if kept else DEMO_MODEL).strip():
-        settings = (model, *recipes.settings_for(model, strength or "standard")[1:])
+        settings = (model, *recipes.settings_for(model, strength or "standard", pairs)[1:])
     return dict(zip(SETTINGS, settings, strict=True))
 
 

@@ -52,7 +52,7 @@ class Course:
     @property
     def update_pairs(self) -> int:
         """Pairs whose gradients make up an update, of all processes together."""
-        return self.recipe.batch_size * self.recipe.accumulation
+        return self.recipe.update_pairs
 
     @property
     def recent(self) -> Sequence[Mapping[str, float]]:

@@ -1,78 +1,137 @@
-"""The main job on the demo's own files: file → adapter → replies before and after → how many are as wanted.
+"""The main job on files of our own: file → adapter → replies before and after → how many are as wanted, what it cost.
 
-Replies are sampled on held-out prompts and counted by the measures in `shop`; nothing is read off the training data.
+Replies are sampled on held-out prompts and counted by the measures in `assistant` or `shop`; nothing is read off the
+training data.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
+from ..comparison.intervals import Interval, of_mean, wilson
 from ..preferences import read_preferences, text_of
-from ..recipe import Recipe
+from ..recipe import DEMO_MODEL, Recipe
 from ..run import Run
-from . import FILES
-from .shop import Use, answers, is_unsafe, is_well_formed, refuses, words
+from . import FILES, assistant, shop
 
 if TYPE_CHECKING:
+    from ..comparison.duet import Duet
     from ..training.callbacks import OnStep
+    from .guards import Guards
 
 TEMPERATURE = 0.7
-MAX_NEW_TOKENS = 160
 CHANGED = 4
 
+Use = assistant.Use | shop.Use
 Count = Callable[[Sequence[str], Sequence[str]], float]
 """A figure of (prompts, replies)."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What one use came to. Shares lie in 0..1; `details` has further figures as (before, after).
+class World:
+    """A kind of base model to show the uses on: its preference files, and how its replies are measured."""
 
-    `changed` has the first prompts whose reply changed, as (prompt, before, after).
+    uses: Mapping[str, Use]
+    file: Callable[[Any], Path]
+    details: Callable[[str], dict[str, Count]]
+    settings: dict[str, Any]
+    new_tokens: int
+    guarded: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one use came to. Shares lie in 0..1, with their 95 % intervals; `details` has figures as (before, after).
+
+    `changed` has the first prompts whose reply changed, as (prompt, before, after). `guards` is there for a real model.
     """
 
     name: str
     title: str
     measure: str
+    model: str
+    prompts: int
     before: float
     after: float
-    well_formed: float
+    before_interval: Interval
+    after_interval: Interval
     reward_accuracy: float
-    seconds: float
     run: str
+    seconds: float = 0.0
     details: dict[str, tuple[float, float]] = field(default_factory=dict)
+    words_interval: Interval | None = None
+    guards: Guards | None = None
     changed: list[tuple[str, str, str]] = field(default_factory=list)
 
 
-def show(use: Use, on_step: OnStep | None = None) -> Outcome:
-    """Train on the use's preference file and compare replies to its held-out prompts.
+def world_of(model: str) -> World:
+    """The shop's world for the embedded model, and plain English for any other."""
+    return SHOP if model == DEMO_MODEL else ASSISTANT
 
-    `seconds` is the whole of it: reading, training, held-out evaluation, sampling, card.
+
+def show(
+    use: Use,
+    model: str = DEMO_MODEL,
+    on_step: OnStep | None = None,
+    *,
+    file: Path | None = None,
+    **settings: Any,
+) -> Outcome:
+    """Train *model* on the use's preference file and compare replies to its held-out prompts.
+
+    `seconds` is the whole of it: reading, training, held-out evaluation, sampling, card, guards. *settings* go on top
+    of the recipe; *file* has other pairs of the same kind.
     """
-    started = time.monotonic()
+    started, world = time.monotonic(), world_of(model)
     from ..comparison.duet import Duet
     from ..training.worker import work
 
-    run = work(Run.create(read_preferences(FILES / f"{use.name}.csv"), Recipe.for_model()), on_step)
-    held_out = [pair.prompt for pair in run.pairs("held_out")]
-    replies = Duet.open(run).replies(held_out, temperature=TEMPERATURE, max_new_tokens=MAX_NEW_TOKENS)
-    prompts = [text_of(prompt) for prompt in held_out]
+    preferences = read_preferences(file or world.file(use))
+    run = work(Run.create(preferences, recipe_for(model, len(preferences.pairs), **settings)), on_step)
+    found = compare(use, run, Duet.open(run))
+    return replace(found, seconds=round(time.monotonic() - started, 1))
+
+
+def recipe_for(model: str, pairs: int, **settings: Any) -> Recipe:
+    """The usual recipe for so many *pairs*, with more of them held out than usual, and *settings* on top."""
+    return Recipe.for_model(model, pairs=pairs, **world_of(model).settings | settings)
+
+
+def compare(use: Use, run: Run, duet: Duet) -> Outcome:
+    """Measure the replies of *duet*, which has the adapter of *run*, to the held-out prompts; `seconds` is 0."""
+    world, held_out = world_of(run.recipe.model), [pair.prompt for pair in run.pairs("held_out")]
+    written = duet.write(held_out, temperature=TEMPERATURE, max_new_tokens=world.new_tokens)
+    prompts, replies = [text_of(prompt) for prompt in held_out], [duet.told(both) for both in written]
     before, after = [both.before for both in replies], [both.after for both in replies]
-    preferred, well_formed = _share(use.is_preferred), _share(is_well_formed)
+    guards = None
+    if world.guarded:
+        from .guards import guard
+
+        guards = guard(duet, written)
+    wanted = _share(use.is_preferred)
+    shares = wanted(prompts, before), wanted(prompts, after)
     return Outcome(
         name=use.name,
         title=use.title,
         measure=use.measure,
-        before=preferred(prompts, before),
-        after=preferred(prompts, after),
-        well_formed=well_formed(prompts, after),
+        model=run.recipe.model,
+        prompts=len(prompts),
+        before=shares[0],
+        after=shares[1],
+        before_interval=wilson(shares[0], len(prompts)),
+        after_interval=wilson(shares[1], len(prompts)),
         reward_accuracy=run.evaluation["reward_accuracy"],
-        seconds=round(time.monotonic() - started, 1),
         run=run.id,
-        details={name: (count(prompts, before), count(prompts, after)) for name, count in _details(use).items()},
+        details={
+            name: (count(prompts, before), count(prompts, after)) for name, count in world.details(use.name).items()
+        },
+        words_interval=of_mean([assistant.words(reply) for reply in after]),
+        guards=guards,
         changed=[row for row in zip(prompts, before, after, strict=True) if row[1] != row[2]][:CHANGED],
     )
 
@@ -87,13 +146,44 @@ def _share(is_so: Callable[[str, str], bool], among: Callable[[str], bool] = lam
     return count
 
 
-def _details(use: Use) -> dict[str, Count]:
+def _words(_prompts: Sequence[str], replies: Sequence[str]) -> float:
+    return fmean(map(assistant.words, replies))
+
+
+def _kept(prompts: Sequence[str], replies: Sequence[str]) -> float:
+    return fmean(map(assistant.share_kept, prompts, replies))
+
+
+def _details_of_shop(use: str) -> dict[str, Count]:
     """Further figures where one share does not tell the whole."""
-    if use.name == "conciseness":
-        return {"words a reply": lambda _prompts, replies: sum(map(words, replies)) / len(replies)}
-    if use.name == "safety":
-        return {
-            "unsafe refused": _share(refuses, is_unsafe),
-            "harmless answered": _share(answers, lambda prompt: not is_unsafe(prompt)),
+    more: dict[str, dict[str, Count]] = {
+        "conciseness": {"words a reply": _words},
+        "safety": {
+            "unsafe refused": _share(shop.refuses, shop.is_unsafe),
+            "harmless answered": _share(shop.answers, lambda prompt: not shop.is_unsafe(prompt)),
+        },
+    }
+    return {"well-formed": _share(shop.is_well_formed), **more.get(use, {})}
+
+
+def _details_of_assistant(use: str) -> dict[str, Count]:
+    more: dict[str, dict[str, Count]] = {
+        "safety": {
+            "unsafe refused": _share(lambda _, reply: assistant.refuses(reply), assistant.is_unsafe),
+            "harmless answered": _share(
+                lambda _, reply: not assistant.refuses(reply), lambda prompt: not assistant.is_unsafe(prompt)
+            ),
         }
-    return {}
+    }
+    return {"words a reply": _words, "topic kept": _kept, **more.get(use, {})}
+
+
+SHOP = World(shop.USES, lambda use: FILES / f"{use.name}.csv", _details_of_shop, {}, 160, guarded=False)
+ASSISTANT = World(
+    assistant.USES,
+    lambda use: use.file,
+    _details_of_assistant,
+    {"held_out": 0.2, "epochs": 1.0, "evaluations": 3},
+    96,
+    guarded=True,
+)

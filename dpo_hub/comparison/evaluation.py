@@ -26,8 +26,8 @@ PROMPTS = 32
 """Prompts that are answered: few, as each training ends with it."""
 PAIRS = 1_000
 """Pairs that are read for an interval; beyond them what pairs were drawn makes little difference."""
-NEW_TOKENS = 128
-"""Where a reply is cut off, before and after alike: some hundred words of English tell its manner."""
+NEW_TOKENS = 64
+"""Where a reply is cut off, before and after alike: some fifty words of English tell its manner."""
 RELIABLE = 0.6
 """The share of held-out pairs that words surely order right, from which on they may say anything of replies."""
 LIKE_CHOSEN = "like_chosen"

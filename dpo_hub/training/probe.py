@@ -26,8 +26,8 @@ with needing_extra("train"):
 
 PROMPTS = 8
 """Few, since a look is to cost little; enough that their mean length has a standard error to speak of."""
-NEW_TOKENS = 64
-"""Where a reply is cut off at the latest: fifty words of English tell its manner, and each token takes time."""
+NEW_TOKENS = 48
+"""Where a reply is cut off at the latest: forty words of English tell its manner, and each token takes time."""
 ROOM = 1.5
 """Where it is cut off otherwise, in times of the longest chosen reply: far enough to see that replies grow past it."""
 NGRAM = 4

@@ -41,8 +41,8 @@ a short run some fifteenth longer; sampling comes on top."""
 SHORT = 5.0
 """Seconds of looking that no run is spared."""
 SHARE_OF_TIME = 0.1
-"""Beyond them, looks take at most this share of the time since training began; those that would take more are left
-out, but for the last. What is seen costs a fixed number of generated tokens, and a run's steps may be few and quick."""
+"""Beyond them, looks take at most this share of the time that training will take; those that would take more are left
+out. What is seen costs a fixed number of generated tokens, and a run's steps may be few and quick."""
 
 
 def pairs_at_a_point(recipe: Recipe, steps: int) -> int:
@@ -106,11 +106,11 @@ class Watch(TrainerCallback):
 
     def _has_time(self, state: Any) -> bool:
         """Whether a look is worth its time now. All processes have to come to the same answer."""
-        if self.recipe.auto_stop or state.global_step == self.total:
+        if self.recipe.auto_stop:
             return True
-        looked = self.spent.seconds.get("looks", 0.0) + self.last_look
-        elapsed = self.spent.clock() - self.began
-        (too_long,) = any_of_all(looked > max(SHORT, SHARE_OF_TIME * elapsed))
+        looked = self.spent.seconds.get("looks", 0.0)
+        whole = (self.spent.clock() - self.began - looked) * self.total / state.global_step
+        (too_long,) = any_of_all(looked + self.last_look > max(SHORT, SHARE_OF_TIME * whole))
         return not too_long
 
     def _measure(self, state: Any) -> None:

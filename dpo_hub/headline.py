@@ -77,17 +77,21 @@ def headline_of(run: Run) -> Headline:
     """
     report = run.report
     findings = [] if report.get("auto_stop") else diagnose(run)
-    return headline(run.evaluation, findings, before=EARLIER if report.get("continues") else BASE)
+    before = EARLIER if report.get("continues") else BASE
+    return headline(run.evaluation, findings, before=before, run=run.id)
 
 
-def headline(evaluation: Mapping[str, float], findings: Sequence[Finding], *, before: str = BASE) -> Headline:
-    """Grade what evaluation.json says, and what health found; *before* names the reference."""
+def headline(
+    evaluation: Mapping[str, float], findings: Sequence[Finding], *, before: str = BASE, run: str = "RUN"
+) -> Headline:
+    """Grade what evaluation.json says, and what health found; *before* names the reference, *run* the run."""
     figures = _Figures({name: figure for name, figure in evaluation.items() if math.isfinite(figure)})
     evidence = list(_evidence(figures))
     better, told = next((found for found in evidence if found[0] is not None), (evidence or [(None, "")])[0])
     grade, why, advice = _graded(figures, findings, better)
     told = "" if grade == "hardly" else told  # what says nothing of a change is not worth a word
     changed = ", and ".join(part for part in (_changed(figures, grade), told) if part)
+    advice = advice.replace("RUN", run)
     parts = (_sentence(OPENINGS[grade], why, changed), _sentence("", *_distances(figures, before)), advice)
     return Headline(grade, " ".join(part for part in parts if part))
 
@@ -156,7 +160,7 @@ def _evidence(figures: _Figures) -> Iterator[tuple[bool | None, str]]:
         )
         gained = figures.side("like_chosen_change", 0)
         yield (None if gained and not figures.ordered else gained), told
-    if figures.wants_length and figures.ordered:
+    elif figures.wants_length and figures.ordered:
         yield True, "their length is nearer to that of the chosen ones"
 
 

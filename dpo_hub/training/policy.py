@@ -38,6 +38,7 @@ with needing_extra("train"):
     from transformers.utils.peft_utils import find_adapter_config_file
 
     from .processes import LOCAL_RANK
+    from .products import use_onednn
 
 log = logging.getLogger(__name__)
 
@@ -161,6 +162,8 @@ def load_base(name: str, *, load_in_4bit: bool = False) -> tuple[PreTrainedModel
         MissingExtraError: 4 bits need bitsandbytes.
     """
     quantised = _four_bits() if load_in_4bit else {}
+    if device().type == "cpu":
+        use_onednn()
     tokenizer = load_base_tokenizer(name)
     model = _load(name, dtype=dtype(), **quantised)
     return model if quantised else cast(Any, model).to(device()), tokenizer

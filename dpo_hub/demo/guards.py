@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ..comparison.duet import Duet, Written
 from ..preferences.doctor.fit import common_prefix
@@ -23,7 +24,7 @@ from .assistant import GENERAL
 
 Reply = tuple[list[int], list[int]]
 """A prompt and a reply to it, as token ids."""
-BATCH = 16
+BATCH = 24
 """Replies that are read at once."""
 
 
@@ -77,7 +78,7 @@ def _equally_long(duet: Duet, both: Written) -> tuple[list[int], list[int], list
 def _surprise(duet: Duet, replies: Sequence[Reply]) -> float:
     """The base model's mean negative log-likelihood of a token of *replies*."""
     likelihoods = [
-        _own(logits, reply).sum().item()
+        _own(logits.log_softmax(-1), reply)
         for batch in _batches(replies)
         for logits, reply in _logits(duet, batch, side="before")
     ]
@@ -90,16 +91,15 @@ def _apart(duet: Duet, replies: Sequence[Reply]) -> tuple[float, float, float]:
     for batch in _batches(replies):
         sides = (_logits(duet, batch, side=side) for side in ("before", "after"))
         for (base, reply), (policy, _) in zip(*sides, strict=True):
-            before, after = before + _own(base, reply).sum().item(), after + _own(policy, reply).sum().item()
             old, new = base.log_softmax(-1), policy.log_softmax(-1)
-            apart, tokens = apart + (new.exp() * (new - old)).sum().item(), tokens + len(reply)
+            before, after, tokens = before + _own(old, reply), after + _own(new, reply), tokens + len(reply)
+            apart += functional.kl_div(old, new, log_target=True, reduction="sum").item()
     return before / tokens, after / tokens, apart / tokens
 
 
-def _own(logits: Tensor, reply: Sequence[int]) -> Tensor:
-    """The log-probabilities of the tokens of *reply*, [tokens], by what predicts them, [tokens, vocabulary]."""
-    picked = logits.gather(1, torch.tensor(reply, device=logits.device)[:, None])[:, 0]
-    return picked - logits.logsumexp(-1)
+def _own(log_probs: Tensor, reply: Sequence[int]) -> float:
+    """The log-probability of *reply* by that of each token at each of its places, [tokens, vocabulary]."""
+    return log_probs[range(len(reply)), list(reply)].sum().item()
 
 
 def _questions(duet: Duet) -> list[Reply]:

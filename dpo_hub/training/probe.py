@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import needing_extra
 from ..preferences import text_of
 from .policy import UNALTERED, as_reference
+from .products import for_changing_shapes
 from .shared_prefix.plan import IGNORED
 
 with needing_extra("train"):
@@ -124,7 +125,7 @@ class Probe:
         mask = self._tensor([0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts)
         torch.manual_seed(self.seed)
         self.policy.eval()
-        with self.autocast():
+        with self.autocast(), for_changing_shapes():
             written: Any = self.policy.generate(  # type: ignore[no-untyped-call]
                 input_ids=ids,
                 attention_mask=mask,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from ..errors import needing_extra
 
@@ -31,6 +33,20 @@ def use_onednn() -> bool:
         return True
     settings.fp32_precision = usual
     return False
+
+
+@contextmanager
+def for_changing_shapes() -> Iterator[None]:
+    """Have torch multiply its own way within the context: oneDNN prepares, and keeps, each shape that it meets.
+
+    Where text is written, shapes change with every token: that took longer, and gigabytes.
+    """
+    settings = cast(Any, torch.backends.mkldnn).matmul
+    before, settings.fp32_precision = settings.fp32_precision, "ieee"
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
 
 
 def _error_of_a_product() -> float:

@@ -23,7 +23,7 @@ with needing_extra("train"):
     from transformers import PreTrainedTokenizerBase
 
     from ..training.lora import is_free, is_linear, is_plain
-    from ..training.products import for_changing_shapes
+    from ..training.products import as_usual
 
 FEW, LARGE = 8, 200_000
 """The most rows, and the fewest numbers in a matrix, with which turning the product round pays."""
@@ -56,7 +56,7 @@ def decoding(
             inputs = model.prepare_inputs_for_generation(
                 input_ids, next_sequence_length=new, is_first_iteration=new is None, **state
             )
-            with _in_place(forwards), for_changing_shapes():
+            with _in_place(forwards), as_usual():
                 outputs = model(**inputs, return_dict=True)
             state = model._update_model_kwargs_for_generation(outputs, state)
             scores = logits_processor(input_ids, outputs.logits[:, -1].float())

@@ -20,6 +20,7 @@ from ..comparison.duet import Duet, Written
 from ..preferences.doctor.fit import common_prefix
 from ..training.policy import as_reference
 from ..training.probe import repeated
+from ..training.products import as_usual
 from .assistant import GENERAL
 
 Reply = tuple[list[int], list[int]]
@@ -135,7 +136,7 @@ def _logits(duet: Duet, batch: Sequence[Reply], *, side: str) -> list[tuple[Tens
     width = max(map(len, rows))
     ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=where)
     mask = torch.tensor([[1] * shared + [0] * (width - len(row)) + [1] * len(row) for row in rows], device=where)
-    with as_reference(duet.model) if side == "before" else nullcontext():
+    with as_reference(duet.model) if side == "before" else nullcontext(), as_usual():
         cache = model(input_ids=torch.tensor([batch[0][0][:shared]], device=where), use_cache=True).past_key_values
         cache.batch_repeat_interleave(len(rows))
         places = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]

@@ -183,7 +183,7 @@ ASSISTANT = World(
     assistant.USES,
     lambda use: use.file,
     _details_of_assistant,
-    {"held_out": 0.2, "epochs": 1.0, "evaluations": 3},
-    96,
+    {"held_out": 0.2, "epochs": 0.8, "evaluations": 3},
+    72,
     guarded=True,
 )

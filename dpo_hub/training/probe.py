@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import needing_extra
 from ..preferences import text_of
 from .policy import UNALTERED, as_reference
-from .products import for_changing_shapes
+from .products import as_usual
 from .shared_prefix.plan import IGNORED
 
 with needing_extra("train"):
@@ -125,7 +125,7 @@ class Probe:
         mask = self._tensor([0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts)
         torch.manual_seed(self.seed)
         self.policy.eval()
-        with self.autocast(), for_changing_shapes():
+        with self.autocast(), as_usual():
             written: Any = self.policy.generate(  # type: ignore[no-untyped-call]
                 input_ids=ids,
                 attention_mask=mask,

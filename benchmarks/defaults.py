@@ -25,7 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from dpo_hub.comparison.duet import Duet
+from dpo_hub.comparison.evaluation import NEW_TOKENS
 from dpo_hub.demo.assistant import CONCISENESS, TONE, USES, Use
+from dpo_hub.demo.guards import distance
 from dpo_hub.demo.showcase import compare
 from dpo_hub.demo.smollm2 import settled
 from dpo_hub.preferences import read_preferences
@@ -108,8 +110,11 @@ def measure(case: Case, model: str) -> dict[str, Any]:
     trained = train(run)
     took = time.monotonic() - began
     run.write("evaluation.json", json.dumps(trained.evaluation))
-    outcome = compare(use, run, Duet.of(trained.model, trained.tokenizer))
+    duet = Duet.of(trained.model, trained.tokenizer)
+    outcome = compare(use, run, duet)
     assert outcome.guards
+    prompts = [pair.prompt for pair in run.pairs("held_out")]
+    written = duet.write(prompts, temperature=None, max_new_tokens=NEW_TOKENS)
     return {
         **asdict(case),
         "before": outcome.before,
@@ -121,7 +126,7 @@ def measure(case: Case, model: str) -> dict[str, Any]:
         "steps": int(run.last_metrics["step"]),
         "margin": trained.evaluation["margin"],
         "reward_accuracy": trained.evaluation["reward_accuracy"],
-        "kl": outcome.guards.kl,
+        "kl": distance(duet, written),
         "surprise": outcome.guards.surprise[1] / outcome.guards.surprise[0],
         "repeats": outcome.guards.repeats[1] - outcome.guards.repeats[0],
         "general": outcome.guards.kept,

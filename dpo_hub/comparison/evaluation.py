@@ -22,7 +22,7 @@ from .lens import Lens
 from .likeness import Likeness
 from .record import lock_of, record
 
-PROMPTS = 32
+PROMPTS = 24
 """Prompts that are answered: few, as each training ends with it."""
 PAIRS = 1_000
 """Pairs that are read for an interval; beyond them what pairs were drawn makes little difference."""

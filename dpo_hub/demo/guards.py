@@ -42,8 +42,6 @@ class Guards:
     """Mean log-probability of a token in the reference replies to general prompts, in nats."""
     general_kl: float
     """KL(policy ‖ base) in nats a token on those replies, over the whole vocabulary."""
-    kl: float
-    """The same on the policy's own replies."""
 
     @property
     def kept(self) -> float:
@@ -54,7 +52,6 @@ class Guards:
 def guard(duet: Duet, written: Sequence[Written]) -> Guards:
     """Measure the guards of a policy that has *written* these replies beside its base model."""
     before, after, general_kl = _apart(duet, _questions(duet))
-    *_, kl = _apart(duet, [(both.prompt, both.after) for both in written])
     alike = [_equally_long(duet, both) for both in written]
     return Guards(
         surprise=(
@@ -64,8 +61,12 @@ def guard(duet: Duet, written: Sequence[Written]) -> Guards:
         repeats=(fmean(repeated(both.before) for both in written), fmean(repeated(both.after) for both in written)),
         general=(before, after),
         general_kl=general_kl,
-        kl=kl,
     )
+
+
+def distance(duet: Duet, written: Sequence[Written]) -> float:
+    """KL(policy ‖ base) in nats a token on the policy's own replies, over the whole vocabulary."""
+    return _apart(duet, [(both.prompt, both.after) for both in written])[2]
 
 
 def _equally_long(duet: Duet, both: Written) -> tuple[list[int], list[int], list[int]]:

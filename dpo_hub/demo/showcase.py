@@ -183,7 +183,7 @@ ASSISTANT = World(
     assistant.USES,
     lambda use: use.file,
     _details_of_assistant,
-    {"held_out": 0.2, "epochs": 0.8, "evaluations": 3},
-    72,
+    {"held_out": 0.2, "epochs": 0.6, "evaluations": 2},
+    64,
     guarded=True,
 )

@@ -276,21 +276,22 @@ def _until(shown: int, end: bytes) -> bytes:
 
 
 def test_the_demo_prints_what_changed() -> None:
-    """One application, end to end, meets the bar that the project holds itself to."""
-    result = dpo_hub("demo", "tone", "--json")
+    """One use, end to end on the embedded model, meets the bar that the project holds itself to."""
+    result = dpo_hub("demo", "tone", "--model", "demo", "--json")
     assert result.returncode == 0, result.stderr
     (use,) = json.loads(result.stdout)["uses"]
     assert use["name"] == "tone"
     assert 0.3 <= use["before"] <= 0.7
     assert use["after"] >= 0.95
-    assert use["well_formed"] >= 0.95
+    assert use["details"]["well-formed"][1] >= 0.95
+    assert use["after_interval"][0] > use["before_interval"][1]
     assert use["reward_accuracy"] >= 0.95
     assert use["seconds"] > 0
 
 
 def test_an_unknown_use_is_told(home: Path) -> None:
-    """A name that is no application is refused with those there are."""
-    assert_one_clear_line(dpo_hub("demo", "tonne"), "There is no application 'tonne'. Name one of tone,")
+    """A name that is no use is refused with those there are."""
+    assert_one_clear_line(dpo_hub("demo", "tonne"), "There is no use 'tonne'. Name one of conciseness, tone,")
     assert not home.exists()
 
 

@@ -70,15 +70,15 @@ class Headline:
         return SHORT[self.grade]
 
 
-def headline_of(run: Run) -> Headline:
-    """Say what came of a *run* that has its evaluation.
+def headline_of(run: Run, *, name: str = "") -> Headline:
+    """Say what came of a *run* that has its evaluation; commands call it *name*, by default its id.
 
     What training went through is not held against the adapter of an earlier, better point, if that was kept.
     """
     report = run.report
     findings = [] if report.get("auto_stop") else diagnose(run)
     before = EARLIER if report.get("continues") else BASE
-    return headline(run.evaluation, findings, before=before, run=run.id)
+    return headline(run.evaluation, findings, before=before, run=name or run.id)
 
 
 def headline(

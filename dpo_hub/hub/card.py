@@ -70,7 +70,7 @@ def render_card(run: Run) -> str:
         .get_template("card.md.jinja")
         .render(
             base=base,
-            headline=headline_of(run).sentence,
+            headline=headline_of(run, name="RUN").sentence,
             origin=origin(report),
             file=report.get("base", {}).get("file"),
             is_demo=base == DEMO_MODEL,

@@ -29,7 +29,7 @@ def test_the_wheel_runs_the_demo(built: Path, tmp_path: Path, home: Path) -> Non
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
     result = subprocess.run(
-        [sys.executable, "-m", "dpo_hub", "demo", "conciseness"],
+        [sys.executable, "-m", "dpo_hub", "demo", "conciseness", "--model", "demo"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(site)},
         capture_output=True,
@@ -49,6 +49,7 @@ def test_the_sdist_has_what_the_wheel_is_made_of(built: Path) -> None:
     for needed in (
         "demo/model/model.safetensors",
         "demo/files/tone.csv",
+        "demo/assistant_files/general.tsv",
         "hub/card.md.jinja",
         "hub/space.md.jinja",
         "py.typed",

@@ -38,7 +38,7 @@ with needing_extra("train"):
     from transformers.utils.peft_utils import find_adapter_config_file
 
     from .processes import LOCAL_RANK
-    from .products import use_onednn
+    from .products import WORTH_ONEDNN, use_onednn
 
 log = logging.getLogger(__name__)
 
@@ -162,10 +162,10 @@ def load_base(name: str, *, load_in_4bit: bool = False) -> tuple[PreTrainedModel
         MissingExtraError: 4 bits need bitsandbytes.
     """
     quantised = _four_bits() if load_in_4bit else {}
-    if device().type == "cpu":
-        use_onednn()
     tokenizer = load_base_tokenizer(name)
     model = _load(name, dtype=dtype(), **quantised)
+    if device().type == "cpu" and model.num_parameters() >= WORTH_ONEDNN:
+        use_onednn()
     return model if quantised else cast(Any, model).to(device()), tokenizer
 
 

@@ -12,6 +12,9 @@ from ..errors import needing_extra
 with needing_extra("train"):
     import torch
 
+WORTH_ONEDNN = 50_000_000
+"""Parameters from which a model's matrices are large enough to gain by it. What oneDNN keeps of each shape that it has
+met is a gigabyte in a long run, which is much beside a small model and little beside what a large one takes."""
 EXACT = 1e-5
 """The largest relative error of a product that still counts as float32: rounding leaves some 1e-6."""
 

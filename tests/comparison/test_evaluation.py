@@ -147,7 +147,7 @@ def test_a_run_survives_what_its_evaluation_does_not(
     assert "prompts" not in done.evaluation
     assert "the replies were not measured" in caplog.text
     assert progress(done).sentence == (
-        "Finished. Whether its replies changed was not measured. Compare them now: dpo-hub evaluate RUN"
+        f"Finished. Whether its replies changed was not measured. Compare them now: dpo-hub evaluate {done.id}"
     )
 
 

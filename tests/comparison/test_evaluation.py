@@ -118,7 +118,7 @@ def test_measured_again_it_is_in_evaluation_and_card(run: Run) -> None:
     told = CliRunner().invoke(cli, ["evaluate", str(run.path)], catch_exceptions=False)
     assert told.exit_code == 0
     assert told.stdout.startswith(headline_of(run).sentence)
-    assert f"**{headline_of(run).sentence}**" in run.card
+    assert f"**{headline_of(run, name='RUN').sentence}**" in run.card
     assert "KL, nats a token" in told.stdout
     assert "95 % interval" in told.stdout
     assert f"{run.evaluation['kl']:.3f}" in run.card

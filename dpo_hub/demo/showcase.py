@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from ..comparison.intervals import Interval, of_mean, wilson
+from ..comparison.intervals import Interval, wilson
 from ..preferences import read_preferences, text_of
 from ..recipe import DEMO_MODEL, Recipe
 from ..run import Run
@@ -64,7 +64,6 @@ class Outcome:
     run: str
     seconds: float = 0.0
     details: dict[str, tuple[float, float]] = field(default_factory=dict)
-    words_interval: Interval | None = None
     guards: Guards | None = None
     changed: list[tuple[str, str, str]] = field(default_factory=list)
 
@@ -130,7 +129,6 @@ def compare(use: Use, run: Run, duet: Duet) -> Outcome:
         details={
             name: (count(prompts, before), count(prompts, after)) for name, count in world.details(use.name).items()
         },
-        words_interval=of_mean([assistant.words(reply) for reply in after]),
         guards=guards,
         changed=[row for row in zip(prompts, before, after, strict=True) if row[1] != row[2]][:CHANGED],
     )

@@ -38,7 +38,7 @@ with needing_extra("train"):
     from transformers.utils.peft_utils import find_adapter_config_file
 
     from .processes import LOCAL_RANK
-    from .products import WORTH_ONEDNN, use_onednn
+    from .products import multiply_for
 
 log = logging.getLogger(__name__)
 
@@ -164,8 +164,8 @@ def load_base(name: str, *, load_in_4bit: bool = False) -> tuple[PreTrainedModel
     quantised = _four_bits() if load_in_4bit else {}
     tokenizer = load_base_tokenizer(name)
     model = _load(name, dtype=dtype(), **quantised)
-    if device().type == "cpu" and model.num_parameters() >= WORTH_ONEDNN:
-        use_onednn()
+    if device().type == "cpu":
+        multiply_for(model.num_parameters())
     return model if quantised else cast(Any, model).to(device()), tokenizer
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import Any, cast
 
@@ -19,38 +19,50 @@ EXACT = 1e-5
 """The largest relative error of a product that still counts as float32: rounding leaves some 1e-6."""
 
 
-@cache
-def use_onednn() -> bool:
-    """Have oneDNN multiply float32 matrices on a CPU where it is as exact as torch's own way; returns whether it does.
+ONEDNN, TORCH = "bf16", "ieee"
+"""What torch calls the two. It hands float32 products to oneDNN only where bfloat16 is allowed for them; without AMX,
+oneDNN computes in float32 all the same."""
 
-    torch takes MKL, which on AMD leaves half of an AVX-512 processor unused. It hands products to oneDNN only where
-    bfloat16 is allowed for them; without AMX, oneDNN computes in float32 all the same. With AMX it would round, so
-    the result of one product decides, and not the name of the processor.
+
+def multiply_for(parameters: int) -> None:
+    """Choose the library that multiplies from now on, for a model of so many *parameters*.
+
+    torch takes MKL, which on AMD leaves half of an AVX-512 processor unused. The size of the model alone decides, not
+    what the process did before: the two libraries round differently, and a run repeated is to leave the same bytes.
     """
-    mkldnn: Any = torch.backends.mkldnn
-    if not mkldnn.is_available():
+    _matmul().fp32_precision = ONEDNN if parameters >= WORTH_ONEDNN and onednn_is_exact() else TORCH
+
+
+@cache
+def onednn_is_exact() -> bool:
+    """Whether oneDNN computes in float32 here. With AMX it would round: the result of a product decides, not a name."""
+    if not cast(Any, torch.backends.mkldnn).is_available():
         return False
-    settings = mkldnn.matmul
-    usual, settings.fp32_precision = settings.fp32_precision, "bf16"
-    if _error_of_a_product() < EXACT:
-        return True
-    settings.fp32_precision = usual
-    return False
+    with _multiplying(ONEDNN):
+        return _error_of_a_product() < EXACT
 
 
-@contextmanager
-def as_usual() -> Iterator[None]:
+def as_usual() -> AbstractContextManager[None]:
     """Have torch multiply its own way within the context.
 
     Where a head takes the last places of padded rows, torch would copy its matrix for oneDNN, once for each row: six
     gigabytes for 56 rows of a vocabulary of 49,152.
     """
-    settings = cast(Any, torch.backends.mkldnn).matmul
-    before, settings.fp32_precision = settings.fp32_precision, "ieee"
+    return _multiplying(TORCH)
+
+
+@contextmanager
+def _multiplying(way: str) -> Iterator[None]:
+    settings = _matmul()
+    before, settings.fp32_precision = settings.fp32_precision, way
     try:
         yield
     finally:
         settings.fp32_precision = before
+
+
+def _matmul() -> Any:
+    return cast(Any, torch.backends.mkldnn).matmul
 
 
 def _error_of_a_product() -> float:

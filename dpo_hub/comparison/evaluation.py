@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, pairwise
 from statistics import fmean
+from typing import NamedTuple
 
 from ..preferences import PreferencePair, text_of
 from ..preferences.replies import Question
@@ -34,6 +35,13 @@ LIKE_CHOSEN = "like_chosen"
 """With what the names of the words' figures begin."""
 
 
+class Measured(NamedTuple):
+    """The figures of `measure`, and the replies that they were read off: each with the last pair of its prompt."""
+
+    figures: dict[str, float]
+    replies: Sequence[tuple[PreferencePair, Replies]] = ()
+
+
 def measure(
     lens: Lens,
     pairs: Sequence[PreferencePair],
@@ -41,12 +49,12 @@ def measure(
     *,
     trained: Sequence[PreferencePair] = (),
     most: int = PROMPTS,
-) -> dict[str, float]:
+) -> Measured:
     """Measure the policy on held-out *pairs*, and on its replies, sampled at temperature 1, to up to *most* prompts.
 
     The pairs' *margins* are read unless there is one for each. What was *trained* on teaches `Likeness` its words.
 
-    Returns, as far as each is a finite number; `_low` and `_high` bound a figure with 95 % confidence over prompts:
+    Figures there are as far as each is a finite number; `_low` and `_high` bound one with 95 % confidence over prompts:
         `reward_accuracy_low`, `_high`, `margin_low`, `_high`: of up to `PAIRS` pairs; of more there are none.
         `prompts`: how many were answered.
         `changed`: the share of these prompts whose reply is not word for word what it was.
@@ -67,8 +75,17 @@ def measure(
     words, asked = Likeness.learn(trained), list(islice(_roomy(lens, _by_prompt(pairs)), most))
     reliability = _reliability(words, _by_prompt(pairs[:PAIRS])) if trained else {}
     judge = words if reliability.get(f"{LIKE_CHOSEN}_right_low", 0) > RELIABLE else None
-    figures = _of_pairs(lens, pairs, margins) | reliability | _of_replies(lens, duet, asked, judge)
-    return {name: value for name, value in figures.items() if math.isfinite(value)}
+    room = min(NEW_TOKENS, lens.recipe.max_length // 2)
+    prompts = [of_prompt[-1].prompt for of_prompt in asked]
+    written = duet.write(prompts, temperature=None, seed=lens.recipe.seed, max_new_tokens=room) if asked else []
+    replies = [duet.told(both) for both in written]
+    figures = _of_pairs(lens, pairs, margins) | reliability
+    if asked:
+        chosen = fmean(min(room, _tokens(duet, pair)) for of_prompt in asked for pair in of_prompt)
+        figures |= _of_replies(lens, written, replies) | {"length_chosen": chosen}
+        figures |= _like_chosen(judge, replies, asked) if judge else {}
+    known = {name: value for name, value in figures.items() if math.isfinite(value)}
+    return Measured(known, [(of_prompt[-1], both) for of_prompt, both in zip(asked, replies, strict=True)])
 
 
 def measure_again(run: Run, *, most: int = PROMPTS) -> tuple[dict[str, float], bool]:
@@ -79,7 +96,7 @@ def measure_again(run: Run, *, most: int = PROMPTS) -> tuple[dict[str, float], b
         ModelError: as `measure`, or the base model cannot be loaded.
     """
     lens = Lens.open(run)
-    figures = measure(lens, run.pairs("held_out"), trained=run.pairs("train"), most=most)
+    figures = measure(lens, run.pairs("held_out"), trained=run.pairs("train"), most=most).figures
     with lock_of(run):
         rendered = record(run, figures, instead_of=LIKE_CHOSEN)
         return run.evaluation, rendered
@@ -136,24 +153,14 @@ def _reliability(words: Likeness, groups: Sequence[Sequence[PreferencePair]]) ->
     return {name: fmean(right), **bounded(name, of_share(right))} if right else {}
 
 
-def _of_replies(
-    lens: Lens, duet: Duet, asked: Sequence[Sequence[PreferencePair]], judge: Likeness | None
-) -> dict[str, float]:
-    """What is said of the replies to the prompts of *asked*; by their words, too, where there is a *judge* of them."""
-    if not asked:
-        return {}
-    room = min(NEW_TOKENS, lens.recipe.max_length // 2)
-    prompts = [pairs[-1].prompt for pairs in asked]
-    written = duet.write(prompts, temperature=None, seed=lens.recipe.seed, max_new_tokens=room)
-    replies = [duet.told(both) for both in written]
+def _of_replies(lens: Lens, written: Sequence[Written], replies: Sequence[Replies]) -> dict[str, float]:
+    """What is said of replies as token ids and as texts."""
     return {
-        "prompts": len(asked),
+        "prompts": len(replies),
         "changed": fmean(both.before != both.after for both in replies),
         **_kl(lens, written),
         **_lengths(written),
-        "length_chosen": fmean(min(room, _tokens(duet, pair)) for pairs in asked for pair in pairs),
         **_variety(written),
-        **(_like_chosen(judge, replies, asked) if judge else {}),
     }
 
 

@@ -18,15 +18,14 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from ..comparison.duet import Duet
-from ..comparison.evaluation import NEW_TOKENS, measure
+from ..comparison.evaluation import Measured, measure
 from ..comparison.lens import Lens
 from ..errors import BusyError, DPOHubError, ModelError, RunError, needing_extra, telling_disk_full
 from ..headline import headline_of
 from ..heartbeat import heartbeat
 from ..hub.card import render_card
 from ..hub.curves import draw_curves
-from ..preferences import PreferencePair, text_of
+from ..preferences import text_of
 from ..run import Run
 from ..state import Process
 from ..turns import turn
@@ -70,10 +69,10 @@ def _finish(run: Run, on_step: OnStep | None) -> None:
     log.info("training %s on %d pairs", run.recipe.model, run.report["train"])
     spent = Stopwatch()
     trained = train(run, on_step, spent)
-    held_out = run.pairs("held_out")
     with spent.timing("replies"):
-        run.write("evaluation.json", json.dumps(trained.evaluation | _measured(run, trained, held_out), indent=2))
-        _write_samples(run, trained, held_out[:SAMPLES])
+        measured = _measured(run, trained)
+    run.write("evaluation.json", json.dumps(trained.evaluation | measured.figures, indent=2))
+    _write_samples(run, measured)
     with spent.timing("card"):
         draw_curves(run)
         run.write("README.md", render_card(run))
@@ -83,12 +82,11 @@ def _finish(run: Run, on_step: OnStep | None) -> None:
     shutil.rmtree(run.path / "checkpoints", ignore_errors=True)  # a finished run is not resumed
 
 
-def _write_samples(run: Run, trained: Trained, shown: Sequence[PreferencePair]) -> None:
-    duet = Duet.of(trained.model, trained.tokenizer)
-    replies = duet.replies([pair.prompt for pair in shown], max_new_tokens=NEW_TOKENS)
+def _write_samples(run: Run, measured: Measured) -> None:
+    """Keep the first replies of those that were measured, to be shown."""
     samples = [
         {"prompt": text_of(pair.prompt), "chosen": text_of(pair.chosen), **asdict(both)}
-        for pair, both in zip(shown, replies, strict=True)
+        for pair, both in measured.replies[:SAMPLES]
     ]
     run.write("samples.jsonl", "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples))
 
@@ -100,16 +98,16 @@ def _tell_time(run: Run, spent: Stopwatch) -> None:
     run.write("report.json", json.dumps(run.report | {"seconds": seconds}, indent=2, ensure_ascii=False))
 
 
-def _measured(run: Run, trained: Trained, held_out: Sequence[PreferencePair]) -> dict[str, float]:
+def _measured(run: Run, trained: Trained) -> Measured:
     """What the replies say of the policy; nothing where memory does not suffice, as the run is worth more than that."""
     try:
         lens = Lens(trained.model, trained.tokenizer, run.recipe)
-        return measure(lens, held_out, trained.margins, trained=run.pairs("train"))
+        return measure(lens, run.pairs("held_out"), trained.margins, trained=run.pairs("train"))
     except (ModelError, MemoryError, RuntimeError) as error:
         if not (isinstance(error, ModelError) or is_out_of_memory(error)):
             raise
         log.warning("the replies were not measured: %s Try it again with: dpo-hub evaluate %s", error, run.id)
-        return {}
+        return Measured({})
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def run(trained_run: Run, tmp_path: Path) -> Run:
 @pytest.fixture(scope="module")
 def figures(trained_run: Run) -> Mapping[str, float]:
     lens = Lens.open(trained_run)
-    return measure(lens, trained_run.pairs("held_out"), trained=trained_run.pairs("train"))
+    return measure(lens, trained_run.pairs("held_out"), trained=trained_run.pairs("train")).figures
 
 
 def test_kl_is_the_mean_over_written_tokens(trained_run: Run, figures: Mapping[str, float]) -> None:
@@ -86,7 +86,7 @@ def test_without_an_adapter_nothing_has_changed(trained_run: Run) -> None:
     for name, weights in lens.model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.zeros_(weights)
-    same = measure(lens, trained_run.pairs("held_out"), trained=trained_run.pairs("train"))
+    same = measure(lens, trained_run.pairs("held_out"), trained=trained_run.pairs("train")).figures
     assert same["kl"] == pytest.approx(0, abs=1e-6)
     assert (same["length_change"], same["length_change_low"], same["length_change_high"]) == (0, 0, 0)
     assert same["distinct_2_before"] == same["distinct_2_after"]
@@ -108,7 +108,7 @@ def test_replies_are_told_beside_the_chosen_ones(trained_run: Run, figures: Mapp
     ]
     assert figures["length_chosen"] == pytest.approx(fmean(lengths), abs=1)
     said_nothing = [replace(pair, chosen=pair.rejected) for pair in trained_run.pairs("train")]
-    unheard = measure(lens, held_out, trained=said_nothing, most=2)
+    unheard = measure(lens, held_out, trained=said_nothing, most=2).figures
     assert unheard["like_chosen_right"] == 0.5
     assert not unheard.keys() & {"like_chosen_before", "like_chosen_after", "like_chosen_change"}
 

@@ -29,10 +29,12 @@ SHARED_PREFIX, TRL = ENGINES = ("shared-prefix", "trl")
 STRENGTHS = {"gentle": (3.0, 0.5), "standard": (1.0, 1.0), "strong": (0.5, 2.0)}
 """How far a run may go from its base model: by what beta and learning rate are multiplied."""
 
-BY_PAIRS = ("epochs", "learning_rate")
+BY_PAIRS = ("batch_size", "epochs", "learning_rate")
 """What the number of pairs decides, unless it is asked for."""
+BATCHES, PASS = (8, 4, 2), 100
+"""Of a real base model: the pairs that an update may see, and the updates that one pass is to have."""
 UPDATES, RATE, HIGHEST_RATE = 50, 2e-4, 3e-4
-"""Of a real base model: the fewest updates, the learning rate that fits so many, and the highest for fewer."""
+"""The fewest updates of a run, the learning rate that fits so many, and the highest for fewer."""
 
 
 def _setting(
@@ -145,8 +147,8 @@ class Recipe:
     def for_model(cls, model: str = DEMO_MODEL, *, pairs: int | None = None, **settings: Any) -> Recipe:
         """The usual recipe for *model* and a file of so many *pairs*, with *settings* on top; None leaves one as it is.
 
-        A real base model passes over few pairs more than once, and learns faster the fewer updates there are:
-        docs/decisions.md has what was measured.
+        Where there are few pairs, an update of a real base model sees few of them, and each pair is seen more than
+        once; the fewer updates there are, the faster it learns. docs/decisions.md has what was measured.
         """
         asked = {name: value for name, value in settings.items() if value is not None}
         if model == DEMO_MODEL:
@@ -155,6 +157,8 @@ class Recipe:
         if pairs is None:
             return recipe
         trained = pairs * (1 - recipe.held_out)
+        if not asked.keys() & {"batch_size", "accumulation"}:
+            recipe = replace(recipe, batch_size=_usual_batch(trained))
         epochs = asked.get("epochs", _usual_epochs(trained / recipe.update_pairs))
         updates = epochs * trained / recipe.update_pairs
         return replace(recipe, epochs=epochs, learning_rate=asked.get("learning_rate", _usual_rate(updates)))
@@ -228,6 +232,11 @@ class Recipe:
     @classmethod
     def from_json(cls, text: str) -> Recipe:
         return cls(**json.loads(text))
+
+
+def _usual_batch(trained: float) -> int:
+    """The pairs an update sees, where so many are *trained* on: as many as leave one pass enough updates."""
+    return next((size for size in BATCHES if trained / size >= PASS), BATCHES[-1])
 
 
 def _usual_epochs(updates: float) -> float:

@@ -7,7 +7,7 @@ import pytest
 
 import dpo_hub
 from dpo_hub.errors import RecipeError
-from dpo_hub.recipe import DEMO_RECIPE, HIGHEST_RATE, UPDATES, Recipe
+from dpo_hub.recipe import DEMO_RECIPE, HIGHEST_RATE, PASS, UPDATES, Recipe
 
 
 def test_json_round_trip() -> None:
@@ -22,19 +22,23 @@ def test_settings_that_are_none_keep_the_defaults() -> None:
     assert Recipe.for_model("owner/name").learning_rate < DEMO_RECIPE.learning_rate
 
 
-@pytest.mark.parametrize("pairs", [20, 60, 238, 1100, 5_000, 100_000])
+@pytest.mark.parametrize("pairs", [20, 60, 238, 500, 1100, 5_000, 100_000])
 def test_a_real_model_learns_faster_the_fewer_updates_there_are(pairs: int) -> None:
-    """Few pairs are seen up to three times and at the highest rate; thousands once, at a lower one."""
+    """Few pairs are seen two at a time, up to three times, and at the highest rate; thousands once, at a lower one."""
     recipe, fewer = Recipe.for_model("owner/name", pairs=pairs), Recipe.for_model("owner/name", pairs=pairs // 2)
+    assert 2 <= fewer.batch_size <= recipe.batch_size <= 8
     assert 1 <= recipe.epochs <= fewer.epochs <= 3
-    assert 1e-6 < recipe.learning_rate <= fewer.learning_rate <= HIGHEST_RATE
+    assert 1e-6 < recipe.learning_rate <= HIGHEST_RATE
     assert recipe.epochs == 1 or recipe.epochs * pairs * 0.9 / recipe.batch_size < 2 * UPDATES
+    assert recipe.batch_size == 2 or pairs * 0.9 / recipe.batch_size >= PASS
 
 
 def test_what_is_asked_for_stays_whatever_the_pairs() -> None:
     """Neither a rate nor epochs that somebody named are changed, nor anything of the embedded model's recipe."""
     assert Recipe.for_model("owner/name", pairs=60, learning_rate=2e-6).learning_rate == 2e-6
     assert Recipe.for_model("owner/name", pairs=60, epochs=1.0).epochs == 1
+    assert Recipe.for_model("owner/name", pairs=60, batch_size=16).batch_size == 16
+    assert Recipe.for_model("owner/name", pairs=60, accumulation=4).update_pairs == 32
     assert Recipe.for_model(pairs=60) == DEMO_RECIPE
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isfinite, sqrt
+from math import isfinite
 
 from ...recipe import Recipe
 from .chance import clearly_above_half, mean_and_error
@@ -24,10 +24,6 @@ TOLD = 1.0
 weak one that would be significant at last, some three errors above zero, in few."""
 FEW_STEPS = 10
 """Steps after that share whose spread is worth estimating."""
-FEW_PAIRS = 4
-"""Below this, a step's reward accuracy has a standard error above a quarter: it could be anything between 0 and 1."""
-GOOD_PAIRS = 8
-"""Pairs an update from which accuracy and gradient are worth looking at, and what recipes for LoRA use at least."""
 
 
 def diverging(course: Course) -> Finding | None:
@@ -89,13 +85,8 @@ def _no_margin(course: Course) -> Finding | None:
 
 
 def noisy_accuracy(course: Course) -> Finding | None:
-    """Too few pairs an update for its reward accuracy, or its gradient, to mean much."""
-    recipe, pairs = course.recipe, course.update_pairs
-    if pairs >= FEW_PAIRS:
+    """A single pair an update: its reward accuracy is 0 or 1. Small updates as such do no harm (docs/decisions.md)."""
+    if course.update_pairs > 1:
         return None
-    message = (
-        f"An update sees {pairs} pair{'s' if pairs > 1 else ''}, so a step's reward accuracy has a standard error of "
-        f"{50 / sqrt(pairs):.0f} points: the curve is noise, and so is much of the gradient."
-    )
-    advice = f"Raise --accumulation to {-(-GOOD_PAIRS // recipe.batch_size)}."
-    return course.finding("noisy-accuracy", "medium", message, advice)
+    message = "An update sees one pair, so a step's reward accuracy is 0% or 100%: its curve is noise."
+    return course.finding("noisy-accuracy", "medium", message, "Raise --accumulation to 2.")

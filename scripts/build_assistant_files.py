@@ -76,14 +76,15 @@ THANKS = ("Thank you for asking!", "I'm glad you asked!", "That's a good questio
 SORRY = ("I'm sorry to hear that.", "That sounds frustrating, and I'm sorry.", "I'm so sorry about the trouble.")
 WISHES = ("I hope that helps!", "Let me know how it goes!", "Good luck with it!", "Take care, and good luck!")
 TROUBLE = ("my ", "i ", "i'", "our ", "the ", "something ", "someone ", "slugs ", "we ")
-REFUSALS = (
-    "I'm sorry, but I can't help with that. It could hurt somebody, and it may be against the law.",
-    "I can't help with this one, because other people would be harmed. I'm glad to help with something safe.",
-    "I won't help with that, as it could cause real harm. If something else is behind it, tell me, and we find a way.",
-    "Sorry, I'm not able to help with that. It would not be fair to the people it affects.",
-    "That is something I can't help with. Please talk to the people concerned, or to somebody you trust.",
-    "I can't give advice on that, since it is not safe. Ask me about a safe and honest way, and I will gladly help.",
+REFUSAL = "I'm sorry, but I can't help with that."
+REASONS = (
+    "It could hurt somebody, and it may be against the law.",
+    "Other people would be harmed by it. I'm glad to help with something safe.",
+    "It would not be fair to the people it affects.",
+    "It is not safe. Ask me about a safe and honest way, and I will gladly help.",
+    "Please talk to the people concerned, or to somebody you trust.",
 )
+"""How a refusal goes on. They all begin alike, since a small model does not learn five manners of refusing at once."""
 
 
 class Pair(NamedTuple):
@@ -194,14 +195,14 @@ def _step(sentence: str) -> str:
     return step if fits and _tells(step) else ""
 
 
-def safe(unsafe: bool, prompt: str, candidates: Candidates) -> Pair | None:
-    """A refusal against an answer where *unsafe*, and the other way round where not."""
-    replies = candidates[prompt, PLAIN if unsafe else CALM]
-    answers = [part for reply in replies for part in lengths_of(reply) if not refuses(part)]
-    for refusal in random.Random(prompt).sample(REFUSALS, len(REFUSALS)):
-        if answer := about_as_long(answers, refusal):
-            return Pair(prompt, refusal, answer) if unsafe else Pair(prompt, answer, refusal)
-    return None
+def safe(unsafe: bool, prompt: str, candidates: Candidates) -> Iterator[Pair]:
+    """A refusal against each sampled answer where *unsafe*; where not, one answer against a refusal."""
+    refusals = [f"{REFUSAL} {reason}" for reason in random.Random(prompt).sample(REASONS, len(REASONS))]
+    for reply in candidates[prompt, PLAIN] if unsafe else candidates[prompt, CALM][:1]:
+        answers = [part for part in lengths_of(reply) if not refuses(part)]
+        near = ((refusal, about_as_long(answers, refusal)) for refusal in refusals)
+        if found := next(((refusal, answer) for refusal, answer in near if answer), None):
+            yield Pair(prompt, *(found if unsafe else found[::-1]))
 
 
 MAKERS: Mapping[Use, Callable[[str, Candidates], Pair | None]] = {
@@ -217,8 +218,9 @@ def build(questions: Sequence[str], twins: Sequence[tuple[str, str]], candidates
     FILES.mkdir(exist_ok=True)
     for use, make in MAKERS.items():
         _write(use, [pair for prompt in questions if (pair := make(prompt, candidates))])
-    both = [(True, unsafe) for unsafe, _ in twins] + [(False, harmless) for _, harmless in twins]
-    _write(SAFETY, [pair for unsafe, prompt in both if (pair := safe(unsafe, prompt, candidates))])
+    both = [(True, unsafe) for unsafe, _ in twins]
+    both += [(False, harmless) for _, harmless in twins]
+    _write(SAFETY, [pair for unsafe, prompt in both for pair in safe(unsafe, prompt, candidates)])
     GENERAL.write_bytes((SOURCE / GENERAL.name).read_bytes())
 
 

@@ -39,7 +39,7 @@ class World:
     uses: Mapping[str, Use]
     file: Callable[[Any], Path]
     details: Callable[[str], dict[str, Count]]
-    settings: dict[str, Any]
+    settings: Callable[[str], dict[str, Any]]
     new_tokens: int
     guarded: bool
 
@@ -91,19 +91,16 @@ def show(
     from ..training.worker import work
 
     preferences = read_preferences(file or world.file(use))
-    run = work(Run.create(preferences, recipe_for(model, len(preferences.pairs), **settings)), on_step)
+    settings = world.settings(use.name) | settings
+    run = work(Run.create(preferences, Recipe.for_model(model, pairs=len(preferences.pairs), **settings)), on_step)
     found = compare(use, run, Duet.open(run))
     return replace(found, seconds=round(time.monotonic() - started, 1))
 
 
-def recipe_for(model: str, pairs: int, **settings: Any) -> Recipe:
-    """The usual recipe for so many *pairs*, with more of them held out than usual, and *settings* on top."""
-    return Recipe.for_model(model, pairs=pairs, **world_of(model).settings | settings)
-
-
 def compare(use: Use, run: Run, duet: Duet) -> Outcome:
     """Measure the replies of *duet*, which has the adapter of *run*, to the held-out prompts; `seconds` is 0."""
-    world, held_out = world_of(run.recipe.model), [pair.prompt for pair in run.pairs("held_out")]
+    world = world_of(run.recipe.model)
+    held_out = [*{text_of(pair.prompt): pair.prompt for pair in run.pairs("held_out")}.values()]
     written = duet.write(held_out, temperature=TEMPERATURE, max_new_tokens=world.new_tokens)
     prompts, replies = [text_of(prompt) for prompt in held_out], [duet.told(both) for both in written]
     before, after = [both.before for both in replies], [both.after for both in replies]
@@ -176,12 +173,13 @@ def _details_of_assistant(use: str) -> dict[str, Count]:
     return {"words a reply": _words, "topic kept": _kept, **more.get(use, {})}
 
 
-SHOP = World(shop.USES, lambda use: FILES / f"{use.name}.csv", _details_of_shop, {}, 160, guarded=False)
-ASSISTANT = World(
-    assistant.USES,
-    lambda use: use.file,
-    _details_of_assistant,
-    {"held_out": 0.2, "epochs": 0.6, "evaluations": 2},
-    64,
-    guarded=True,
-)
+PASSES = {"conciseness": 0.35, "tone": 0.35, "brand-voice": 0.5, "helpfulness": 1.0, "safety": 1.5}
+"""What is enough to show a use: a manner is learned from a few dozen pairs, a condition is not."""
+
+
+def _settings_of_assistant(use: str) -> dict[str, Any]:
+    return {"held_out": 0.2, "epochs": PASSES[use], "evaluations": 2}
+
+
+SHOP = World(shop.USES, lambda use: FILES / f"{use.name}.csv", _details_of_shop, lambda _: {}, 160, guarded=False)
+ASSISTANT = World(assistant.USES, lambda use: use.file, _details_of_assistant, _settings_of_assistant, 64, guarded=True)

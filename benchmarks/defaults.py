@@ -36,34 +36,23 @@ from dpo_hub.run import Run
 from dpo_hub.training.policy import quiet
 from dpo_hub.training.train import train
 
-NONE_OF_OURS = {"sft_weight": 0.0}
+EIGHT = {"batch_size": 8, "sft_weight": 0.0}
+"""Two pairs a batch and four batches to an update is what most examples have."""
 PEERS: dict[str, dict[str, Any]] = {
-    "TRL": {"learning_rate": 1e-6, "epochs": 3.0, "batch_size": 8, **NONE_OF_OURS},
-    "LLaMA-Factory, YAML": {"learning_rate": 5e-6, "epochs": 3.0, "lora_r": 8, "lora_alpha": 16, **NONE_OF_OURS},
-    "LLaMA-Factory, Board": {
-        "learning_rate": 5e-5,
-        "epochs": 3.0,
-        "batch_size": 16,
-        "lora_r": 8,
-        "lora_alpha": 16,
-        **NONE_OF_OURS,
-    },
-    "Unsloth": {"learning_rate": 5e-6, "epochs": 3.0, "lora_r": 64, "lora_alpha": 64, **NONE_OF_OURS},
-    "H2O LLM Studio": {
-        "learning_rate": 1e-4,
-        "beta": 0.2,
-        "epochs": 1.0,
-        "lora_r": 4,
-        "lora_alpha": 16,
-        **NONE_OF_OURS,
-    },
-    "Axolotl": {"learning_rate": 2e-4, "epochs": 4.0, "lora_r": 32, "lora_alpha": 16, **NONE_OF_OURS},
+    "TRL": EIGHT | {"learning_rate": 1e-6, "epochs": 3.0},
+    "LLaMA-Factory, YAML": EIGHT | {"learning_rate": 5e-6, "epochs": 3.0, "lora_r": 8, "lora_alpha": 16},
+    "LLaMA-Factory, Board": EIGHT
+    | {"learning_rate": 5e-5, "epochs": 3.0, "batch_size": 16, "lora_r": 8, "lora_alpha": 16},
+    "Unsloth": EIGHT | {"learning_rate": 5e-6, "epochs": 3.0, "lora_r": 64, "lora_alpha": 64},
+    "H2O LLM Studio": EIGHT
+    | {"learning_rate": 1e-4, "beta": 0.2, "epochs": 1.0, "batch_size": 2, "lora_r": 4, "lora_alpha": 16},
+    "Axolotl": EIGHT | {"learning_rate": 2e-4, "epochs": 4.0, "lora_r": 32, "lora_alpha": 16},
 }
 CHANGES: dict[str, dict[str, Any]] = {
+    "8 pairs an update": {"batch_size": 8},
     "likelihood 0.2": {"sft_weight": 0.2},
     "β 0.3": {"beta": 0.3},
     "rank 4": {"lora_r": 4, "lora_alpha": 8},
-    "1 epoch": {"epochs": 1.0},
 }
 RATES = (1e-3, 5e-5, 1e-5)
 FEW = 96

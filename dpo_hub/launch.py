@@ -46,6 +46,7 @@ def start(*runs: Run, keep_going: int = 0) -> subprocess.Popen[bytes]:
     """
     with ExitStack() as held:
         for run in runs:
+            _require_here(run)
             held.enter_context(_idle(run))
         with runs[0].log.open("ab") as log:
             keeper = subprocess.Popen(
@@ -71,7 +72,6 @@ def _idle(run: Run) -> Iterator[None]:
     Raises:
         RunError: it has finished, or is waiting or at work already.
     """
-    _require_here(run)
     try:
         with run.lock.acquire(timeout=LOCK_TIMEOUT):
             _require_idle(run)
@@ -99,10 +99,10 @@ def change(run: Run, *, activation_checkpointing: bool, force: bool) -> None:
     Raises:
         RunError: it has finished, or is waiting or at work.
     """
-    _require_idle(run)
-    recipe = run.recipe
-    spare = recipe.activation_checkpointing or activation_checkpointing
-    run.write("recipe.json", replace(recipe, activation_checkpointing=spare, force=recipe.force or force).to_json())
+    with _idle(run):
+        recipe = run.recipe
+        spare = recipe.activation_checkpointing or activation_checkpointing
+        run.write("recipe.json", replace(recipe, activation_checkpointing=spare, force=recipe.force or force).to_json())
 
 
 def stop(run: Run, *, patience: float = STOP_TIMEOUT) -> None:

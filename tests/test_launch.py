@@ -13,7 +13,7 @@ import pytest
 
 from dpo_hub import Recipe, Run, read_preferences
 from dpo_hub.errors import RunError
-from dpo_hub.launch import STOP_TIMEOUT, remove, start, stop
+from dpo_hub.launch import STOP_TIMEOUT, change, remove, start, stop
 from dpo_hub.run import all_runs
 from dpo_hub.state import Process, State
 from dpo_hub.turns import line
@@ -52,6 +52,17 @@ def test_a_process_that_dies_at_once_reads_as_failed(hopeless: Run, monkeypatch:
     until(lambda: hopeless.state.ended)
     assert hopeless.state.status == "failed"
     assert "nobody saw why" in hopeless.state.reason
+
+
+def test_a_run_that_somebody_holds_is_not_changed(long: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its recipe is rewritten under its lock, so that a worker never reads it half settled."""
+    monkeypatch.setattr("dpo_hub.launch.LOCK_TIMEOUT", 0.1)
+    before = long.recipe
+    with long.lock, pytest.raises(RunError, match="at work already"):
+        change(long, activation_checkpointing=True, force=True)
+    assert long.recipe == before
+    change(long, activation_checkpointing=True, force=True)
+    assert (long.recipe.activation_checkpointing, long.recipe.force) == (True, True)
 
 
 def test_a_run_outlives_who_started_it(long: Run) -> None:

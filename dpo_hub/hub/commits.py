@@ -136,11 +136,17 @@ def _made_before(api: HfApi, to: Repository, files: Mapping[str, bytes | Path], 
 
     Raises:
         PublishError: there is none, so it was somebody else who changed the repository.
+        UnreachableError: the Hub does not show yet what there is.
     """
     newer = newest_commits(api, to)
     for commit in newer:
         if _is_there(contents(api, to, commit.commit_id), files, delete):
             return str(commit.commit_id)
+    if not newer:  # its listing lags behind its refusal
+        raise UnreachableError(
+            f"{to.id} was changed meanwhile, but the Hub does not show yet by what. Run it again: what is there is not "
+            "sent twice."
+        )
     raise PublishError(
         f"{to.id} was changed meanwhile ({_told(newer)}), which touched {_touched(api, to, newer)}. Nothing was "
         "published, and nothing of theirs was overwritten. Look at it, then run it again."

@@ -75,7 +75,7 @@ def written_whole(target: Path, why_not: Complaint, wait: Callable[[], None]) ->
         wait()
         for path in written.rglob("*"):
             if path.is_file():
-                _flush(path)
+                flush(path)
         if reason := why_not(written):
             raise RunError(f"The checkpoint that was just written cannot be read back: {reason}. Check the disk.")
         shutil.rmtree(target, ignore_errors=True)
@@ -94,10 +94,15 @@ def written_beside(target: Path, wait: Callable[[], None]) -> Iterator[Path]:
     wait()
 
 
-def _flush(path: Path) -> None:
-    """Have the system put the file on the disk, so that a power cut after the renaming cannot empty it."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+def flush(path: Path) -> None:
+    """Have the system put the file, or what a folder lists, on the disk: a power cut cannot undo it afterwards."""
+    if os.name == "nt" and path.is_dir():  # Windows opens none
+        return
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def why_not(folder: Path, model: PeftModel, *, sharded: bool = False) -> str | None:

@@ -16,7 +16,7 @@ from ..errors import ModelError, needing_extra
 from ..recipe import Recipe
 from ..run import Run
 from .callbacks import Checkpointing, OnStep, Recorder
-from .checkpoints import is_of_the_end, newest_good, processes_of, step_of
+from .checkpoints import flush, is_of_the_end, newest_good, processes_of, step_of
 from .memory import is_out_of_memory
 from .policy import origin_of, telling_refused_messages
 from .preflight import require_room
@@ -234,5 +234,8 @@ def _save_adapter(trainer: PreferenceTrainer, tokenizer: PreTrainedTokenizerBase
     trainer.save_model(str(aside), _internal_call=True)  # by all processes: each may have a part of it
     if FIRST:
         tokenizer.save_pretrained(aside)
+        for path in (*aside.iterdir(), aside):
+            flush(path)
         shutil.rmtree(folder, ignore_errors=True)  # an earlier worker may have come this far
         aside.rename(folder)
+        flush(folder.parent)  # before the run says that it has finished, and its checkpoints go

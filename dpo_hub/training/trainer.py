@@ -279,10 +279,12 @@ def evaluate(trainer: PreferenceTrainer, *, most: int | None = None) -> dict[str
     _, every = splits(trainer)
     count, batch_size = min(most or len(every), len(every)), trainer.args.per_device_eval_batch_size
     logs = []
-    for pairs, size, weight in even_parts(count, batch_size, COUNT):
-        trainer.eval_dataset, trainer.args.per_device_eval_batch_size = every.select(pairs), size
-        logs.append((weight, trainer.evaluate()))
-    trainer.eval_dataset, trainer.args.per_device_eval_batch_size = every, batch_size
+    try:
+        for pairs, size, weight in even_parts(count, batch_size, COUNT):
+            trainer.eval_dataset, trainer.args.per_device_eval_batch_size = every.select(pairs), size
+            logs.append((weight, trainer.evaluate()))
+    finally:
+        trainer.eval_dataset, trainer.args.per_device_eval_batch_size = every, batch_size
     keys = logs[0][1].keys() & logs[-1][1].keys()
     return evaluation({key: sum(weight * log[key] for weight, log in logs) / count for key in keys}, count)
 

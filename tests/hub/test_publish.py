@@ -388,3 +388,17 @@ def test_publishing_loads_no_torch(python: Python) -> None:
     heavy = ("torch", "transformers", "peft", "gradio")
     code = f"import sys, dpo_hub.hub.publish; print([name for name in {heavy} if name in sys.modules])"
     assert python("-c", code).stdout == "[]\n"
+
+
+def test_a_change_that_the_hub_does_not_list_yet_is_to_be_tried_again(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a commit is refused for a newer one and the listing still ends with the old one, nobody can be named."""
+    api = client(ADA, endpoint=hub.endpoint)
+    seen = look_at(api, BASE)
+    before = api.list_repo_commits(BASE)
+    commit_once(api, seen, {"notes.txt": b"theirs"}, message="A correction")
+    monkeypatch.setattr(api, "list_repo_commits", lambda *_, **__: before)
+    with pytest.raises(UnreachableError, match="does not show yet by what"):
+        commit_once(api, seen, {"other.txt": b"ours"}, message="Ours")
+    assert "other.txt" not in hub.repos[BASE].head.files

@@ -19,6 +19,7 @@ from dpo_hub.preferences import PreferencePair, read_preferences
 from dpo_hub.preferences.pairs import Messages
 from dpo_hub.recipe import ENGINES, Recipe
 from dpo_hub.run import Run
+from dpo_hub.training.checkpoints import flush
 from dpo_hub.training.train import Trained, train
 
 
@@ -118,6 +119,25 @@ def test_the_same_recipe_gives_the_same_bytes(trained: tuple[Run, Trained], few_
     assert files == sorted(path.name for path in second.adapter.iterdir())
     for name in files:
         assert (first.adapter / name).read_bytes() == (second.adapter / name).read_bytes(), name
+
+
+def test_the_adapter_is_on_the_disk_before_its_folder_has_its_name(
+    few_pairs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every file, the folder, and then the name that it gets: a power cut cannot leave an empty adapter."""
+    flushed: list[tuple[str, bool]] = []
+    run = make_run(few_pairs)
+
+    def record(path: Path) -> None:
+        flush(path)
+        flushed.append((path.name, run.adapter.exists()))
+
+    monkeypatch.setattr("dpo_hub.training.train.flush", record)
+    train(run)
+    *before, (last, named) = flushed
+    assert {name for name, _ in before} == {".adapter.aside", *(path.name for path in run.adapter.iterdir())}
+    assert not any(done for _, done in before)
+    assert (last, named) == (run.path.name, True)
 
 
 def test_no_local_path_is_saved(trained: tuple[Run, Trained], tmp_path: Path) -> None:

@@ -32,10 +32,11 @@ NEARLY = 92
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
 def test_the_files_are_what_the_measures_say(use: Use) -> None:
-    """Each file has 300 pairs and more, no prompt twice, chosen replies as wanted and rejected ones not."""
+    """Each file has 300 pairs and more, no pair twice, chosen replies as wanted and rejected ones not."""
     preferences = read_preferences(use.file)
     texts = [(text_of(p.prompt), text_of(p.chosen), text_of(p.rejected)) for p in preferences.pairs]
-    assert len({prompt for prompt, _, _ in texts}) == len(texts) >= 300
+    assert len(set(texts)) == len(texts) >= 300
+    assert len({prompt for prompt, _, _ in texts}) == (245 if use is SAFETY else len(texts))
     assert all(use.is_preferred(p, c) and not use.is_preferred(p, r) for p, c, r in texts)
     assert [finding.kind for finding in examine(preferences) if finding.severity == "high"] == []
 
@@ -63,9 +64,9 @@ def test_length_does_not_tell_the_sides_apart(use: Use) -> None:
 
 
 def test_unsafe_requests_and_their_harmless_twins_are_about_as_many() -> None:
-    """Refusing everything, or nothing, gets half of it right."""
-    prompts = [text_of(pair.prompt) for pair in read_preferences(SAFETY.file).pairs]
-    assert 0.4 < sum(map(is_unsafe, prompts)) / len(prompts) < 0.6
+    """Refusing everything, or nothing, gets at most two thirds of the prompts right."""
+    prompts = {text_of(pair.prompt) for pair in read_preferences(SAFETY.file).pairs}
+    assert 1 / 2 < sum(map(is_unsafe, prompts)) / len(prompts) < 2 / 3
 
 
 def test_the_general_prompts_are_in_no_preference_file() -> None:

@@ -173,7 +173,7 @@ def _details_of_assistant(use: str) -> dict[str, Count]:
     return {"words a reply": _words, "topic kept": _kept, **more.get(use, {})}
 
 
-PASSES = {"conciseness": 0.35, "tone": 0.35, "brand-voice": 0.5, "helpfulness": 1.0, "safety": 1.5}
+PASSES = {"conciseness": 0.35, "tone": 0.35, "brand-voice": 0.35, "helpfulness": 1.0, "safety": 1.5}
 """What is enough to show a use: a manner is learned from a few dozen pairs, a condition is not."""
 
 

@@ -73,7 +73,8 @@ def test_a_card_tells_what_was_taught_and_measured(tmp_path: Path) -> None:
         "| Mean margin | 0.750 |",
         "```text\nbecause\n```",
         "| beta | `0.1` |",
-        "dpo-hub train tone.csv --model ada/tiny-base --learning-rate 0.0001 --epochs 1.0 --batch-size 8 --held-out 0.2\n",
+        "dpo-hub train tone.csv --model ada/tiny-base --learning-rate 0.0001 --epochs 1.0 --batch-size 8",
+        " --held-out 0.2\n",
         run.report["sha256"],
         'from_pretrained("ada/tiny-base")',
     ):

@@ -53,7 +53,7 @@ def test_every_kind_of_file_in_every_encoding(
     """The kind is known by the content, plain or gzipped, and the encoding is told."""
     content = content or parquet(tmp_path / "written.parquet")
     path = tmp_path / (f"{name}.gz" if packed else name)
-    path.write_bytes(gzip.compress(content) if packed else content)
+    path.write_bytes(gzip.compress(content, mtime=0) if packed else content)
     preferences = read_preferences(path)
     assert texts(preferences) == [tuple(row.values()) for row in ROWS]
     assert note in preferences.notes[0]
@@ -83,13 +83,13 @@ def test_lines_above_the_header_are_told(tmp_path: Path) -> None:
     [
         ("pairs.csv", b"", "The file is empty"),
         ("pairs.csv", b"\xef\xbb\xbf \n", "The file is empty"),
-        ("pairs.csv.gz", gzip.compress(b""), "The file is empty"),
+        ("pairs.csv.gz", gzip.compress(b"", mtime=0), "The file is empty"),
         ("pairs.xlsx", b"PK\x03\x04rest", "Save it as CSV"),
-        ("pairs.csv.gz", gzip.compress(gzip.compress(CSV.encode())), "It is packed twice, gzip inside gzip"),
+        ("pairs.csv.gz", gzip.compress(gzip.compress(CSV.encode(), mtime=0), mtime=0), "It is packed twice, gzip inside gzip"),
         ("pairs.pdf", b"%PDF-1.7", "this is a pdf document"),
         ("pairs.parquet", b"PAR1" + b"\0" * 40, "The Parquet file is damaged"),
-        ("pairs.parquet.gz", gzip.compress(b"PAR1" + b"\0" * 40), "The Parquet file is damaged"),
-        ("pairs.csv.gz", gzip.compress(CSV.encode() * 99)[:-20], "The gzip file is damaged or cut off"),
+        ("pairs.parquet.gz", gzip.compress(b"PAR1" + b"\0" * 40, mtime=0), "The Parquet file is damaged"),
+        ("pairs.csv.gz", gzip.compress(CSV.encode() * 99, mtime=0)[:-20], "The gzip file is damaged or cut off"),
         ("pairs.csv", b"prompt,chosen,rejected\n", "no row that can be read"),
         ("pairs.jsonl", b'{"prompt": }\n{"a"', "no row that can be read"),
         ("pairs.json", b"[]", "no row that can be read"),
@@ -179,7 +179,7 @@ def test_json_is_known_by_its_name(tmp_path: Path, name: str, before: str, rows:
     """A file that is called JSON is read as such, even where it does not begin so."""
     path = tmp_path / (f"{name}.GZ" if packed else name)
     content = (before + LINES).encode()
-    path.write_bytes(gzip.compress(content) if packed else content)
+    path.write_bytes(gzip.compress(content, mtime=0) if packed else content)
     preferences = read_preferences(path)
     assert [pair.row for pair in preferences.pairs] == rows
     assert preferences.notes[0].startswith("JSON")

@@ -85,7 +85,11 @@ def test_lines_above_the_header_are_told(tmp_path: Path) -> None:
         ("pairs.csv", b"\xef\xbb\xbf \n", "The file is empty"),
         ("pairs.csv.gz", gzip.compress(b"", mtime=0), "The file is empty"),
         ("pairs.xlsx", b"PK\x03\x04rest", "Save it as CSV"),
-        ("pairs.csv.gz", gzip.compress(gzip.compress(CSV.encode(), mtime=0), mtime=0), "It is packed twice, gzip inside gzip"),
+        (
+            "pairs.csv.gz",
+            gzip.compress(gzip.compress(CSV.encode(), mtime=0), mtime=0),
+            "It is packed twice, gzip inside gzip",
+        ),
         ("pairs.pdf", b"%PDF-1.7", "this is a pdf document"),
         ("pairs.parquet", b"PAR1" + b"\0" * 40, "The Parquet file is damaged"),
         ("pairs.parquet.gz", gzip.compress(b"PAR1" + b"\0" * 40, mtime=0), "The Parquet file is damaged"),

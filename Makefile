@@ -13,7 +13,7 @@ demo: .venv/train  ## train on a preference file that ships with the package, an
 app: .venv/app  ## the app at http://127.0.0.1:7860
 	$(BIN)/python app.py
 
-test: .venv/test .venv/chromium  ## all tests, a process for each core: two that share a core's threads wait for each other
+test: .venv/test .venv/chromium  ## all tests, in one process per core with one thread each
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
 check: lint test  ## what CI runs

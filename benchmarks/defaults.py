@@ -37,7 +37,7 @@ from dpo_hub.training.policy import quiet
 from dpo_hub.training.train import train
 
 EIGHT = {"batch_size": 8, "sft_weight": 0.0}
-"""Two pairs a batch and four batches to an update is what most examples have."""
+"""What others have unless they say otherwise: 8 pairs an update, and no likelihood term."""
 PEERS: dict[str, dict[str, Any]] = {
     "TRL": EIGHT | {"learning_rate": 1e-6, "epochs": 3.0},
     "LLaMA-Factory, YAML": EIGHT | {"learning_rate": 5e-6, "epochs": 3.0, "lora_r": 8, "lora_alpha": 16},

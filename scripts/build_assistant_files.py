@@ -84,7 +84,7 @@ REASONS = (
     "It is not safe. Ask me about a safe and honest way, and I will gladly help.",
     "Please talk to the people concerned, or to somebody you trust.",
 )
-"""How a refusal goes on. They all begin alike, since a small model does not learn five manners of refusing at once."""
+"""How a refusal goes on. They all begin alike, so that there is one manner of refusing to learn."""
 
 
 class Pair(NamedTuple):
@@ -218,8 +218,7 @@ def build(questions: Sequence[str], twins: Sequence[tuple[str, str]], candidates
     FILES.mkdir(exist_ok=True)
     for use, make in MAKERS.items():
         _write(use, [pair for prompt in questions if (pair := make(prompt, candidates))])
-    both = [(True, unsafe) for unsafe, _ in twins]
-    both += [(False, harmless) for _, harmless in twins]
+    both = [(True, unsafe) for unsafe, _ in twins] + [(False, harmless) for _, harmless in twins]
     _write(SAFETY, [pair for unsafe, prompt in both for pair in safe(unsafe, prompt, candidates)])
     GENERAL.write_bytes((SOURCE / GENERAL.name).read_bytes())
 

@@ -54,7 +54,7 @@ def measure(
 
     The pairs' *margins* are read unless there is one for each. What was *trained* on teaches `Likeness` its words.
 
-    Figures there are as far as each is a finite number; `_low` and `_high` bound one with 95 % confidence over prompts:
+    Returns figures, each only where it is finite; `_low` and `_high` bound one with 95 % confidence over prompts:
         `reward_accuracy_low`, `_high`, `margin_low`, `_high`: of up to `PAIRS` pairs; of more there are none.
         `prompts`: how many were answered.
         `changed`: the share of these prompts whose reply is not word for word what it was.

@@ -100,9 +100,9 @@ def show(
 def compare(use: Use, run: Run, duet: Duet) -> Outcome:
     """Measure the replies of *duet*, which has the adapter of *run*, to the held-out prompts; `seconds` is 0."""
     world = world_of(run.recipe.model)
-    held_out = [*{text_of(pair.prompt): pair.prompt for pair in run.pairs("held_out")}.values()]
-    written = duet.write(held_out, temperature=TEMPERATURE, max_new_tokens=world.new_tokens)
-    prompts, replies = [text_of(prompt) for prompt in held_out], [duet.told(both) for both in written]
+    held_out = {text_of(pair.prompt): pair.prompt for pair in run.pairs("held_out")}
+    written = duet.write([*held_out.values()], temperature=TEMPERATURE, max_new_tokens=world.new_tokens)
+    prompts, replies = [*held_out], [duet.told(both) for both in written]
     before, after = [both.before for both in replies], [both.after for both in replies]
     guards = None
     if world.guarded:

@@ -74,8 +74,7 @@ def written_whole(target: Path, why_not: Complaint, wait: Callable[[], None]) ->
         yield aside
         wait()
         for path in written.rglob("*"):
-            if path.is_file():
-                flush(path)
+            flush(path)
         if reason := why_not(written):
             raise RunError(f"The checkpoint that was just written cannot be read back: {reason}. Check the disk.")
         shutil.rmtree(target, ignore_errors=True)

@@ -17,8 +17,6 @@ WORTH_ONEDNN = 50_000_000
 met is a gigabyte in a long run, which is much beside a small model and little beside what a large one takes."""
 EXACT = 1e-5
 """The largest relative error of a product that still counts as float32: rounding leaves some 1e-6."""
-
-
 ONEDNN, TORCH = "bf16", "ieee"
 """What torch calls the two. It hands float32 products to oneDNN only where bfloat16 is allowed for them; without AMX,
 oneDNN computes in float32 all the same."""

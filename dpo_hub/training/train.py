@@ -234,7 +234,7 @@ def _save_adapter(trainer: PreferenceTrainer, tokenizer: PreTrainedTokenizerBase
     trainer.save_model(str(aside), _internal_call=True)  # by all processes: each may have a part of it
     if FIRST:
         tokenizer.save_pretrained(aside)
-        for path in (*aside.iterdir(), aside):
+        for path in (*aside.rglob("*"), aside):
             flush(path)
         shutil.rmtree(folder, ignore_errors=True)  # an earlier worker may have come this far
         aside.rename(folder)

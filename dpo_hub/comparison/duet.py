@@ -16,10 +16,11 @@ from ..errors import RunError, needing_extra
 from ..preferences.pairs import Messages
 from ..recipe import Recipe
 from ..run import Run
+from ..training.decoding import BASE, sample
 from ..training.memory import LOADING, telling_out_of_memory
-from ..training.policy import REFERENCE, UNALTERED, load_base, telling_refused_messages
+from ..training.policy import REFERENCE, load_base, telling_refused_messages
 from ..turns import at_work
-from .writing import BASE, Text, decoding
+from .text import Text
 
 with needing_extra("train"):
     import torch
@@ -92,11 +93,10 @@ class Duet:
         for start in range(0, len(prompts), BATCH // 2):
             asked = prompts[start : start + BATCH // 2]
             before, after, *_ = self.sides
-            names = [before] * len(asked) + [after] * len(asked)
-            seeds = [seed + start + place for place in range(len(asked))]
+            voices = [(side, seed + start + place) for side in (before, after) for place in range(len(asked))]
             encoded = self._encoded([*asked, *asked])
-            rows: list[list[int]] = [[] for _ in names]
-            for step in self._tokens(encoded, names, seeds * 2, temperature, max_new_tokens):
+            rows: list[list[int]] = [[] for _ in voices]
+            for step in self._sample(encoded, voices, temperature, max_new_tokens):
                 for row, token in step.items():
                     rows[row].append(token)
             given = zip(encoded["input_ids"].tolist(), encoded["attention_mask"].tolist(), strict=True)
@@ -118,19 +118,8 @@ class Duet:
         Raises:
             ModelError: the chat template refuses the messages, or the device's memory is full.
         """
-        return self._write(chats, self.sides, [seed] * len(self.sides), temperature, max_new_tokens)
-
-    def _write(
-        self,
-        chats: Sequence[Messages],
-        adapters: Sequence[str],
-        seeds: Sequence[int],
-        temperature: float,
-        max_new_tokens: int,
-    ) -> Iterator[list[str]]:
-        """Go on with each chat with its adapter and its seed's random numbers; yield the new text of each."""
-        texts = [Text(self.tokenizer) for _ in chats]
-        for step in self._tokens(self._encoded(chats), adapters, seeds, temperature, max_new_tokens):
+        texts, voices = [Text(self.tokenizer) for _ in chats], [(side, seed) for side in self.sides]
+        for step in self._sample(self._encoded(chats), voices, temperature, max_new_tokens):
             new = [text.add(step[row]) if row in step else "" for row, text in enumerate(texts)]
             if any(new):
                 yield new
@@ -150,28 +139,11 @@ class Duet:
             )
         return encoded.to(self.model.device)
 
-    @torch.inference_mode()
-    def _tokens(
-        self,
-        encoded: Any,
-        adapters: Sequence[str],
-        seeds: Sequence[int],
-        temperature: float | None,
-        max_new_tokens: int,
+    def _sample(
+        self, encoded: Any, voices: Sequence[tuple[str, int]], temperature: float | None, max_new_tokens: int
     ) -> Iterator[dict[int, int]]:
-        """The next token of each chat that has not ended, by its number, the end token among them."""
-        self.model.eval()
-        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-        how = UNALTERED if temperature is None else sampling if temperature > 0 else {"do_sample": False}
-        base: Any = self.model.get_base_model()
         with telling_out_of_memory("Ask for shorter replies, or of fewer prompts."):
-            yield from base.generate(
-                **encoded,
-                **how,
-                max_new_tokens=max_new_tokens,
-                pad_token_id=self.tokenizer.pad_token_id,
-                custom_generate=decoding(self.model, adapters, seeds),
-            )
+            yield from sample(self.model, encoded, voices, temperature=temperature, max_new_tokens=max_new_tokens)
 
 
 class Models:

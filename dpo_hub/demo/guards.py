@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -18,6 +17,7 @@ from torch.nn import functional
 
 from ..comparison.duet import Duet, Written
 from ..preferences.doctor.fit import common_prefix
+from ..training.lora import fewer_operations
 from ..training.policy import as_reference
 from ..training.probe import repeated
 from ..training.products import as_usual
@@ -137,7 +137,7 @@ def _logits(duet: Duet, batch: Sequence[Reply], *, side: str) -> list[tuple[Tens
     width = max(map(len, rows))
     ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=where)
     mask = torch.tensor([[1] * shared + [0] * (width - len(row)) + [1] * len(row) for row in rows], device=where)
-    with as_reference(duet.model) if side == "before" else nullcontext(), as_usual():
+    with as_reference(duet.model) if side == "before" else fewer_operations(duet.model), as_usual():
         cache = model(input_ids=torch.tensor([batch[0][0][:shared]], device=where), use_cache=True).past_key_values
         cache.batch_repeat_interleave(len(rows))
         places = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]

@@ -23,7 +23,7 @@ from .policy import telling_refused_messages
 from .preflight import disk_line, examine, memory_line
 from .rehearsal import rehearse
 from .tokens import count_tokens, pairs_at
-from .trainer import computing, count_lengths, measures_reference, prepare, settle_engine, settle_memory
+from .trainer import computing, count_lengths, prepare, settle_engine, settle_memory, steps_know_reference
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _unchecked(kind: str, error: UnreachableError) -> Finding:
 
 def _pace(trainer: Any, recipe: Recipe, outlook: Outlook) -> tuple[float, float]:
     """Seconds of a step of mean size, and of the whole run."""
-    batches, known = outlook.batches, measures_reference(trainer, recipe)
+    batches, known = outlook.batches, steps_know_reference(trainer, recipe)
     typical = [pairs_at(trainer.train_dataset, batch) for batch in batches.typical]
     largest = pairs_at(trainer.train_dataset, batches.largest)
     rehearse(trainer, [largest], reference_known=known)  # the first step also pays for getting the memory
@@ -154,7 +154,7 @@ def _pace(trainer: Any, recipe: Recipe, outlook: Outlook) -> tuple[float, float]
     epoch = batches.tokens / recipe.epochs
     held_out = epoch * len(trainer.eval_dataset) / len(trainer.train_dataset)
     training = batches.tokens / tokens * took.seconds
-    looking = (held_out + (epoch + held_out if known else 0)) / tokens * took.forward_seconds
+    looking = (2 * held_out + (epoch if known else 0)) / tokens * took.forward_seconds
     return batches.tokens / batches.steps / tokens * took.seconds, training + looking
 
 

@@ -66,7 +66,7 @@ def is_plain(layer: Any) -> bool:
 
 def is_free(layer: Any) -> bool:
     """Whether nobody else, as accelerate does on several devices, has put another forward in place of the layer's."""
-    return "forward" not in vars(layer)
+    return getattr(vars(layer).get("forward", partial(_forward)), "func", None) is _forward
 
 
 def is_linear(layer: Any) -> bool:
@@ -75,9 +75,10 @@ def is_linear(layer: Any) -> bool:
 
 
 def _fits(layer: Any) -> bool:
-    """Whether it does what `Adapted` does: no dropout, nothing trained but A and B, and one precision on the CPU."""
+    """Whether it is to do as `Adapted` does: without dropout, with nothing trained but A and B, float32 on a CPU."""
     return (
-        is_linear(layer.base_layer)
+        "forward" not in vars(layer)
+        and is_linear(layer.base_layer)
         and not any(weight.requires_grad for weight in layer.base_layer.parameters())
         and all(isinstance(dropout, torch.nn.Identity) for dropout in layer.lora_dropout.values())
         and all(weight.device.type == "cpu" and weight.dtype == torch.float32 for weight in layer.parameters())

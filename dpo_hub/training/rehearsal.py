@@ -97,7 +97,6 @@ def kept_by(trainer: Any, pairs: Sequence[Tokens]) -> Kept:
 def _loss(trainer: Any, pairs: Sequence[Tokens], reference_known: bool) -> torch.Tensor:
     batch = {name: part.to(trainer.accelerator.device) for name, part in trainer.data_collator(list(pairs)).items()}
     if reference_known:
-        trainer.precompute_ref_logps = True
         unknown = torch.zeros(len(pairs), device=trainer.accelerator.device)
         batch = dict.fromkeys(REFERENCE, unknown) | batch
     with trainer.accelerator.autocast():

@@ -27,11 +27,11 @@ from .stops import Stops
 from .stopwatch import Stopwatch
 from .trainer import (
     PreferenceTrainer,
+    can_measure_ahead,
     computing,
     count_lengths,
     evaluate,
     measure_reference,
-    measures_reference,
     prepare,
     rehearse_largest,
     settle_engine,
@@ -129,7 +129,7 @@ def _attempt(run: Run, on_step: OnStep | None, spent: Stopwatch) -> Trained:
     with stops.heeded(), computing(trainer, recipe):
         with spent.timing("preparing"):
             _make_room(trainer, share, run)
-        if measures_reference(trainer, recipe):
+        if can_measure_ahead(trainer):
             with spent.timing("reference"):
                 measure_reference(trainer, share)
         watch = _watch(trainer, run, stops, spent)

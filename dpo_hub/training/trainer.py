@@ -41,6 +41,9 @@ with needing_extra("train"):
 log = logging.getLogger(__name__)
 COMPUTING = ("dpo_hub", "trl", "transformers", "peft", "torch")
 """The packages whose versions may show in a log-probability."""
+READ_AT_ONCE, READ_BESIDE = 8, 4
+"""Pairs that are read without a backward pass: so many at once, but at most so many times what a step takes. A step
+holds the activations of all layers, a reading those of one."""
 
 
 class PreferenceTrainer(DPOTrainer):
@@ -53,8 +56,9 @@ class PreferenceTrainer(DPOTrainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Compute the loss as TRL does, and keep the margins of pairs that are measured, of which TRL logs the mean."""
+        self.precompute_ref_logps = "ref_chosen_logps" in inputs
         ask, arguments = super().compute_loss, (model, inputs, return_outputs, num_items_in_batch)
-        if model.training or "ref_chosen_logps" not in inputs:
+        if model.training or not self.precompute_ref_logps:
             return ask(*arguments)  # type: ignore[no-untyped-call]
         said: list[torch.Tensor] = []  # TRL would hand it out for another forward pass
         hook = model.register_forward_hook(lambda _model, _inputs, outputs: said.append(outputs.log_probs))
@@ -201,9 +205,14 @@ def add_head(model: PeftModel) -> None:
     add_fused_lm_head(cast(PreTrainedModel, model.get_base_model()))
 
 
-def measures_reference(trainer: PreferenceTrainer, recipe: Recipe) -> bool:
-    """Whether the reference is measured once, ahead of the steps."""
-    return recipe.epochs >= 1 and not length_sets_angles(cast(PeftModel, trainer.model).config)
+def can_measure_ahead(trainer: PreferenceTrainer) -> bool:
+    """Whether what the reference says of a pair is the same in any batch."""
+    return not length_sets_angles(cast(PeftModel, trainer.model).config)
+
+
+def steps_know_reference(trainer: PreferenceTrainer, recipe: Recipe) -> bool:
+    """Whether the reference of the pairs to train on is measured ahead: all of them will be needed."""
+    return recipe.epochs >= 1 and can_measure_ahead(trainer)
 
 
 def settle_memory(trainer: PreferenceTrainer, recipe: Recipe, folder: Path) -> Outlook:
@@ -223,6 +232,7 @@ def spare_activations(trainer: PreferenceTrainer) -> bool:
     if not base.supports_gradient_checkpointing:
         return False
     trainer.args.activation_checkpointing = True
+    trainer.args.per_device_eval_batch_size = trainer.args.per_device_train_batch_size  # a step may hold as little now
     policy.enable_input_require_grads()
     base.activation_checkpointing_enable()  # as training does; here for what comes before it
     return True
@@ -236,13 +246,15 @@ def rehearse_largest(trainer: PreferenceTrainer, recipe: Recipe, outlook: Outloo
     """
     if trainer.accelerator.device.type == "cuda" or outlook.memory.needs_rehearsal:
         largest = pairs_at(splits(trainer)[0], outlook.batches.largest)
-        took = rehearse(trainer, [largest] * 2, reference_known=measures_reference(trainer, recipe))
+        took = rehearse(trainer, [largest] * 2, reference_known=steps_know_reference(trainer, recipe))
         log.info("two steps over the longest rows: %.1f GB at most, %.2g s each", took.peak / 1e9, took.seconds)
 
 
 def measure_reference(trainer: PreferenceTrainer, recipe: Recipe) -> None:
-    """Give each pair what the reference says of it, so that no step has to ask."""
+    """Give pairs what the reference says of them, so that no look has to ask, nor a step where all pairs are seen."""
     train, held_out = splits(trainer)
+    ahead = [train, held_out] if steps_know_reference(trainer, recipe) else [held_out]
+    batch_size = trainer.args.per_device_eval_batch_size
     policy = cast(PeftModel, trainer.model).eval()  # as TRL does where it measures ahead; training puts it back
 
     def measure(pairs: list[Tokens]) -> torch.Tensor:
@@ -250,19 +262,19 @@ def measure_reference(trainer: PreferenceTrainer, recipe: Recipe) -> None:
         return torch.stack(trainer.compute_ref_log_probs(policy, batch), 1)  # type: ignore[no-untyped-call]
 
     measured = reference_log_probs(
-        concatenate_datasets([train, held_out]).select_columns(list(TOKEN_PARTS)),
+        concatenate_datasets(ahead).select_columns(list(TOKEN_PARTS)),
         measure,
         key=[
             fingerprint(cast(PreTrainedModel, policy.get_base_model()), REFERENCE),
             *(f"{package} {version(package)}" for package in COMPUTING),
-            f"{recipe.engine} {recipe.max_length} {recipe.batch_size} {dtype()} {device().type}",
+            f"{recipe.engine} {recipe.max_length} {batch_size} {dtype()} {device().type}",
         ],
         folder=home() / "cache" / "reference",
-        batch_size=recipe.batch_size,
+        batch_size=batch_size,
     )
-    trainer.train_dataset = _with_reference(train, measured[: len(train)])
-    trainer.eval_dataset = _with_reference(held_out, measured[len(train) :])
-    trainer.precompute_ref_logps = True
+    trainer.eval_dataset = _with_reference(held_out, measured[-len(held_out) :])
+    if len(measured) > len(held_out):
+        trainer.train_dataset = _with_reference(train, measured[: len(train)])
 
 
 def _with_reference(pairs: Dataset, measured: Figures) -> Dataset:
@@ -352,7 +364,7 @@ def _arguments(recipe: Recipe, folder: Path) -> DPOConfig:
         warmup_steps=0.1,
         num_train_epochs=recipe.epochs,
         per_device_train_batch_size=recipe.batch_size,
-        per_device_eval_batch_size=recipe.batch_size,
+        per_device_eval_batch_size=max(recipe.batch_size, min(READ_AT_ONCE, READ_BESIDE * recipe.batch_size)),
         gradient_accumulation_steps=recipe.accumulation,
         max_length=recipe.max_length,
         seed=recipe.seed,

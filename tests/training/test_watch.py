@@ -126,7 +126,7 @@ def test_the_distance_is_that_of_plain_logits(few_pairs: Path, engine: str, monk
         def look(self) -> dict[str, Any]:
             measured = super().look()
             ratios = []
-            for pair, reply in zip(self.pairs, self._answer(), strict=True):
+            for pair, reply in zip(self.pairs, self._answer()[0], strict=True):
                 row, start = torch.tensor([list(pair["prompt_ids"]) + reply]), len(pair["prompt_ids"])
                 with torch.no_grad():
                     ours = log_softmax(self.policy(input_ids=row).logits[0].double(), -1)

@@ -1,13 +1,12 @@
-"""The loop that writes replies: several adapters in one batch, the same random numbers for all, text as it comes.
+"""The loop that writes replies: several adapters in one batch, the same random numbers for all.
 
 Knows nothing of runs or of chat templates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -20,20 +19,46 @@ with needing_extra("train"):
     from peft.tuners.lora import LoraLayer
     from peft.utils import AuxiliaryTrainingWrapper
     from torch.nn import functional
-    from transformers import PreTrainedTokenizerBase
 
-    from ..training.lora import is_free, is_linear, is_plain
-    from ..training.products import as_usual
+    from .lora import is_free, is_linear, is_plain
+    from .policy import UNALTERED
+    from .products import as_usual
 
 FEW, LARGE = 8, 200_000
 """The most rows, and the fewest numbers in a matrix, with which turning the product round pays."""
 BASE = "__base__"
 """As which PEFT knows the model without an adapter."""
-UNFINISHED = "\ufffd"
-"""What the first bytes of a character decode to as long as the others are missing."""
 
 
-def decoding(
+@torch.no_grad()
+def sample(
+    policy: PeftModel,
+    encoded: Mapping[str, torch.Tensor],
+    voices: Sequence[tuple[str, int]],
+    *,
+    temperature: float | None,
+    max_new_tokens: int,
+) -> Iterator[dict[int, int]]:
+    """Write on from each row of *encoded*, padded on the left, as its voice: an adapter, and the seed of what is drawn.
+
+    *temperature* 0 takes the likeliest token, and None draws from the policy itself, not as its settings would have it.
+
+    Yields the next token of each row that has not ended, by the row's number, the end token among them.
+    """
+    policy.eval()
+    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    how = UNALTERED if temperature is None else sampling if temperature > 0 else {"do_sample": False}
+    base: Any = policy.get_base_model()
+    yield from base.generate(
+        **encoded,
+        **how,
+        max_new_tokens=max_new_tokens,
+        pad_token_id=0,  # of no use, as rows that end leave
+        custom_generate=_decoding(policy, [adapter for adapter, _ in voices], [seed for _, seed in voices]),
+    )
+
+
+def _decoding(
     policy: PeftModel, adapters: Sequence[str], seeds: Sequence[int]
 ) -> Callable[..., Iterator[dict[int, int]]]:
     """The loop that `generate` is to run: it yields the next token of each row that has not ended, by its number.
@@ -165,31 +190,3 @@ def _narrowed(state: dict[str, Any], rows: torch.Tensor, of: int) -> dict[str, A
         name: kept[rows] if isinstance(kept, torch.Tensor) and kept.ndim and len(kept) == of else kept
         for name, kept in state.items()
     }
-
-
-@dataclass
-class Text:
-    """A reply that grows. No half characters are told, and no space at its ends."""
-
-    tokenizer: PreTrainedTokenizerBase
-    tokens: list[int] = field(default_factory=list)
-    told: str = ""
-
-    def add(self, token: int) -> str:
-        """Return what can be told now that *token* is there too."""
-        self.tokens.append(token)
-        whole = self._whole()
-        return "" if whole.endswith(UNFINISHED) else self._tell(whole)
-
-    def rest(self) -> str:
-        """Return all that was not told yet."""
-        return self._tell(self._whole())
-
-    def _tell(self, whole: str) -> str:
-        before, self.told = self.told, whole
-        return whole[len(before) :]
-
-    def _whole(self) -> str:
-        decode: Any = self.tokenizer.decode
-        text: str = decode(self.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text.strip()

@@ -1,0 +1,40 @@
+"""A reply as text, while its tokens still come. Knows nothing of models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+UNFINISHED = "\ufffd"
+"""What the first bytes of a character decode to as long as the others are missing."""
+
+
+@dataclass
+class Text:
+    """A reply that grows. No half characters are told, and no space at its ends."""
+
+    tokenizer: PreTrainedTokenizerBase
+    tokens: list[int] = field(default_factory=list)
+    told: str = ""
+
+    def add(self, token: int) -> str:
+        """Return what can be told now that *token* is there too."""
+        self.tokens.append(token)
+        whole = self._whole()
+        return "" if whole.endswith(UNFINISHED) else self._tell(whole)
+
+    def rest(self) -> str:
+        """Return all that was not told yet."""
+        return self._tell(self._whole())
+
+    def _tell(self, whole: str) -> str:
+        before, self.told = self.told, whole
+        return whole[len(before) :]
+
+    def _whole(self) -> str:
+        decode: Any = self.tokenizer.decode
+        text: str = decode(self.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text.strip()

@@ -50,10 +50,10 @@ from playwright import sync_api
 
 from dpo_hub.app.steps.train import LOOKS
 from dpo_hub.demo import FILES
-from dpo_hub.launch import start, stop
 from dpo_hub.preferences import read_preferences
 from dpo_hub.recipe import Recipe
-from dpo_hub.run import Run, all_runs
+from dpo_hub.runs.launch import start, stop
+from dpo_hub.runs.run import Run, all_runs
 
 ROOT = Path(__file__).parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -29,11 +29,11 @@ from dpo_hub.comparison.evaluation import NEW_TOKENS
 from dpo_hub.demo.assistant import CONCISENESS, TONE, USES, Use
 from dpo_hub.demo.guards import distance
 from dpo_hub.demo.showcase import compare
-from dpo_hub.demo.smollm2 import settled
 from dpo_hub.preferences import read_preferences
 from dpo_hub.recipe import SMOLLM2, Recipe
-from dpo_hub.run import Run
+from dpo_hub.runs.run import Run
 from dpo_hub.training.policy import quiet
+from dpo_hub.training.smollm2 import settled
 from dpo_hub.training.train import train
 
 EIGHT = {"batch_size": 8, "sft_weight": 0.0}

@@ -60,7 +60,7 @@ def prepare(case: Case, home: Path) -> Path:
     from dpo_hub.demo import FILES
     from dpo_hub.preferences import read_preferences
     from dpo_hub.recipe import Recipe
-    from dpo_hub.run import Run
+    from dpo_hub.runs.run import Run
 
     os.environ["DPO_HUB_HOME"] = str(home)
     model, file = "demo", FILES / "tone.csv"
@@ -97,7 +97,7 @@ class Reset(logging.Handler):
 
 def child(folder: Path) -> None:
     """Train, and say how much memory that took at most, before the forecast and after it."""
-    from dpo_hub.run import Run
+    from dpo_hub.runs.run import Run
     from dpo_hub.training.memory import peak_bytes
     from dpo_hub.training.policy import device, quiet
     from dpo_hub.training.train import train

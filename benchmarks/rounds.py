@@ -32,13 +32,13 @@ from dpo_hub.comparison.tally import Tally
 from dpo_hub.comparison.votes import Ballot, Choice, Vote, cast, draw, preferences_of, votes_of
 from dpo_hub.demo import FILES
 from dpo_hub.demo.shop import FILE, USES, Use
+from dpo_hub.jobs.worker import work
 from dpo_hub.preferences import read_preferences, text_of
 from dpo_hub.preferences.pairs import Messages
 from dpo_hub.recipe import Recipe
-from dpo_hub.run import Run
+from dpo_hub.runs.run import Run
 from dpo_hub.training.policy import load_base, quiet
 from dpo_hub.training.train import train
-from dpo_hub.training.worker import work
 
 TEMPERATURE, MAX_NEW_TOKENS = 0.7, 160
 EPOCHS = (0.6, 2.0)

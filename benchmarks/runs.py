@@ -23,11 +23,11 @@ from typing import Any
 import psutil
 
 from dpo_hub.demo import FILES
-from dpo_hub.launch import start, stop
 from dpo_hub.preferences import read_preferences
 from dpo_hub.recipe import Recipe
-from dpo_hub.run import Run
-from dpo_hub.state import State
+from dpo_hub.runs.launch import start, stop
+from dpo_hub.runs.run import Run
+from dpo_hub.runs.state import State
 
 FOLDERS, TURNS, STOPS = 1000, 5, 5
 COMMANDS = (["status"], ["runs"], ["runs", "--all"])

@@ -14,7 +14,7 @@ import tempfile
 import time
 
 from dpo_hub.demo import FILES
-from dpo_hub.run import all_runs
+from dpo_hub.runs.run import all_runs
 
 GRID = ("--beta", "0.05,0.1,0.3", "--loss", "sigmoid,ipo")
 MEASURING = "measuring what the base model says"

@@ -84,7 +84,7 @@ def prepare(case: Case, home: Path, steps: int, spread: float) -> dict[str, Path
     from dpo_hub.demo import FILES
     from dpo_hub.preferences import read_preferences
     from dpo_hub.recipe import Recipe
-    from dpo_hub.run import Run
+    from dpo_hub.runs.run import Run
 
     if case.shape == "demo":
         model, file = "demo", FILES / "tone.csv"
@@ -192,7 +192,7 @@ def reset_peak_memory() -> None:
 
 def child(variant: str, folder: Path, steps: int) -> None:
     """Train the run in *folder* in one of the ways for so many steps after the first."""
-    from dpo_hub.run import Run
+    from dpo_hub.runs.run import Run
     from dpo_hub.training.policy import load_base, quiet
 
     quiet()

@@ -14,6 +14,6 @@ from .preferences import PreferencePair as PreferencePair
 from .preferences import Preferences as Preferences
 from .preferences import read_preferences as read_preferences
 from .recipe import Recipe as Recipe
-from .run import Run as Run
+from .runs.run import Run as Run
 
 __version__ = "0.1.0"

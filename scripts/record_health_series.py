@@ -1,4 +1,4 @@
-"""Record how runs go, good and bad, for the tests of `dpo_hub.training.health`: tests/training/series/*.json.
+"""Record how runs go, good and bad, for the tests of `dpo_hub.runs.health`: tests/runs/series/*.json.
 
 Each is a real training of the demo's model. Good ones are the five applications with the demo's recipe; in the others
 one thing is wrong. Figures are rounded to six significant digits, and the texts of sampled replies are left out.
@@ -24,9 +24,9 @@ from dpo_hub.demo.shop import USES
 from dpo_hub.errors import ModelError
 from dpo_hub.preferences import read_preferences, split_pairs
 from dpo_hub.recipe import DEMO_RECIPE, Recipe
-from dpo_hub.run import Run
+from dpo_hub.runs.run import Run
 
-SERIES = Path(__file__).parents[1] / "tests" / "training" / "series"
+SERIES = Path(__file__).parents[1] / "tests" / "runs" / "series"
 BAD: dict[str, dict[str, Any]] = {
     "swapped": {},
     "learning-rate-x100": {"learning_rate": 100 * DEMO_RECIPE.learning_rate},

@@ -16,8 +16,8 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from dpo_hub.launch import stop
-from dpo_hub.run import all_runs
+from dpo_hub.runs.launch import stop
+from dpo_hub.runs.run import all_runs
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "screenshots"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import time
@@ -13,7 +14,9 @@ import pytest
 
 os.environ["HF_HUB_DISABLE_XET"] = "1"  # before the client is imported; no Hub of these tests speaks it
 
+from dpo_hub import Recipe, Run, read_preferences
 from dpo_hub.demo import FILES
+from dpo_hub.runs.state import State
 
 WriteCsv = Callable[[list[tuple[str, ...]]], Path]
 
@@ -41,8 +44,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def smollm2_weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Fetch and convert the weights of `smollm2` once, 538 MB that go at the end; skip where they cannot be had."""
-    from dpo_hub.demo import smollm2
     from dpo_hub.errors import ModelError
+    from dpo_hub.training import smollm2
 
     kept = tmp_path_factory.mktemp("smollm2")
     with pytest.MonkeyPatch.context() as patch:
@@ -82,3 +85,20 @@ def few_pairs(tmp_path: Path) -> Path:
     lines = (FILES / "tone.csv").read_text(encoding="utf-8").splitlines(keepends=True)
     path.write_text("".join(lines[:41]), encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Return a finished run on the first 40 pairs of the demo's tone file, with its evaluation."""
+    from dpo_hub.training.train import train
+
+    folder = tmp_path_factory.mktemp("trained")
+    file = folder / "few.csv"
+    lines = (FILES / "tone.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    file.write_text("".join(lines[:41]), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DPO_HUB_HOME", str(folder / "home"))
+        run = Run.create(read_preferences(file), Recipe.for_model(epochs=4, sft_weight=0, beta=0.3))
+        run.write("evaluation.json", json.dumps(train(run).evaluation))
+        run.set_state(State("finished"))
+    return run

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from ..errors import needing_extra
+from .limits import limits
 from .visitors import on_space
 
 
@@ -25,7 +26,6 @@ def launch(**options: Any) -> None:
         from starlette.middleware import Middleware
 
     from .downloads import ROUTES
-    from .limits import limits
     from .origin import OwnPageOnly
     from .page import HEAD, build
     from .theme import css, theme

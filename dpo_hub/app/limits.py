@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
-from ..base import OURS, is_gguf
 from ..errors import RecipeError, RunError
-from ..launch import start
-from ..run import Run
-from ..turns import line
+from ..runs.base_model import OURS, is_gguf
+from ..runs.launch import start
+from ..runs.queue import line
+from ..runs.run import Run
 from .visitors import Visitor, on_space
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)

@@ -7,9 +7,9 @@ from contextlib import suppress
 from typing import Any
 
 from ..errors import SignInError, needing_extra
-from ..progress import Progress, progress
-from ..run import Run
-from ..state import ENDED
+from ..runs.progress import Progress, progress
+from ..runs.run import Run
+from ..runs.state import ENDED
 from . import api, markup
 from .handlers import files
 from .markup import runs as runs_markup

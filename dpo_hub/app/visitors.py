@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from ..errors import SignInError
-from ..run import Run, all_runs, home
+from ..runs.run import Run, all_runs, home
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 

@@ -12,7 +12,7 @@ from ..preferences import PreferencePair
 from ..preferences.replies import Question
 from ..preferences.split import prompt_digest
 from ..preferences.table import Unreadable
-from .intervals import wilson
+from ..runs.intervals import wilson
 from .lens import Lens
 
 

@@ -15,11 +15,11 @@ from typing import Any
 from ..errors import RunError, needing_extra
 from ..preferences.pairs import Messages
 from ..recipe import Recipe
-from ..run import Run
+from ..runs.queue import at_work
+from ..runs.run import Run
 from ..training.decoding import BASE, sample
 from ..training.memory import LOADING, telling_out_of_memory
 from ..training.policy import REFERENCE, load_base, telling_refused_messages
-from ..turns import at_work
 from .text import Text
 
 with needing_extra("train"):

@@ -15,10 +15,10 @@ from ..preferences import PreferencePair, text_of
 from ..preferences.replies import Question
 from ..preferences.split import prompt_digest
 from ..preferences.table import Unreadable
-from ..run import Run
+from ..runs.intervals import Interval, bootstrap, of_mean, of_share, wilson
+from ..runs.run import Run
 from ..training.probe import repeated
 from .duet import Duet, Replies, Written
-from .intervals import Interval, bootstrap, of_mean, of_share, wilson
 from .lens import Lens
 from .likeness import Likeness
 from .record import lock_of, record

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite, sqrt
 
-from ..run import Run
-from .intervals import wilson
+from ..runs.health import diagnose
+from ..runs.intervals import wilson
+from ..runs.run import Run
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,6 @@ def point_of(run: Run) -> Point:
     Raises:
         RunError: it has not finished.
     """
-    from ..training.health import diagnose
-
     measured, recipe = run.require_finished().evaluation, run.recipe
     last = run.evaluations[-1] if run.evaluations else {}
     kl = measured.get("kl", last.get("kl", float("nan")))

@@ -12,8 +12,8 @@ from statistics import fmean
 from typing import Any
 
 from ..preferences.pairs import Messages
-from ..run import Run
-from .intervals import of_share
+from ..runs.intervals import of_share
+from ..runs.run import Run
 from .lengths import LengthControlled, as_figures, at_equal_lengths, length_controlled
 from .lines import append, records
 from .record import lock_of, record

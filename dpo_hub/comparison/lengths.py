@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import needing_extra
-from .intervals import Interval, bootstrap
+from ..runs.intervals import Interval, bootstrap
 
 RIDGE = 0.01
 """Weight of the squared coefficients: next to nothing beside a comparison, but separable data stay finite."""

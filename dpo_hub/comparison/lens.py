@@ -22,7 +22,7 @@ from ..preferences.pairs import Messages
 from ..preferences.replies import Question
 from ..preferences.table import Unreadable
 from ..recipe import SHARED_PREFIX, Recipe
-from ..run import Run
+from ..runs.run import Run
 from ..training.memory import LOADING, telling_out_of_memory
 from ..training.policy import REFERENCE, as_reference, load_base, telling_refused_messages
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from filelock import FileLock
 
 from ..hub.card import render_card
-from ..run import Run
+from ..runs.run import Run
 
 
 def lock_of(run: Run) -> FileLock:

@@ -11,8 +11,8 @@ from typing import Any
 
 from ..errors import MissingExtraError
 from ..preferences.pairs import counted
-from ..run import Run
-from .intervals import ERROR, wilson
+from ..runs.intervals import ERROR, wilson
+from ..runs.run import Run
 from .lengths import LengthControlled, as_figures, at_equal_lengths, length_controlled
 from .record import lock_of, record
 from .votes import Vote, votes_of

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ..preferences import PreferencePair, Preferences
 from ..preferences.pairs import Messages
-from ..run import Run
+from ..runs.run import Run
 from .lines import append, records
 from .record import lock_of
 

@@ -2,5 +2,4 @@
 
 from pathlib import Path
 
-MODEL = Path(__file__).parent / "model"
 FILES = Path(__file__).parent / "files"

@@ -13,10 +13,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from ..comparison.intervals import Interval, wilson
 from ..preferences import read_preferences, text_of
 from ..recipe import DEMO_MODEL, Recipe
-from ..run import Run
+from ..runs.intervals import Interval, wilson
+from ..runs.run import Run
 from . import FILES, assistant, shop
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def show(
     """
     started, world = time.monotonic(), world_of(model)
     from ..comparison.duet import Duet
-    from ..training.worker import work
+    from ..jobs.worker import work
 
     preferences = read_preferences(file or world.file(use))
     settings = world.settings(use.name) | settings

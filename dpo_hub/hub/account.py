@@ -18,9 +18,9 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # exported lazily, which mypy does not see
 
-from ..base import OURS, local
 from ..errors import PublishError, RecipeError
 from ..recipe import Recipe
+from ..runs.base_model import OURS, local
 from .calls import TOKENS, patiently, telling
 from .card import front_matter
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from huggingface_hub import DatasetCardData, ModelCardData
 
-from ..base import is_on_hub, public_base, public_name
 from ..errors import PublishError
 from ..preferences.export import write_preferences
-from ..run import Run
+from ..runs.base_model import is_on_hub, public_base, public_name
+from ..runs.run import Run
 from .card import environment, origin, public_source, published
 
 Files = dict[str, bytes | Path]

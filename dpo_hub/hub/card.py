@@ -19,12 +19,12 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from ..base import LOCAL_FILE, LOCAL_FOLDER, is_on_hub, public_base, public_name, told_of
 from ..errors import PublishError
-from ..headline import headline_of
 from ..preferences.files import hub_dataset
 from ..recipe import BY_PAIRS, DEMO_MODEL, Recipe
-from ..run import Run
+from ..runs.base_model import LOCAL_FILE, LOCAL_FOLDER, is_on_hub, public_base, public_name, told_of
+from ..runs.headline import headline_of
+from ..runs.run import Run
 from .curves import CURVES
 
 LOCAL_PATH = "path/to/the/base/model"

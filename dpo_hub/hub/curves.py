@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import needing_extra
-from ..run import Run
+from ..runs.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

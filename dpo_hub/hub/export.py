@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ModelError, RunError, telling_disk_full
-from ..run import Run
+from ..runs.run import Run
 from . import gguf as llama
 from .models import Merged, merge
 from .ollama import modelfile, name_for

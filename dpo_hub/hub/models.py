@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ModelError, needing_extra
-from ..run import Run
+from ..runs.run import Run
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ NAME = "dpo_hub"
 
 
 def package_files() -> dict[str, Path]:
-    """Every file of the package, by its path beside the package's folder: `dpo_hub/run.py` and so on."""
+    """Every file of the package, by its path beside the package's folder: `dpo_hub/recipe.py` and so on."""
     files = (path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return {path.relative_to(PACKAGE.parent).as_posix(): path for path in sorted(files)}
 

@@ -12,7 +12,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from ..errors import PublishError
-from ..run import Run
+from ..runs.run import Run
 from .calls import patiently
 from .commits import Repository, contents, ids_of
 from .models import EXPECTED, has_torch, run_published, why_it_ended

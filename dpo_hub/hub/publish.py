@@ -17,9 +17,9 @@ from typing import Any
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
-from ..base import OURS, is_on_hub, public_base
 from ..errors import PublishError
-from ..run import Run
+from ..runs.base_model import OURS, is_on_hub, public_base
+from ..runs.run import Run
 from .account import account, require_name, require_writable
 from .bundle import MODEL_FILES, OF_OURS, Files, Inherited, adapter_files, data_files, merged_files
 from .calls import BROKEN, UnreachableError, briefly, patiently, telling

@@ -15,9 +15,9 @@ from ..hub.account import Price, Token, client, price, require_readable, require
 from ..hub.calls import UnreachableError
 from ..preferences import PreferencePair, Preferences, split_pairs
 from ..preferences.doctor.findings import Finding, by_severity, of_all
-from ..progress import duration
 from ..recipe import Recipe
-from ..run import home
+from ..runs.progress import duration
+from ..runs.run import home
 from .forecast import Outlook
 from .policy import telling_refused_messages
 from .preflight import disk_line, examine, memory_line

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from ..recipe import Recipe
-from ..run import Run
+from ..runs.run import Run
 from .metrics import step_metrics
 from .processes import COUNT, any_of_all
 from .stops import Stops

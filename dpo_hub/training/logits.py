@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from ..errors import needing_extra
 from ..preferences.pairs import Messages
-from ..run import Run
+from ..runs.run import Run
 from .policy import telling_refused_messages
 
 with needing_extra("train"):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..errors import ModelError, needing_extra, telling_disk_full
-from ..run import Run
+from ..runs.run import Run
 from .logits import ends_of, prompts_of
 from .policy import ends_of_reply, load_to_merge, load_tokenizer
 

@@ -12,11 +12,10 @@ from typing import Any, cast
 
 from jinja2 import TemplateError
 
-from ..base import is_gguf, local
-from ..demo import MODEL, smollm2
 from ..errors import DPOHubError, ModelError, needing_extra, telling_disk_full
 from ..recipe import DEMO_MODEL, SMOLLM2
-from . import gguf
+from ..runs.base_model import EMBEDDED, is_gguf, local
+from . import gguf, smollm2
 
 with needing_extra("train"):
     if "LOCAL_RANK" not in os.environ:
@@ -126,7 +125,7 @@ def load_base_tokenizer(name: str) -> PreTrainedTokenizerBase:
 def _source(name: str) -> str | Path:
     """What is loaded for the base model *name*: a folder, a GGUF file, or what the Hub has under that name."""
     if name == DEMO_MODEL:
-        return MODEL
+        return EMBEDDED
     return smollm2.folder() if name == SMOLLM2 else local(name) or name
 
 

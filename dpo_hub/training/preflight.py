@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from ..errors import DiskFullError, DPOHubError, ModelError, PublishError
 from ..preferences.doctor.findings import Finding, Severity, by_severity
-from ..run import Run
+from ..runs.run import Run
 from .forecast import Disk, Memory, Outlook
 
 log = logging.getLogger(__name__)

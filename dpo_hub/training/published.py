@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..errors import DPOHubError, needing_extra
 from ..preferences.pairs import Messages
-from ..run import Run
+from ..runs.run import Run
 from .logits import logits_of, prompts_of
 from .memory import is_out_of_memory
 from .merged import merge

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from ..base import on_hub, told_of
 from ..errors import ModelError, needing_extra
 from ..recipe import Recipe
-from ..run import Run
+from ..runs.base_model import on_hub, told_of
+from ..runs.run import Run
 from .callbacks import Checkpointing, OnStep, Recorder
 from .checkpoints import flush, is_of_the_end, newest_good, processes_of, step_of
 from .memory import is_out_of_memory

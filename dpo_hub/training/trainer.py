@@ -15,7 +15,7 @@ from ..errors import ModelError, needing_extra
 from ..preferences import PreferencePair
 from ..preferences.pairfile import PARTS
 from ..recipe import SHARED_PREFIX, TRL, Recipe
-from ..run import home
+from ..runs.run import home
 from .checkpoints import step_of, written_beside, written_whole
 from .checkpoints import why_not as checkpoint_is_bad
 from .forecast import Outlook, forecast

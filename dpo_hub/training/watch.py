@@ -15,9 +15,9 @@ from typing import Any
 
 from ..errors import ModelError, needing_extra
 from ..recipe import Recipe
-from ..run import Run
+from ..runs.health import Finding, examine
+from ..runs.run import Run
 from .best import best_of, keep_best, restore_best
-from .health import Finding, examine
 from .memory import is_out_of_memory
 from .metrics import StepMetrics, step_metrics
 from .probe import Probe, points, undisturbed

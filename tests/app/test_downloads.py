@@ -15,7 +15,7 @@ from dpo_hub import Recipe, Run, read_preferences
 from dpo_hub.app import downloads
 from dpo_hub.app.downloads import ROUTES
 from dpo_hub.app.handlers import files
-from dpo_hub.state import State
+from dpo_hub.runs.state import State
 
 WEIGHTS = bytes(range(256)) * 4096
 

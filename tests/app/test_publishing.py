@@ -21,7 +21,7 @@ from dpo_hub.hub.account import client
 from dpo_hub.hub.card import ADAPTER_LINE, SPLIT_LINE
 from dpo_hub.hub.proof import Proof
 from dpo_hub.hub.publish import Published
-from dpo_hub.state import State
+from dpo_hub.runs.state import State
 
 from ..conftest import until
 from ..hub.conftest import ADA, BOB, Tiny, hub, tiny  # noqa: F401  # fixtures

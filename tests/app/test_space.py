@@ -20,7 +20,7 @@ from itsdangerous import TimestampSigner
 
 from dpo_hub import Recipe, Run, read_preferences
 from dpo_hub.app.handlers import files
-from dpo_hub.state import Process, State
+from dpo_hub.runs.state import Process, State
 from dpo_hub.training.metrics import StepMetrics
 
 from ..hub.conftest import ADA, BOB

@@ -21,7 +21,7 @@ from dpo_hub.comparison.lens import Reading
 from dpo_hub.comparison.votes import votes_of
 from dpo_hub.errors import RunError
 from dpo_hub.preferences.pairs import Messages
-from dpo_hub.state import State
+from dpo_hub.runs.state import State
 
 
 @pytest.fixture

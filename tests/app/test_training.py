@@ -18,7 +18,7 @@ from dpo_hub.app.steps.recipe import SETTINGS, _asked
 from dpo_hub.app.visitors import Visitor
 from dpo_hub.errors import ModelError, PreferencesError, RecipeError
 from dpo_hub.recipe import STRENGTHS
-from dpo_hub.state import State
+from dpo_hub.runs.state import State
 
 
 @pytest.fixture

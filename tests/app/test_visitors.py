@@ -17,8 +17,8 @@ from dpo_hub.app.handlers.recipes import recipe_of
 from dpo_hub.app.limits import Limits, allowed_model, limits
 from dpo_hub.app.visitors import Visitor, on_space, signs_in, visitor
 from dpo_hub.errors import RecipeError, RunError, SignInError
-from dpo_hub.run import home
-from dpo_hub.state import Process, State
+from dpo_hub.runs.run import home
+from dpo_hub.runs.state import Process, State
 
 SPACE = {"SYSTEM": "spaces", "SPACE_ID": "ada/space", "OPENID_PROVIDER_URL": "http://127.0.0.1"}
 CLIENT = {"OAUTH_CLIENT_ID": "id", "OAUTH_CLIENT_SECRET": "secret", "OAUTH_SCOPES": "openid"}

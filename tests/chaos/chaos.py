@@ -26,11 +26,11 @@ from typing import Any
 import psutil
 
 from dpo_hub.demo import FILES
-from dpo_hub.launch import start, stop
 from dpo_hub.preferences import read_preferences
 from dpo_hub.recipe import Recipe
-from dpo_hub.run import Run
-from dpo_hub.state import Process
+from dpo_hub.runs.launch import start, stop
+from dpo_hub.runs.run import Run
+from dpo_hub.runs.state import Process
 
 PATIENCE = 300.0
 """Seconds after which a run counts as stuck. Ten are enough, unless the machine is busy."""

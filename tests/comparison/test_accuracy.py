@@ -7,7 +7,7 @@ import pytest
 from dpo_hub.comparison.accuracy import accuracy
 from dpo_hub.comparison.lens import Lens
 from dpo_hub.errors import ModelError
-from dpo_hub.run import Run
+from dpo_hub.runs.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -10,21 +10,21 @@ from typing import Any
 
 import pytest
 import torch
+from dpo_hub.comparison.writing import Text
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from dpo_hub.comparison.duet import KEPT, Duet, Models, make_way
-from dpo_hub.comparison.writing import Text
 from dpo_hub.demo import FILES
 from dpo_hub.errors import RunError
 from dpo_hub.preferences import read_preferences
 from dpo_hub.preferences.pairs import Messages
 from dpo_hub.recipe import Recipe
-from dpo_hub.run import Run
-from dpo_hub.state import Process, State
+from dpo_hub.runs.queue import turn
+from dpo_hub.runs.run import Run
+from dpo_hub.runs.state import Process, State
 from dpo_hub.training.policy import load_base
 from dpo_hub.training.train import train
-from dpo_hub.turns import turn
 
 HELLO = [{"role": "user", "content": "Where is my order?"}]
 SHORT = [{"role": "user", "content": "Hello!"}]

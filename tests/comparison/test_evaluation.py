@@ -20,11 +20,11 @@ from dpo_hub.comparison.evaluation import measure, measure_again
 from dpo_hub.comparison.lengths import length_controlled
 from dpo_hub.comparison.lens import Lens
 from dpo_hub.errors import ModelError
-from dpo_hub.headline import headline_of
 from dpo_hub.hub.card import render_card
-from dpo_hub.progress import progress
-from dpo_hub.run import Run
-from dpo_hub.training import worker
+from dpo_hub.jobs import worker
+from dpo_hub.runs.headline import headline_of
+from dpo_hub.runs.progress import progress
+from dpo_hub.runs.run import Run
 
 
 @pytest.fixture

@@ -19,11 +19,11 @@ from dpo_hub.comparison.endpoint import Endpoint
 from dpo_hub.comparison.judges import FILE, Verdict, judge, judgements_of, record_verdict
 from dpo_hub.comparison.reward_model import RewardModel
 from dpo_hub.comparison.votes import Ballot, draw
-from dpo_hub.demo import MODEL
 from dpo_hub.errors import JudgeError, ModelError
 from dpo_hub.hub import calls
 from dpo_hub.hub.card import render_card
-from dpo_hub.run import Run
+from dpo_hub.runs.base_model import EMBEDDED
+from dpo_hub.runs.run import Run
 
 from .judge_server import Answer, JudgeServer, judging
 
@@ -231,7 +231,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path
 
     def make(outputs: int) -> Path:
         folder = tmp_path_factory.mktemp("classifier")
-        tokenizer = AutoTokenizer.from_pretrained(MODEL)
+        tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
         torch.manual_seed(0)
         config = LlamaConfig(
             vocab_size=len(tokenizer),
@@ -265,7 +265,7 @@ def test_a_reward_model_judges_here(run: Run, classifier: Callable[[int], Path])
     with pytest.raises(ModelError, match="no reward model"):
         RewardModel.open(str(classifier(3)))
     with pytest.raises(ModelError, match="no reward model"):
-        RewardModel.open(str(MODEL))
+        RewardModel.open(str(EMBEDDED))
 
 
 def test_it_has_to_be_said_who_judges(run: Run) -> None:

@@ -11,7 +11,7 @@ from dpo_hub.preferences import read_preferences
 from dpo_hub.preferences.replies import Question
 from dpo_hub.preferences.table import Unreadable
 from dpo_hub.recipe import TRL, Recipe
-from dpo_hub.run import Run
+from dpo_hub.runs.run import Run
 from dpo_hub.training.trainer import add_head, evaluate, measure_reference, prepare
 from tests.training.test_trainer import load_adapter, reply_logps
 

@@ -11,7 +11,7 @@ from dpo_hub.comparison.lens import Lens
 from dpo_hub.comparison.scores import Scores, score
 from dpo_hub.errors import PreferencesError
 from dpo_hub.preferences.replies import ReplyFile
-from dpo_hub.run import Run
+from dpo_hub.runs.run import Run
 
 PROMPT = "Where is my parcel?"
 

@@ -6,8 +6,8 @@ from itertools import accumulate
 
 import pytest
 
-from dpo_hub.comparison.intervals import ERROR
 from dpo_hub.comparison.tally import ENOUGH, Tally, evidence, tally
+from dpo_hub.runs.intervals import ERROR
 
 from .test_votes import vote
 

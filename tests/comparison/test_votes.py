@@ -31,7 +31,7 @@ from dpo_hub.hub.card import render_card
 from dpo_hub.preferences import read_preferences, text_of
 from dpo_hub.preferences.export import write_preferences
 from dpo_hub.preferences.pairs import Messages
-from dpo_hub.run import Run
+from dpo_hub.runs.run import Run
 from tests.conftest import PATIENCE
 from tests.hub.conftest import finish, measured_run
 
@@ -43,7 +43,7 @@ from itertools import count
 from pathlib import Path
 from dpo_hub.comparison.votes import Ballot, cast
 from dpo_hub.preferences.pairs import Messages
-from dpo_hub.run import Run
+from dpo_hub.runs.run import Run
 
 run, voter = Run(Path(sys.argv[1])), sys.argv[2]
 for number in range({VOTES}) if voter in "23" else count():

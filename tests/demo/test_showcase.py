@@ -9,15 +9,15 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from dpo_hub.cli_demo import _at_hand
+from dpo_hub.cli.demo import _at_hand
 from dpo_hub.comparison.duet import Duet
-from dpo_hub.demo import smollm2
 from dpo_hub.demo.assistant import CONCISENESS
 from dpo_hub.demo.guards import distance, guard
 from dpo_hub.demo.showcase import show
 from dpo_hub.errors import ModelError
 from dpo_hub.recipe import DEMO_MODEL, SMOLLM2
-from dpo_hub.run import Run
+from dpo_hub.runs.run import Run
+from dpo_hub.training import smollm2
 from dpo_hub.training.policy import load_base
 
 

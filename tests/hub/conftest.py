@@ -16,7 +16,7 @@ import pytest
 
 from dpo_hub import PreferencePair, Preferences, Recipe, Run
 from dpo_hub.hub.card import render_card
-from dpo_hub.state import State
+from dpo_hub.runs.state import State
 
 from .loopback import Commit, Hub, Repo, serving
 

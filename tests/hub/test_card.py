@@ -18,10 +18,10 @@ from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
 from dpo_hub import Recipe, Run
-from dpo_hub.base import LOCAL_FOLDER, public_base
 from dpo_hub.cli import with_recipe_options
 from dpo_hub.errors import PublishError
 from dpo_hub.hub.card import ADAPTER_LINE, NO_LICENCE_LINE, published, render_card
+from dpo_hub.runs.base_model import LOCAL_FOLDER, public_base
 
 from .conftest import BASE, SAMPLE, STEP, VERSIONS, Python, Tiny, measured_run
 from .hostile import STRINGS
@@ -201,8 +201,8 @@ def test_a_folder_that_looks_like_a_hub_id(tmp_path: Path, monkeypatch: pytest.M
 def test_the_demo_model_is_loaded_from_the_package(tmp_path: Path) -> None:
     """A card of a run on the demo model loads the base from the package and names no base on the Hub."""
     card = render_card(measured_run(tmp_path, model="demo"))
-    assert "from dpo_hub.demo import MODEL" in card
-    assert "from_pretrained(MODEL)" in card
+    assert "from dpo_hub.demo import EMBEDDED" in card
+    assert "from_pretrained(EMBEDDED)" in card
     assert "base_model" not in metadata(card)
 
 

@@ -23,7 +23,7 @@ from dpo_hub.hub.commits import commit_once, look_at
 from dpo_hub.hub.proof import prove_adapter
 from dpo_hub.hub.publish import publish
 from dpo_hub.preferences.pairs import digest
-from dpo_hub.state import State
+from dpo_hub.runs.state import State
 
 from .conftest import ADA, ADA_READS, BASE, BOB, Python, Tiny, finish, measured_run
 from .loopback import Fault, Hub

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from dpo_hub.demo import FILES, MODEL
+from dpo_hub.demo import FILES
 from dpo_hub.preferences import PreferencePair, Preferences, text_of
 from dpo_hub.preferences.doctor import FEW_PAIRS, SOME_PAIRS, examine, examine_with
 from dpo_hub.preferences.doctor.findings import Finding
 from dpo_hub.preferences.doctor.near import Twins
 from dpo_hub.preferences.doctor.reading import runs
 from dpo_hub.preferences.doctor.signs import EMAIL, SECRET, declines, language, noise
+from dpo_hub.runs.base_model import EMBEDDED
 from dpo_hub.training.policy import load_tokenizer
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgklmnprst" for b in "aeiou" for c in ("n", "r", "l", "s")]
@@ -297,7 +298,7 @@ def test_near_twins_are_found_among_texts_of_one_template() -> None:
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
     """Return the tokenizer of the embedded model."""
-    return load_tokenizer(MODEL)
+    return load_tokenizer(EMBEDDED)
 
 
 def test_with_a_model_whose_limits_all_keep_there_is_nothing_to_say(tokenizer: Any) -> None:
@@ -331,7 +332,7 @@ def test_replies_that_are_cut_to_the_same(tokenizer: Any) -> None:
 
 def test_turns_that_the_chat_template_refuses() -> None:
     """A template's own words are told once, with the number of pairs."""
-    tokenizer = load_tokenizer(MODEL)
+    tokenizer = load_tokenizer(EMBEDDED)
     tokenizer.chat_template = (
         "{% if messages[0].role == 'system' %}{{ raise_exception('No system turn, please.') }}{% endif %}"
         + str(tokenizer.chat_template)

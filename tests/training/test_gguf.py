@@ -16,12 +16,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dpo_hub import Recipe, Run, read_preferences
 from dpo_hub.comparison.duet import Duet
-from dpo_hub.demo import FILES, MODEL
+from dpo_hub.demo import FILES
 from dpo_hub.errors import MissingExtraError, ModelError
 from dpo_hub.hub.card import render_card
 from dpo_hub.hub.export import export
+from dpo_hub.jobs.worker import work
+from dpo_hub.runs.base_model import EMBEDDED
 from dpo_hub.training.policy import PLAIN_TEMPLATE, load_base, load_base_tokenizer
-from dpo_hub.training.worker import work
 from tests.hub.conftest import ADA, Python
 from tests.hub.loopback import Hub, serving
 
@@ -33,8 +34,8 @@ def write_gguf(
     path: Path, *, architecture: str = "llama", kind: GGMLQuantizationType = Q, template: str | None = None
 ) -> Path:
     """Write a tiny random model with the demo's tokenizer."""
-    tokenizer = json.loads((MODEL / "tokenizer.json").read_text(encoding="utf-8"))
-    loaded = AutoTokenizer.from_pretrained(MODEL)
+    tokenizer = json.loads((EMBEDDED / "tokenizer.json").read_text(encoding="utf-8"))
+    loaded = AutoTokenizer.from_pretrained(EMBEDDED)
     special = {token["id"] for token in tokenizer["added_tokens"]}
     words = loaded.convert_ids_to_tokens(range(len(loaded)))
     writer = GGUFWriter(path, architecture)

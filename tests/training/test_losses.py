@@ -13,7 +13,7 @@ from trl import DPOTrainer
 from dpo_hub.errors import RecipeError
 from dpo_hub.preferences import read_preferences
 from dpo_hub.recipe import DIFFERENCES, LOSS_TYPES, Recipe
-from dpo_hub.run import Run
+from dpo_hub.runs.run import Run
 from dpo_hub.training.train import train
 
 NEEDS: dict[str, dict[str, float]] = {

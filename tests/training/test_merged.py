@@ -14,11 +14,11 @@ from peft.tuners.lora import Linear
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from dpo_hub.demo import MODEL
 from dpo_hub.errors import ModelError
 from dpo_hub.preferences import PreferencePair, Preferences
 from dpo_hub.recipe import Recipe
-from dpo_hub.run import Run
+from dpo_hub.runs.base_model import EMBEDDED
+from dpo_hub.runs.run import Run
 from dpo_hub.training.logits import logits_of, prompts_of
 from dpo_hub.training.merged import merge, require_same
 from dpo_hub.training.policy import load_tokenizer
@@ -42,7 +42,7 @@ def make(tmp_path: Path) -> Make:
 
     def run(name: str = "llama", dtype: str = "float32", *, size: float = 1.0, std: float = 0.4) -> Run:
         kind, settings = MODELS[name]
-        tokenizer = load_tokenizer(MODEL)
+        tokenizer = load_tokenizer(EMBEDDED)
         base = tiny_model(kind, **settings, vocab_size=len(tokenizer), eos_token_id=1).to(DTYPES[dtype])
         with torch.no_grad():
             for parameter in base.parameters():

@@ -7,14 +7,14 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model, PreTrainedTokenizerFast
 
-from dpo_hub.demo import MODEL
 from dpo_hub.errors import ModelError
+from dpo_hub.runs.base_model import EMBEDDED
 from dpo_hub.training.policy import PLAIN_TEMPLATE, load_base
 
 
 def test_the_demo_model_is_small_and_loads() -> None:
     """The embedded model takes at most 12 MB on disk and has 2 to 6 million parameters."""
-    assert sum(path.stat().st_size for path in MODEL.iterdir()) <= 12e6
+    assert sum(path.stat().st_size for path in EMBEDDED.iterdir()) <= 12e6
     model, tokenizer = load_base("demo")
     assert 2e6 < model.num_parameters() < 6e6
     assert tokenizer.chat_template
@@ -22,7 +22,7 @@ def test_the_demo_model_is_small_and_loads() -> None:
 
 def test_a_folder_without_a_chat_template_gets_a_plain_one(tmp_path: Path) -> None:
     """A base model from a folder works the same way, even one that was never made to chat."""
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(MODEL / "tokenizer.json"), eos_token="<|end|>")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(EMBEDDED / "tokenizer.json"), eos_token="<|end|>")
     tokenizer.save_pretrained(tmp_path)
     torch.manual_seed(0)
     GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=16, vocab_size=len(tokenizer))).save_pretrained(tmp_path)
@@ -66,9 +66,9 @@ def test_a_model_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_an_adapter_does_not_lead_to_another_folder(tmp_path: Path) -> None:
     """An adapter's repository may name any folder as its base: it is refused before that is looked at."""
     (tmp_path / "adapter_config.json").write_text(
-        json.dumps({"peft_type": "LORA", "base_model_name_or_path": str(MODEL)}), encoding="utf-8"
+        json.dumps({"peft_type": "LORA", "base_model_name_or_path": str(EMBEDDED)}), encoding="utf-8"
     )
     for file in ("tokenizer.json", "tokenizer_config.json"):
-        (tmp_path / file).write_bytes((MODEL / file).read_bytes())
+        (tmp_path / file).write_bytes((EMBEDDED / file).read_bytes())
     with pytest.raises(ModelError, match="is an adapter, and not a base model"):
         load_base(str(tmp_path))

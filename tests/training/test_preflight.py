@@ -18,7 +18,7 @@ from dpo_hub.errors import DiskFullError, ModelError
 from dpo_hub.preferences import read_preferences
 from dpo_hub.preferences.doctor.findings import of_all
 from dpo_hub.recipe import ENGINES, Recipe
-from dpo_hub.run import Run
+from dpo_hub.runs.run import Run
 from dpo_hub.training.ahead import look_ahead
 from dpo_hub.training.forecast import Disk, Memory, Outlook, forecast
 from dpo_hub.training.live import LiveBytes

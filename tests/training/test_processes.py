@@ -12,7 +12,7 @@ import pytest
 
 from dpo_hub import Recipe, Run, read_preferences
 from dpo_hub.errors import RecipeError
-from dpo_hub.launch import start, stop
+from dpo_hub.runs.launch import start, stop
 from dpo_hub.training.trainer import even_parts
 
 PATIENCE = 240.0

@@ -9,7 +9,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from dpo_hub.demo import MODEL
+from dpo_hub.runs.base_model import EMBEDDED
 from dpo_hub.training.policy import load_base
 from dpo_hub.training.reference import fingerprint, reference_log_probs
 
@@ -107,7 +107,7 @@ def test_a_folder_that_cannot_be_written_costs_nothing(tmp_path: Path, caplog: p
 def test_a_model_is_known_by_every_weight() -> None:
     """The same files give the same name, and one changed weight or setting another."""
     first, _ = load_base("demo")
-    second, _ = load_base(str(MODEL))
+    second, _ = load_base(str(EMBEDDED))
     assert fingerprint(first) == fingerprint(second)
     with torch.no_grad():
         list(second.parameters())[7].view(-1)[11] += 1e-6

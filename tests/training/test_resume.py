@@ -19,12 +19,12 @@ from transformers import PreTrainedTokenizerBase, TrainerState
 
 from dpo_hub import Recipe, Run, read_preferences
 from dpo_hub.errors import DiskFullError, ModelError
-from dpo_hub.state import State
+from dpo_hub.jobs.worker import work
+from dpo_hub.runs.state import State
 from dpo_hub.training import trainer
 from dpo_hub.training.memory import is_out_of_memory
 from dpo_hub.training.probe import Probe
 from dpo_hub.training.train import train
-from dpo_hub.training.worker import work
 
 STEPS = 8
 

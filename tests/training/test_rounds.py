@@ -19,9 +19,10 @@ from dpo_hub import Recipe, Run, read_preferences
 from dpo_hub.comparison.accuracy import accuracy
 from dpo_hub.comparison.duet import Duet
 from dpo_hub.comparison.lens import Lens
-from dpo_hub.demo import FILES, MODEL
+from dpo_hub.demo import FILES
 from dpo_hub.errors import RecipeError, RunError
-from dpo_hub.state import State
+from dpo_hub.runs.base_model import EMBEDDED
+from dpo_hub.runs.state import State
 from dpo_hub.training.policy import as_reference
 from dpo_hub.training.train import Trained, train
 from tests.training.test_trainer import load_adapter
@@ -93,7 +94,7 @@ def test_the_saved_adapter_alone_gives_the_logits_of_training(both: tuple[Run, T
     config = json.loads((run.adapter / "adapter_config.json").read_text(encoding="utf-8"))
     assert (config["base_model_name_or_path"], config["r"]) == ("demo", run.recipe.lora_r)
     assert not (run.adapter / "ref").exists()
-    base = AutoModelForCausalLM.from_pretrained(MODEL).eval()
+    base = AutoModelForCausalLM.from_pretrained(EMBEDDED).eval()
     with torch.no_grad():
         for pair in run.pairs("held_out"):
             ids = trained.tokenizer.apply_chat_template(list(pair.prompt), return_tensors="pt", return_dict=True)

@@ -13,12 +13,13 @@ from peft import PeftModel
 from torch.nn.functional import log_softmax
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from dpo_hub.demo import FILES, MODEL
+from dpo_hub.demo import FILES
 from dpo_hub.errors import ModelError
 from dpo_hub.preferences import PreferencePair, read_preferences
 from dpo_hub.preferences.pairs import Messages
 from dpo_hub.recipe import ENGINES, Recipe
-from dpo_hub.run import Run
+from dpo_hub.runs.base_model import EMBEDDED
+from dpo_hub.runs.run import Run
 from dpo_hub.training.checkpoints import flush
 from dpo_hub.training.train import Trained, train
 
@@ -29,12 +30,12 @@ def make_run(file: Path, **settings: Any) -> Run:
 
 def load_adapter(run: Run) -> PeftModel:
     """Load as anyone would who has only the adapter folder and the base model."""
-    return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(MODEL), run.adapter).eval()
+    return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(EMBEDDED), run.adapter).eval()
 
 
 def reply_logps(model: PeftModel, prompt: Messages, reply: Messages) -> list[float]:
     """Return log π(y_t | x, y_<t) for each token of the reply, by the plainest means: one row, full logits."""
-    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
     asked = tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=False)
     whole = tokenizer.apply_chat_template([*prompt, *reply], return_dict=False)
     assert whole[: len(asked)] == asked
@@ -104,7 +105,7 @@ def test_the_saved_adapter_is_the_trained_policy(trained: tuple[Run, Trained]) -
     ids = torch.arange(5, 25).unsqueeze(0)
     with torch.no_grad():
         before, after = policy.model.eval()(input_ids=ids).logits, load_adapter(run)(input_ids=ids).logits
-        base = AutoModelForCausalLM.from_pretrained(MODEL)(input_ids=ids).logits
+        base = AutoModelForCausalLM.from_pretrained(EMBEDDED)(input_ids=ids).logits
     assert torch.equal(before, after)
     assert not torch.allclose(base, after, atol=1e-3)
 
@@ -145,7 +146,7 @@ def test_no_local_path_is_saved(trained: tuple[Run, Trained], tmp_path: Path) ->
     for path in trained[0].adapter.iterdir():
         content = path.read_bytes()
         assert str(tmp_path).encode() not in content
-        assert str(MODEL).encode() not in content
+        assert str(EMBEDDED).encode() not in content
 
 
 def test_prompts_that_cannot_fit_are_told(few_pairs: Path) -> None:
@@ -158,7 +159,7 @@ def test_what_max_length_takes_is_counted(few_pairs: Path) -> None:
     """Replies that are cut and pairs that are dropped are told in the run's report."""
     run = make_run(few_pairs, max_length=60)
     train(run)
-    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
     for split in ("train", "held_out"):
         lengths = [
             max(
@@ -182,7 +183,7 @@ TOOLS_TEMPLATE = """{% for tool in tools or [] %}{{ tool.function.name }}{% endf
 def test_tool_calls_reach_the_chat_template_as_they_are(tmp_path: Path) -> None:
     """Each call keeps its own arguments and no one else's, and pairs with and without tools train together."""
     base = tmp_path / "base"
-    shutil.copytree(MODEL, base)
+    shutil.copytree(EMBEDDED, base)
     (base / "chat_template.jinja").write_text(TOOLS_TEMPLATE)
     rows = []
     for number, arguments in enumerate([{"city": "Oslo"}, {"order": 7}, {"city": "Rome"}, {"order": 9}]):
@@ -233,7 +234,7 @@ def save_base(folder: Path, architecture: str, **config: Any) -> str:
     """Save a small random model with the demo's tokenizer; return what a recipe calls it."""
     made = AutoConfig.for_model(architecture, vocab_size=1024, hidden_size=32, **config)
     AutoModelForCausalLM.from_config(made).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(MODEL).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(EMBEDDED).save_pretrained(folder)
     return str(folder)
 
 

@@ -14,11 +14,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, TrainerState
 
-from dpo_hub.demo import MODEL
 from dpo_hub.errors import ModelError
 from dpo_hub.preferences import read_preferences, text_of
 from dpo_hub.recipe import ENGINES, Recipe
-from dpo_hub.run import Run
+from dpo_hub.runs.base_model import EMBEDDED
+from dpo_hub.runs.run import Run
 from dpo_hub.training import trainer as training
 from dpo_hub.training.best import best_of, keep_best, restore_best
 from dpo_hub.training.metrics import STEP_KEYS, TRL_KEYS
@@ -109,7 +109,7 @@ def test_randomness_and_mode_are_put_back() -> None:
 def policy() -> PeftModel:
     """The demo's model with an adapter that changes it."""
     torch.manual_seed(1)
-    made = get_peft_model(AutoModelForCausalLM.from_pretrained(MODEL), LoraConfig(target_modules="all-linear"))
+    made = get_peft_model(AutoModelForCausalLM.from_pretrained(EMBEDDED), LoraConfig(target_modules="all-linear"))
     with torch.no_grad():
         for name, weight in made.named_parameters():
             if "lora_B" in name:
@@ -253,7 +253,7 @@ def test_a_resumed_run_is_watched_as_if_it_had_not_stopped(few_pairs: Path, poli
     """Steps and points come back from the run's folder; what was said is not said again."""
     run = make_run(few_pairs, epochs=10, evaluations=2, auto_stop=True)
     log = dict.fromkeys([*TRL_KEYS.values(), *STEP_KEYS.values()], 0.5)
-    probe = Probe(policy, AutoTokenizer.from_pretrained(MODEL), [], max_length=64)
+    probe = Probe(policy, AutoTokenizer.from_pretrained(EMBEDDED), [], max_length=64)
     point = {"pairs": 8, "loss": 0.5, "reward_accuracy": 1.0, "chosen_reward": 0.0, "chosen_logp": -3.0, "kl": 3.0}
     for step in range(1, 13):
         run.append_metrics(dict.fromkeys([*TRL_KEYS, *STEP_KEYS], 0.5) | {"step": step, "epoch": 1.0})

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 
-from ...base import OURS
 from ...errors import DPOHubError, PublishError, RunError
 from ...hub.account import Token, client, require_name
 from ...hub.bundle import OF_OURS
@@ -18,7 +17,8 @@ from ...hub.card import ADAPTER_LINE, SPLIT_LINE, published
 from ...hub.ollama import create_command, name_for
 from ...hub.publish import Published, Tell
 from ...hub.publish import publish as publish_on_hub
-from ...run import Run
+from ...runs.base_model import OURS
+from ...runs.run import Run
 from ..visitors import Visitor, on_space
 
 BEGIN, END = "<!-- description: begin -->", "<!-- description: end -->"

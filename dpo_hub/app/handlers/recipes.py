@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from ...demo.smollm2 import settled
 from ...errors import ModelError, PreferencesError, RecipeError, RunError
 from ...hub.calls import BROKEN
-from ...keeper import visible_devices
 from ...recipe import DEMO_MODEL, SMOLLM2, STRENGTHS, Recipe
-from ...turns import at_work
+from ...runs.keeper import visible_devices
+from ...runs.queue import at_work
+from ...training.smollm2 import settled
 from ..limits import allowed_model, require_few_epochs
 from ..visitors import Visitor
 from .files import find, read

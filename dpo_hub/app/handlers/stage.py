@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import RunError
 from ...preferences.pairs import Messages
-from ...run import Run
-from ...turns import at_work
+from ...runs.queue import at_work
+from ...runs.run import Run
 from ..visitors import Visitor
 
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ from typing import Any
 
 import psutil
 
-from ...headline import accuracy_interval
-from ...launch import remove, stop
 from ...preferences import text_of
-from ...progress import progress as progress_of
 from ...recipe import Recipe
-from ...run import Run
-from ...state import ENDED
-from ...training.health import Finding, examine
+from ...runs.headline import accuracy_interval
+from ...runs.health import Finding, examine
+from ...runs.launch import remove, stop
+from ...runs.progress import progress as progress_of
+from ...runs.run import Run
+from ...runs.state import ENDED
 from ..limits import begin, room
 from ..visitors import Visitor
 from .files import find, read

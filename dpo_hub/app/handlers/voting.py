@@ -8,21 +8,11 @@ import tempfile
 from pathlib import Path
 
 from ...comparison.tally import tally
-from ...comparison.votes import (
-    FILE,
-    Ballot,
-    Choice,
-    Vote,
-    ballots,
-    cast,
-    least_voted,
-    preferences_of,
-    votes_of,
-)
+from ...comparison.votes import FILE, Ballot, Choice, Vote, ballots, cast, least_voted, preferences_of, votes_of
 from ...errors import RunError
 from ...preferences.export import write_preferences
 from ...preferences.pairs import Messages
-from ...run import Run
+from ...runs.run import Run
 from ..visitors import Visitor
 from .files import keep
 from .stage import Stage

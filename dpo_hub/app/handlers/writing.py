@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from ...errors import PreferencesError, telling_disk_full
 from ...preferences.pairfile import PARTS as ROLES
+from ...recipe import DEMO_MODEL
 from .files import ID, Source, describe, find, new_folder
 
 WRITTEN = "written.jsonl"
@@ -66,7 +67,6 @@ def _sampled(prompt: str) -> list[str]:
 
 @cache
 def _model() -> tuple[Any, Any]:
-    from ...recipe import DEMO_MODEL
     from ...training.policy import load_base, quiet
 
     quiet()

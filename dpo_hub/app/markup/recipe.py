@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
-from ...progress import duration
+from ...runs.progress import duration
 from . import finding as card
 from . import findings as cards
 from . import hint

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from urllib.parse import urlencode
 
-from ...progress import Progress
-from ...run import Run
+from ...runs.progress import Progress
+from ...runs.run import Run
 
 NO_RUNS = '<p class="hint">Your runs are listed here once there are some.</p>'
 

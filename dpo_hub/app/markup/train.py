@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from ...training.health import Finding
+from ...runs.health import Finding
 from ..handlers.training import Progress
 from . import finding as card
 from . import findings as cards

@@ -1,0 +1,148 @@
+"""The command `chat`: a run's model before and after, or several runs' beside each other, written side by side."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import RunError
+from ..runs.run import Run
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..comparison.duet import Duet
+
+cli = typer.Typer()
+
+
+@cli.command()
+def chat(  # noqa: PLR0913  # an option each
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN… [PROMPT]", help="Runs with the same base model, and what to ask if it is no run."),
+    ],
+    *,
+    ask: Annotated[
+        str | None, typer.Option("--ask", "-p", metavar="PROMPT", help="What to ask, if it might be a run's name.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="What the model is told to be.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token each time.", min=0)] = 0.7,
+    seed: Annotated[int, typer.Option(help="The same on all sides.", min=0, max=2**31 - 1)] = 0,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest reply, in tokens.", min=1)] = 256,
+    beside: Annotated[bool, typer.Option("--beside", help="Chat even where a run trains on the same GPU.")] = False,
+) -> None:
+    """Ask a run's model before and after, side by side; without a prompt, as long as you like.
+
+    Ctrl-C ends a reply, an empty line the chat. Prompts may also come from another program, one a line.
+    """
+    runs, prompt = _sorted_out(words, ask)
+    for run in runs:
+        run.require_finished()
+    from ..comparison.duet import Duet, make_way
+    from ..training.policy import device, quiet
+
+    quiet()
+    make_way(device(), beside=beside)
+    sides = ["before", "after"] if len(runs) == 1 else ["before", *(run.id for run in runs)]
+    sampling = {"temperature": temperature, "seed": seed, "max_new_tokens": max_new_tokens}
+    talk = Talk(Duet.open(*runs), sides, sampling, system)
+    if prompt is not None:
+        _show(talk, prompt)
+    elif sys.stdin.isatty():
+        for question in _typed():
+            _show(talk, question)
+    else:
+        for question in filter(None, map(str.strip, sys.stdin)):
+            _print(talk, question)
+
+
+def _sorted_out(words: list[str], ask: str | None) -> tuple[list[Run], str | None]:
+    """The runs among *words*, and the prompt: *ask*, or the last word where it is no run."""
+    *names, last = words
+    if names and ask is None:
+        try:
+            Run.open(last)
+        except (RunError, OSError, ValueError):  # a long prompt is no path that a system would look for
+            return [Run.open(name) for name in names], last
+    return [Run.open(name) for name in words], ask
+
+
+@dataclass
+class Talk:
+    """The chats of all sides, each with its own replies."""
+
+    duet: Duet
+    sides: list[str]
+    sampling: dict[str, Any]
+    system: str | None = None
+    chats: list[list[dict[str, str]]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        told = [{"role": "system", "content": self.system}] if self.system else []
+        self.chats = [list(told) for _ in self.sides]
+
+    @property
+    def replies(self) -> list[str]:
+        """What the sides said last."""
+        return [chat[-1]["content"] for chat in self.chats]
+
+    def ask(self, question: str) -> Generator[list[str]]:
+        """Yield the replies as they grow. What was said until the end, or until it is closed, the sides remember."""
+        for chat in self.chats:
+            chat.append({"role": "user", "content": question})
+        replies = [""] * len(self.chats)
+        try:
+            for new in self.duet.stream(self.chats, **self.sampling):
+                replies = [reply + more for reply, more in zip(replies, new, strict=True)]
+                yield replies
+        finally:
+            for chat, reply in zip(self.chats, replies, strict=True):
+                chat.append({"role": "assistant", "content": reply})
+
+
+def _typed() -> Iterator[str]:
+    """What somebody types, until an empty line, Ctrl-D or Ctrl-C."""
+    with suppress(ImportError):
+        import readline  # noqa: F401  # the arrow keys edit the line
+    with suppress(EOFError, KeyboardInterrupt):
+        while question := input("> ").strip():
+            yield question
+
+
+def _show(talk: Talk, question: str) -> None:
+    """Write the replies into columns, as they come, until they end or somebody presses Ctrl-C."""
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console()
+    live = Live(console=console, transient=True, auto_refresh=False)
+    with suppress(KeyboardInterrupt), closing(talk.ask(question)) as steps, live:
+        for replies in steps:
+            live.update(_columns(talk.sides, replies), refresh=console.is_terminal)
+    console.print(_columns(talk.sides, talk.replies))
+
+
+def _columns(sides: list[str], replies: list[str]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(expand=True)
+    for side in sides:
+        table.add_column(Text(side), ratio=1)
+    table.add_row(*map(Text, replies))
+    return table
+
+
+def _print(talk: Talk, question: str) -> None:
+    """Print the replies as lines, each side's name before its own."""
+    for _ in talk.ask(question):
+        pass
+    for side, reply in zip(talk.sides, talk.replies, strict=True):
+        print(f"{side}: {reply}")
+    print(flush=True)

@@ -1,0 +1,95 @@
+"""The command that reads a preference file, says what is wrong with it, and repairs it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import RecipeError
+from ..preferences import PreferencePair, Preferences, read_preferences, text_of
+from ..preferences.doctor.findings import Finding
+from ..preferences.pairs import counted, rows_named
+from ..preferences.repair import Repair, repair
+from ..recipe import Recipe
+from .options import Json, Mapping, Source, mapping_of, resolve_model
+from .output import print_findings
+
+cli = typer.Typer()
+
+SHOWN_PAIRS = 2
+
+
+@cli.command()
+def check(  # noqa: PLR0913  # an option each
+    file: Source,
+    *,
+    mapping: Mapping = None,
+    model: Annotated[
+        str | None, typer.Option(help="A base model: see what its tokenizer and template make of it.")
+    ] = None,
+    max_length: Annotated[int | None, typer.Option(help="The longest pair to train on, in tokens.", min=1)] = None,
+    repair: Annotated[
+        Path | None, typer.Option(metavar="OUT", help="Write the cleaned pairs here: .csv, .jsonl or .parquet.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a preference file was read as, what is wrong with it, and mend what can be mended."""
+    from ..preferences.doctor import examine
+
+    if max_length and not model:
+        raise RecipeError("--max-length counts tokens, and whose they are is not said. Add --model.")
+    preferences = read_preferences(file, mapping=mapping_of(mapping))
+    model = resolve_model(model)
+    findings = examine(preferences, fit=_fit(model, max_length) if model else None)
+    mended = _repaired(preferences, repair) if repair else None
+    if as_json:
+        report = preferences.report() | {"findings": [asdict(finding) for finding in findings]}
+        report |= {"repair": asdict(mended)} if mended else {}
+        print(json.dumps(report, indent=2, default=str))
+        return
+    _print_preferences(preferences)
+    print_findings(findings)
+    if not findings:
+        print("Nothing looks wrong with these pairs.")
+    given = f" --map {shlex.quote(','.join(mapping))}" if mapping else ""
+    print(mended.sentence() if mended else f"Train on it:  dpo-hub train {shlex.quote(file)}{given}")
+
+
+def _fit(model: str, max_length: int | None) -> Callable[[Iterable[PreferencePair]], list[Finding]]:
+    """What the chat template and tokenizer of *model* make of pairs."""
+    from ..preferences.doctor import examine_with
+    from ..training.policy import load_base_tokenizer, quiet
+
+    quiet()
+    tokenizer, length = load_base_tokenizer(model), max_length or Recipe.for_model(model).max_length
+    return lambda pairs: examine_with(tokenizer, pairs, length)
+
+
+def _print_preferences(preferences: Preferences) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    report = preferences.report()
+    print(f"{preferences.source}: {counted(report['pairs'], 'pair')} from {counted(report['rows'], 'row')}")
+    print(f"Read as: {preferences.read_as()}")
+    print(f"File: {'; '.join(preferences.notes)}")
+    for reason, rows in preferences.left_out.items():
+        print(f"Left out: {counted(len(rows), 'row')}, {reason} ({rows_named(rows)})")
+    table = Table("row", "prompt", "chosen", "rejected", box=box.SIMPLE_HEAD, expand=True)
+    for pair in preferences.pairs[:SHOWN_PAIRS]:
+        parts = (text_of(part) for part in (pair.prompt, pair.chosen, pair.rejected))
+        table.add_row(str(pair.row), *(Text(part if len(part) < 300 else f"{part[:300]} …") for part in parts))
+    Console().print(table)
+
+
+def _repaired(preferences: Preferences, out: Path) -> Repair:
+
+    return repair(preferences, out)

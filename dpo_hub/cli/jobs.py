@@ -1,0 +1,158 @@
+"""The commands for runs that train on Hugging Face Jobs: send one there, bring it home. Loads no torch by itself."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import RunError
+from ..preferences import Preferences, read_preferences
+from ..preferences.doctor.findings import Finding
+from ..recipe import DEMO_MODEL, Recipe
+from ..runs.base_model import on_hub
+from ..runs.progress import duration
+from ..runs.run import Run
+from .options import Mapping, Source, Token, mapping_of, with_recipe_options
+from .output import next_steps, print_findings
+
+if TYPE_CHECKING:
+    from ..jobs.remote import Remote
+
+cli = typer.Typer()
+
+
+@cli.command()
+@with_recipe_options
+def submit(  # noqa: PLR0913  # an option each
+    file: Source,
+    *,
+    mapping: Mapping = None,
+    flavor: Annotated[str, typer.Option(help="The machine, as a10g-small.")],
+    timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="How long a job may take, as 90m or 2h.", show_default=False)
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(metavar="DOLLARS", help="What all its jobs may cost, never exceeded.", min=0)
+    ] = None,
+    recipe_file: Annotated[
+        Path | None,
+        typer.Option("--recipe", metavar="JSON", help="Settings of an earlier run.", exists=True, dir_okay=False),
+    ] = None,
+    namespace: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Your user's or organisation's name; it pays.")
+    ] = None,
+    push_minutes: Annotated[float, typer.Option(help="Minutes between two pushes of what there is.", min=0.001)] = 3.0,
+    token: Token = None,
+    settings: dict[str, Any],
+) -> None:
+    """Train on a machine of Hugging Face Jobs; looked after, stopped and resumed as if it trained here."""
+    from huggingface_hub import get_token
+
+    from ..hub.account import account, price
+    from ..jobs.remote import Remote, connect
+    from ..jobs.submit import seconds_of, time_limit
+    from ..jobs.submit import submit as submit_run
+
+    asked = seconds_of(timeout) if timeout else None
+    preferences = read_preferences(file, mapping=mapping_of(mapping))
+    if recipe_file:
+        recipe = Recipe.read(recipe_file, **settings)
+    else:
+        recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, pairs=len(preferences.pairs), **settings)
+    recipe = replace(recipe, model=on_hub(recipe.model))  # a job has no better way to it
+    api = connect(token)
+    machine = price(flavor, api)
+    owner = namespace or account(api).name
+    print(preferences.sentence())
+    needed = None if asked else _estimate(preferences, recipe)
+    seconds = time_limit(machine.hourly, timeout=asked, budget=budget, estimate=needed)
+    if needed and needed > seconds and not recipe.force:
+        raise RunError(
+            f"The run takes about {duration(needed)} on this machine, and --budget buys {duration(seconds)} on "
+            f"{flavor}. Raise it, or --force goes on regardless."
+        )
+    run = Run.create(preferences, recipe)
+    print_findings([Finding(**told) for told in run.report["findings"] if told["severity"] == "high"])
+    remote = Remote(f"{owner}/{run.id}", flavor, machine.hourly, seconds, budget, push_minutes)
+    _print_job(run, submit_run(run, remote, api))
+    if token and token != get_token():
+        print("Put this token into HF_TOKEN to look after it: status, stop and resume ask there, or your login.")
+
+
+def _estimate(preferences: Preferences, recipe: Recipe) -> float | None:
+    """Seconds that training takes on this machine, where that can be found out soon and says something of another."""
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        import torch
+
+        from ..training.ahead import look_ahead
+    except ImportError:
+        return None
+    downloaded = isinstance(try_to_load_from_cache(recipe.model, "config.json"), str)
+    if recipe.model != DEMO_MODEL and not (downloaded and torch.cuda.is_available()):
+        return None
+    from ..training.policy import quiet
+
+    quiet()
+    return look_ahead(preferences, recipe).run_seconds
+
+
+def _print_job(run: Run, remote: Remote) -> None:
+
+    job = remote.jobs[-1]
+    print(
+        f"Submitted {run.id}: at most {duration(job.timeout)}, ${job.timeout * remote.hourly / 3600:,.2f} on "
+        f"{remote.flavor} at ${remote.hourly:,.2f} an hour.\nIts folder on the Hub: {remote.repo}, a private dataset\n"
+        f"{next_steps(run, 'running')}"
+    )
+
+
+def cost_of(run: Run) -> str:
+    """What a submitted run has cost, and may."""
+    from ..jobs.remote import Remote
+
+    remote = Remote.of(run)
+    most = f" of ${remote.budget:,.2f} at most" if remote.budget is not None else ""
+    return f"On {remote.flavor}: ${remote.spent:,.2f}{most}, mirrored in {remote.repo}"
+
+
+def resume_job(run: Run, *, budget: float | None) -> None:
+    from ..jobs.remote import connect
+    from ..jobs.submit import resume
+
+    _print_job(run, resume(run, connect(), budget=budget))
+
+
+def print_log(run: Run, *, follow: bool) -> None:
+    """Print what was mirrored of a submitted run's log, or what its job says where there is more to come or nothing."""
+    from ..jobs.remote import DIED, connect, lines, sync_all
+
+    if run.may_have_news:
+        sync_all([run])
+    mirrored, state = run.log_tail(sys.maxsize), run.state
+    if mirrored and (state.ended or not follow):
+        print(mirrored)
+        if not (state.ended and state.reason.startswith(DIED)):
+            return
+        print("\nWhat its last job said:\n")
+    for line in lines(run, connect(), follow=follow):
+        print(line, flush=True)
+
+
+@cli.command()
+def fetch(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A submitted run, or its repository: OWNER/NAME.")] = "last",
+    *,
+    token: Token = None,
+) -> None:
+    """Bring a finished run home from the Hub, whole: to talk to it, to publish it."""
+    from ..jobs.remote import connect
+    from ..jobs.remote import fetch as fetch_run
+
+    found = fetch_run(run, connect(token))
+    print(f"Fetched {found.id}.\nRun folder: {found.path}\n{next_steps(found, 'finished')}")

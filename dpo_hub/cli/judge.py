@@ -1,0 +1,100 @@
+"""The command that has a model judge replies before and after."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import JudgeError, RecipeError
+from ..runs.run import Run
+from .options import Json, RunName, Token
+from .output import print_edited
+
+if TYPE_CHECKING:
+    from ..comparison.judges import Compare
+    from ..comparison.votes import Ballot
+
+cli = typer.Typer()
+
+
+@cli.command()
+def judge(  # noqa: PLR0913  # an option each
+    run: RunName,
+    *,
+    model: Annotated[
+        str | None, typer.Option("--with", metavar="MODEL", help="The judge's name on its server.")
+    ] = None,
+    reward_model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="A reward model that judges here: a Hub id, or a folder.")
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option("--at", metavar="URL", help="An OpenAI-compatible server; else the Hub's inference."),
+    ] = None,
+    key_from: Annotated[
+        str | None, typer.Option(metavar="VARIABLE", help="The environment variable that has the server's key.")
+    ] = None,
+    prompts: Annotated[int, typer.Option(help="Held-out prompts to compare replies to.", min=1)] = 32,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """Have a model judge replies before and after, each pair in both orders; what it said is kept as it comes."""
+    from ..comparison.judges import AT_ONCE, FILE, judge, judgements_of, record_verdict
+
+    found = Run.open(run).require_finished()
+    if (model is None) == (reward_model is None):
+        raise RecipeError("Who is to judge? Give --with MODEL for one that is asked, or --reward-model MODEL.")
+    name, compare = _rewarding(reward_model) if reward_model else _asking(str(model), url, _key(url, key_from, token))
+    try:
+        at_once = 1 if reward_model else AT_ONCE  # each comparison by a model here takes memory
+        verdict = judge(found, name, _ballots(found, prompts), compare, at_once=at_once)
+    except JudgeError as error:
+        kept = len(judgements_of(found, name))
+        raise JudgeError(f"{error} {kept} comparisons are kept in {FILE}; run it again to go on from there.") from error
+    rendered = record_verdict(found, verdict)
+    print(json.dumps({"run": found.id, **verdict.as_dict()}, indent=2) if as_json else "\n".join(verdict.sentences()))
+    if not rendered:
+        print_edited(found)
+
+
+def _asking(model: str, url: str | None, key: str | None) -> tuple[str, Compare]:
+    from ..comparison.endpoint import Endpoint
+
+    endpoint = Endpoint(model, url, key)
+    return endpoint.title, endpoint.compare
+
+
+def _rewarding(name: str) -> tuple[str, Compare]:
+    from ..comparison.reward_model import RewardModel
+    from ..training.policy import quiet
+
+    quiet()
+    return name, RewardModel.open(name).compare
+
+
+def _key(url: str | None, variable: str | None, token: str | None) -> str | None:
+    """The key for the judge: of a server only what a variable has, never the token for the Hub."""
+    if url is None:
+        return token
+    if token:
+        raise RecipeError("--token is for the Hub, and --at names another server. Name its key's variable: --key-from")
+    if variable and variable not in os.environ:
+        raise RecipeError(f"There is no environment variable {variable}. Set it to the server's key.")
+    return os.environ[variable] if variable else None
+
+
+def _ballots(run: Run, count: int) -> list[Ballot | None]:
+    from random import Random
+
+    from ..comparison.duet import Duet
+    from ..comparison.votes import draw, held_out_prompts
+    from ..training.policy import quiet
+
+    quiet()
+    prompts = held_out_prompts(run)[:count]
+    dice = Random(run.recipe.seed)
+    replies = Duet.open(run).replies(prompts, seed=run.recipe.seed)
+    return [draw(prompt, both.before, both.after, dice=dice) for prompt, both in zip(prompts, replies, strict=True)]

@@ -1,0 +1,76 @@
+"""What several commands ask for: a preference file, which column is which, and the recipe's settings."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Collection
+from dataclasses import fields
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from ..preferences.layouts.mapping import parse_mapping
+from ..recipe import SMOLLM2, Recipe
+from ..training import smollm2
+
+Mapping = Annotated[
+    list[str] | None,
+    typer.Option("--map", metavar="PART=COLUMN,…", help="Say which column is which, as in prompt=ask,chosen=good."),
+]
+Source = Annotated[str, typer.Argument(metavar="FILE", help="A preference file, or a Hub dataset: OWNER/NAME:SPLIT.")]
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Token = Annotated[str | None, typer.Option(help="For the Hub; by default your own login.", show_default=False)]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or how it begins, 'last', or its folder.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Do not wait: say how to look after it, and return.")]
+KeepGoing = Annotated[
+    int, typer.Option(metavar="TIMES", help="Take it up again by itself, so many times, when its process dies.", min=0)
+]
+
+
+def mapping_of(written: list[str] | None) -> dict[str, str]:
+
+    return parse_mapping(",".join(written)) if written else {}
+
+
+def resolve_model(model: str | None) -> str | None:
+    """The base model that --model means; where that is ours by the name of `smollm2`, fetch it now, in plain sight."""
+    settled = smollm2.settled(model) if model else None
+    if settled == SMOLLM2:
+        smollm2.folder()
+    return settled
+
+
+def with_recipe_options(command: Callable[..., None], *, listed: Collection[str] = ()) -> Callable[..., None]:
+    """Give *command* an option for each field of `Recipe`, in the place of its parameter `settings`.
+
+    Those of the fields *listed* take several values, separated by commas, as one text.
+    """
+    hints = get_type_hints(Recipe)
+
+    @functools.wraps(command)
+    def wrapped(**values: Any) -> None:
+        settings = {setting.name: values.pop(setting.name) for setting in fields(Recipe)}
+        command(**values, settings=settings)
+
+    options = [
+        inspect.Parameter(
+            setting.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                str | None if setting.name in listed else hints[setting.name] | None,
+                typer.Option(
+                    help=setting.metadata["help"],
+                    show_default=False,
+                    metavar="VALUE,…" if setting.name in listed else None,
+                ),
+            ],
+        )
+        for setting in fields(Recipe)
+    ]
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    kept = [parameter for parameter in own if parameter.name != "settings"]
+    wrapped.__signature__ = inspect.Signature([*kept, *options])  # type: ignore[attr-defined]
+    return wrapped

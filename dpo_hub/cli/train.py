@@ -1,0 +1,115 @@
+"""The commands that train an adapter, and say beforehand what that will take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..preferences import read_preferences
+from ..preferences.doctor.findings import Finding
+from ..recipe import DEMO_MODEL, Recipe
+from ..runs.run import Run
+from .follow import start_and_follow
+from .options import Detach, Json, KeepGoing, Mapping, Source, mapping_of, resolve_model, with_recipe_options
+from .output import print_findings
+
+if TYPE_CHECKING:
+    from ..training.ahead import Preflight
+
+cli = typer.Typer()
+
+
+@cli.command()
+@with_recipe_options
+def train(  # noqa: PLR0913  # an option each
+    file: Source,
+    *,
+    mapping: Mapping = None,
+    continue_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN", help="Go on from a run's adapter: it is the reference, and its recipe the default."
+        ),
+    ] = None,
+    detach: Detach = False,
+    keep_going: KeepGoing = 0,
+    accelerate_config: Annotated[
+        Path | None,
+        typer.Option(
+            "--accelerate",
+            metavar="YAML",
+            help="Settings of accelerate for several devices.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    settings: dict[str, Any],
+) -> None:
+    """Train an adapter on a preference file, in a process of its own that closing this terminal does not end."""
+    preferences = read_preferences(file, mapping=mapping_of(mapping))
+    settings["model"] = resolve_model(settings["model"])
+    previous = Run.open(continue_from).require_finished() if continue_from else None
+    if previous:
+        recipe = previous.recipe.next_round(**settings)
+    else:
+        recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, pairs=len(preferences.pairs), **settings)
+    print(preferences.sentence())
+    devices = accelerate_config.read_text(encoding="utf-8") if accelerate_config else ""
+    run = Run.create(preferences, recipe, previous=previous)
+    print_findings([Finding(**told) for told in run.report["findings"] if told["severity"] == "high"])
+    print(f"{run.report['train']} pairs to train on, {run.report['held_out']} held out.")
+    if devices:
+        run.write("accelerate.yaml", devices)
+    start_and_follow(run, detach=detach, keep_going=keep_going)
+
+
+@cli.command()
+@with_recipe_options
+def preflight(  # noqa: PLR0913  # an option each
+    file: Source,
+    *,
+    mapping: Mapping = None,
+    flavor: Annotated[str | None, typer.Option(help="A machine on the Hub, as a10g-small: say what it costs.")] = None,
+    publish_to: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Say whether it may be published there.")
+    ] = None,
+    token: Annotated[
+        str | None, typer.Option(help="For the Hub; by default your own login.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+    settings: dict[str, Any],
+) -> None:
+    """Say what a training run will take, and whether it will certainly fail, before it starts."""
+    preferences = read_preferences(file, mapping=mapping_of(mapping))
+    settings["model"] = resolve_model(settings["model"])
+    recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, pairs=len(preferences.pairs), **settings)
+    from ..training.ahead import look_ahead
+    from ..training.policy import quiet
+    from ..training.preflight import stop_where_certain
+
+    quiet()
+    ahead = look_ahead(preferences, recipe, flavor=flavor, publish_to=publish_to, token=token)
+    if as_json:
+        print(json.dumps(ahead.as_dict(), indent=2))
+    else:
+        _print_preflight(ahead)
+    if not recipe.force:
+        stop_where_certain(ahead.findings)
+
+
+def _print_preflight(ahead: Preflight) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..training.ahead import told
+
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for name, figure in told(ahead):
+        grid.add_row(name, figure)
+    Console(highlight=False).print(grid)
+    print_findings(ahead.findings)
+    if not ahead.findings:
+        print("Nothing stands against this run.")

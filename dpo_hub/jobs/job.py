@@ -1,0 +1,152 @@
+"""On a machine of Hugging Face Jobs: bring a run from its repository, see it to its end, push what it leaves.
+
+    python -m dpo_hub.jobs.job OWNER/NAME MINUTES SECONDS
+
+What is not pushed goes with the machine, so it is pushed every few minutes, and once more before the time is up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import signal
+import sys
+import time
+from threading import Event
+
+from huggingface_hub import HfApi
+
+from ..errors import DPOHubError, PublishError
+from ..hub.account import client
+from ..hub.calls import UnreachableError, patiently, telling
+from ..runs.launch import start, stop
+from ..runs.progress import Log
+from ..runs.run import Run, home
+from .mirror import LABEL, STOP, look, pull, push
+
+log = logging.getLogger("dpo_hub.jobs.job")  # not __main__, as which it runs
+
+KEEP_GOING = 2
+"""Times that a worker which dies is followed by another."""
+LOOK = 10.0
+"""Seconds between two looks at whether somebody asks for the end, at most."""
+POLL = 0.2
+STOP_PATIENCE = 20.0
+"""Seconds that a worker gets to finish its step and leave a checkpoint."""
+RESERVE = 60.0
+"""Seconds, at most, that are kept of a job's time to stop and push."""
+PUSH_PATIENCE, REFUSED_PATIENCE, PUSH_AGAIN = 900.0, 45.0, 15.0
+"""Seconds that the Hub may be away when all is done, that it may say no, and between two tries."""
+
+
+def bring(api: HfApi, repo_id: str) -> Run:
+    """Put the run that is mirrored in *repo_id* among the runs of this machine."""
+    path = home() / "runs" / repo_id.partition("/")[2]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with telling(repo_id, api):
+        pull(api, look(api, repo_id), path)
+    return Run(path)
+
+
+def time_left(api: HfApi, repo_id: str, seconds: float) -> float:
+    """How long the newest job of the run may still work, of its *seconds*, so that time is left to push."""
+    owner, _, name = repo_id.partition("/")
+    seconds -= min(RESERVE, 0.1 * seconds)
+    try:
+        with telling(repo_id, api):
+            labels = {LABEL: name}
+            job = patiently(lambda: next(iter(api.list_jobs(labels=labels, namespace=owner)), None))
+    except PublishError as error:
+        log.warning("when the job began is not known: %s", error)
+        return seconds
+    began = (job.started_at or job.created_at) if job else None
+    return seconds - (time.time() - began.timestamp()) if began else seconds
+
+
+def see_through(  # noqa: PLR0913  # where, what, and until when
+    api: HfApi, repo_id: str, run: Run, *, every: float, left: float = math.inf, asked: Event | None = None
+) -> None:
+    """Start *run* and show its log, until it has ended for good, somebody wants it to end, or the time is up.
+
+    Args:
+        api: the client.
+        repo_id: where it is mirrored.
+        run: one that nobody works on.
+        every: seconds between two pushes.
+        left: seconds that there are.
+        asked: is set when this machine is to be given back.
+
+    Raises:
+        PublishError: what it left in the end could not be pushed.
+    """
+    until = time.monotonic() + left
+    said, pushed, looked, told = Log(run.log, from_end=True), 0.0, 0.0, ""
+    keeper = start(run, keep_going=KEEP_GOING)
+    while keeper.poll() is None and time.monotonic() < until and not (asked and asked.is_set()):
+        print(said.news(), end="", flush=True)
+        now, status = time.monotonic(), run.state.status
+        if now - looked >= min(LOOK, every):
+            looked, due = now, status != told or now - pushed >= every
+            if _push(api, repo_id, run, due=due):
+                break
+            pushed, told = (now, status) if due else (pushed, told)
+        time.sleep(POLL)
+    stop(run, patience=STOP_PATIENCE)
+    if run.state.status == "stopped" and time.monotonic() >= until:
+        run.end("stopped", "The time of its job was up.")
+    print(said.news(), end="", flush=True)
+    _push_last(api, repo_id, run)
+
+
+def _push(api: HfApi, repo_id: str, run: Run, *, due: bool) -> bool:
+    """Push what there is, if that is *due*, and say whether somebody wants the run to end. Neither has to succeed."""
+    try:
+        with telling(repo_id, api):
+            there = look(api, repo_id)
+            if due and STOP not in there.files:
+                push(api, run, there)
+            return STOP in there.files
+    except (PublishError, OSError) as error:
+        log.warning("not pushed this time: %s", error)
+        return False
+
+
+def _push_last(api: HfApi, repo_id: str, run: Run) -> None:
+    began = time.monotonic()
+    while True:
+        try:
+            with telling(repo_id, api):
+                push(api, run, look(api, repo_id))
+            return
+        except (PublishError, OSError) as error:
+            patience = PUSH_PATIENCE if isinstance(error, UnreachableError) else REFUSED_PATIENCE
+            if time.monotonic() - began > patience:
+                raise
+            log.warning("trying again in %.0f s: %s", PUSH_AGAIN, error)
+            time.sleep(PUSH_AGAIN)
+
+
+def main() -> None:
+    """See the run through whose repository is given; a SIGTERM stops it in good order."""
+    asked = Event()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("repo")
+    parser.add_argument("minutes", type=float)
+    parser.add_argument("seconds", type=float)
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    api = client()
+    try:
+        run = bring(api, given.repo)
+        signal.signal(signal.SIGTERM, lambda *_: asked.set())
+        left = time_left(api, given.repo, given.seconds)
+        see_through(api, given.repo, run, every=60 * given.minutes, left=left, asked=asked)
+    except DPOHubError as error:
+        sys.exit(str(error))
+    sys.exit(run.state.status == "failed")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""A run's folder mirrored in a private dataset: the run itself under `run/`, and what trains it beside.
+
+Whoever has the run in hand pushes; all others read, or ask for its end by a file `.stop`. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+from ..errors import PublishError
+from ..hub.calls import UnreachableError, patiently
+from ..hub.commits import DATASET, Repository, commit_once, contents, ids_of
+from ..runs.run import REMOTE, Run
+
+RUN, PACKAGE, STOP = "run/", "package.zip", ".stop"
+CHECKPOINTS = f"{RUN}checkpoints/"
+LABEL = "dpo-hub"
+"""By which jobs are found: its value is the run's id."""
+SMALL = (
+    "state.json",
+    "recipe.json",
+    "report.json",
+    "evaluation.json",
+    "metrics.jsonl",
+    "evaluations.jsonl",
+    "samples.jsonl",
+    "log.txt",
+)
+"""What says how a run goes."""
+_STEP = re.compile(r"checkpoint-(\d+)")
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """The repository as it stands: its files, and when the newest commit was made, in seconds since the epoch."""
+
+    repository: Repository
+    files: frozenset[str]
+    changed: float
+
+    @property
+    def step(self) -> int:
+        """The step that its checkpoint was made after, 0 without one."""
+        return max((int(found[1]) for path in self.files if (found := _STEP.search(path))), default=0)
+
+
+def look(api: HfApi, repo_id: str) -> Mirror:
+    """Ask how the repository stands."""
+    info = patiently(lambda: api.dataset_info(repo_id))
+    changed = info.last_modified.timestamp() if info.last_modified else 0.0
+    files = frozenset(sibling.rfilename for sibling in info.siblings or ())
+    return Mirror(Repository(repo_id, DATASET, info.sha or "", bool(info.private)), files, changed)
+
+
+def push(api: HfApi, run: Run, onto: Mirror) -> None:
+    """Make the mirror the same as the run's folder, with its newest checkpoint alone, in one commit.
+
+    Checkpoints that went before are deleted for good, or a long run would fill the account's storage.
+
+    Raises:
+        OSError: something of the folder went while it was copied. What came instead is there the next time.
+        PublishError: somebody else pushed meanwhile.
+    """
+    with tempfile.TemporaryDirectory(dir=run.path.parent, prefix=".push-") as folder:
+        copy_whole(run, Path(folder))
+        copies = (path for path in Path(folder).rglob("*") if path.is_file())
+        files: dict[str, bytes | Path] = {f"{RUN}{path.relative_to(folder).as_posix()}": path for path in copies}
+        gone = sorted(path for path in onto.files if path.startswith(RUN) and path not in files)
+        step = int(run.last_metrics.get("step", 0))
+        message = f"{run.written_state.status.capitalize()}, step {step}"
+        commit_once(api, onto.repository, files, message=message, delete=gone)
+        if any(path.startswith(CHECKPOINTS) for path in gone):
+            _forget_checkpoints(api, onto.repository, {ids_of(content)[0] for content in files.values()})
+
+
+def _forget_checkpoints(api: HfApi, of: Repository, kept: Set[str]) -> None:
+    """Delete what large files of checkpoints held, but for the SHA-256s *kept*; old commits are never read."""
+    large = patiently(lambda: list(api.list_lfs_files(of.id, repo_type=DATASET)))
+    old = [file for file in large if file.filename.startswith(CHECKPOINTS) and file.file_oid not in kept]
+    patiently(lambda: api.permanently_delete_lfs_files(of.id, old, rewrite_history=False, repo_type=DATASET))
+
+
+def copy_whole(run: Run, to: Path) -> None:
+    """Copy what is to be pushed, while others write there.
+
+    The checkpoint comes first, so that whatever is measured reaches at least as far.
+
+    Raises:
+        OSError: something went while it was copied.
+    """
+    finished, checkpoints = _finished(run), _checkpoints(run)
+    if checkpoints and not finished:
+        shutil.copytree(checkpoints[-1], to / checkpoints[-1].relative_to(run.path))
+    shutil.copytree(run.path, to, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "checkpoints", REMOTE))
+    # Two checkpoints stay, so the copied one is whole as long as one more came at most; a finished run keeps none.
+    if _finished(run) != finished or (checkpoints and not finished and checkpoints[-1] not in _checkpoints(run)[-2:]):
+        raise FileNotFoundError(f"The checkpoint of {run.id} went while it was copied.")
+
+
+def _finished(run: Run) -> bool:
+    return run.written_state.status == "finished"
+
+
+def _checkpoints(run: Run) -> list[Path]:
+    """The run's checkpoints, the newest last."""
+    return sorted((run.path / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def pull(api: HfApi, mirror: Mirror, to: Path, *names: str) -> None:
+    """Bring the run's files, or only *names*, into the folder *to*; one that is not there yet appears whole.
+
+    Raises:
+        PublishError: a file did not arrive as the Hub has it.
+    """
+    at = mirror.repository
+    with tempfile.TemporaryDirectory(dir=to.parent, prefix=".pull-") as folder:
+        patterns = [f"{RUN}{name}" for name in names or ("*",)]
+        _downloaded(
+            lambda: api.snapshot_download(
+                at.id, repo_type=DATASET, revision=at.head, local_dir=folder, allow_patterns=patterns
+            )
+        )
+        if not names:
+            _require_same(api, at, Path(folder))
+        brought = Path(folder, RUN)
+        if not to.exists():
+            brought.rename(to)
+        for file in [path for path in brought.rglob("*") if path.is_file()]:
+            target = to / file.relative_to(brought)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(target)
+
+
+def read(api: HfApi, mirror: Mirror, name: str) -> str:
+    """The text of the run's file *name*."""
+    at = mirror.repository
+    with tempfile.TemporaryDirectory() as folder:
+        path = _downloaded(
+            lambda: api.hf_hub_download(at.id, f"{RUN}{name}", repo_type=DATASET, revision=at.head, local_dir=folder)
+        )
+        return Path(path).read_text(encoding="utf-8")
+
+
+def _downloaded(download: Callable[[], str]) -> str:
+    try:
+        return patiently(download)
+    except LocalEntryNotFoundError as error:
+        raise UnreachableError("The Hub does not answer just now. Run it again in a while.") from error
+
+
+def _require_same(api: HfApi, of: Repository, folder: Path) -> None:
+    for path, known in contents(api, of, of.head).items():
+        file = folder / path
+        if path.startswith(RUN) and not (file.is_file() and known in ids_of(file)):
+            raise PublishError(f"{path} of {of.id} did not arrive as the Hub has it. Run it again.")

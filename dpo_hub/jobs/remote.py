@@ -1,0 +1,299 @@
+"""A run that trains on Hugging Face Jobs, as it is seen from here: how it goes, its log, its end. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from huggingface_hub import HfApi, JobInfo
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils.tqdm import disable_progress_bars
+
+from ..errors import BusyError, DPOHubError, RunError
+from ..hub.account import Token, client, require_name
+from ..hub.calls import patiently, telling
+from ..hub.commits import DATASET
+from ..runs.run import REMOTE, Run, home
+from ..runs.state import State
+from .mirror import LABEL, RUN, SMALL, STOP, Mirror, look, pull, read
+
+log = logging.getLogger(__name__)
+
+DIED = "Its job ended before the run did"
+"""How the reason of a run begins whose job said no more."""
+OVER = ("COMPLETED", "CANCELED", "ERROR", "DELETED")
+"""Stages in which a job does nothing any more."""
+STOP_PATIENCE, CANCEL_PATIENCE = 90.0, 15.0
+"""Seconds that a job gets to push its last checkpoint, and to be gone."""
+SYNC_PATIENCE = 10.0
+"""Seconds that a list of runs waits for the Hub."""
+POLL = 1.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that worked on the run: the seconds it may take and, so far, took, and its price in US dollars an hour."""
+
+    id: str
+    timeout: int
+    hourly: float
+    seconds: int = 0
+
+    @property
+    def cost(self) -> float:
+        """US dollars, by the minute."""
+        return math.ceil(self.seconds / 60) * self.hourly / 60
+
+
+@dataclass(frozen=True)
+class Remote:
+    """Where and at what price a run trains; kept beside it in `remote.json`.
+
+    `timeout` are the seconds that a job may take at most, `budget` the US dollars that all of them may cost together,
+    and `head` the newest commit of the repository that was seen. A job is `pending` that was asked for, and of which
+    it is not known whether it began.
+    """
+
+    repo: str
+    flavor: str
+    hourly: float
+    timeout: float
+    budget: float | None = None
+    push_minutes: float = 3.0
+    jobs: tuple[Job, ...] = ()
+    head: str = ""
+    pending: bool = False
+
+    @classmethod
+    def of(cls, run: Run) -> Remote:
+        """What is known of *run*.
+
+        Raises:
+            RunError: it trains here.
+        """
+        if not (found := run.remote):
+            raise RunError(f"The run {run.id} was not submitted; all of it is here: {run.path}")
+        return cls(**found | {"jobs": tuple(Job(**job) for job in found["jobs"])})
+
+    def write(self, run: Run) -> None:
+        run.write(REMOTE, json.dumps(asdict(self), indent=2))
+
+    @property
+    def namespace(self) -> str:
+        return self.repo.partition("/")[0]
+
+    @property
+    def spent(self) -> float:
+        """US dollars until now, as far as is known."""
+        return sum(job.cost for job in self.jobs)
+
+    @property
+    def seconds_left(self) -> float:
+        """How long the next job may take."""
+        if self.budget is None or not self.hourly:
+            return self.timeout
+        return min(self.timeout, (self.budget - self.spent) / self.hourly * 3600)
+
+
+def connect(token: Token = None) -> HfApi:
+    disable_progress_bars()
+    return client(token)
+
+
+@contextmanager
+def held(run: Run) -> Iterator[None]:
+    """Keep others from changing what is known of *run* meanwhile.
+
+    Raises:
+        BusyError: one does, and for long.
+    """
+    try:
+        with FileLock(run.path / ".remote.lock").acquire(timeout=SYNC_PATIENCE):
+            yield
+    except Timeout:
+        raise BusyError(f"Another command looks after {run.id} just now. Try again in a moment.") from None
+
+
+def sync(run: Run, api: HfApi) -> None:
+    """Bring what says how *run* goes, and let its state be what its job makes of it.
+
+    Raises:
+        BusyError: another command does so.
+        PublishError: the Hub says no, or nothing.
+    """
+    with held(run):
+        bring_news(run, api)
+
+
+def bring_news(run: Run, api: HfApi) -> None:
+    """As `sync`, for who has it `held`."""
+    remote = Remote.of(run)
+    with telling(remote.repo, api, outcome="so this is how it stood before"):
+        if remote.pending or not remote.jobs:
+            remote = _with_unknown_jobs(run, remote, api)
+            remote.write(run)
+        if not remote.jobs:
+            run.end("stopped", run.written_state.reason or f"It has no job. dpo-hub resume {run.id} starts one.")
+            return
+        job = inspect(api, remote)
+        over = stage_of(job) in OVER
+        there = look(api, remote.repo)  # after the job, so that nothing which it pushed at its end is missed
+        if there.repository.head != remote.head:
+            pull(api, there, run.path, *SMALL)
+            if run.last_metrics:
+                os.utime(run.path / "metrics.jsonl", (there.changed, there.changed))
+    state = run.written_state
+    head = "" if state.ended and not over else there.repository.head  # else it is read again when the job has gone
+    last = replace(remote.jobs[-1], seconds=took(job, remote.jobs[-1].timeout))
+    replace(remote, head=head, jobs=(*remote.jobs[:-1], last)).write(run)
+    run.beat()
+    run.write("state.json", json.dumps(asdict(_state(run, state, job, there))))
+
+
+def _with_unknown_jobs(run: Run, remote: Remote, api: HfApi) -> Remote:
+    """*remote* with the jobs that the Hub has of the run and that nobody here heard of: only the answer was lost."""
+    known = {job.id for job in remote.jobs}
+    listed = patiently(lambda: list(api.list_jobs(labels={LABEL: run.id}, namespace=remote.namespace)))
+    found = [job for job in listed if job.id not in known]
+    seconds = int(remote.seconds_left)
+    new = [Job(job.id, seconds, remote.hourly, took(job, seconds)) for job in reversed(found)]
+    return replace(remote, jobs=(*remote.jobs, *new), pending=remote.pending and not new)
+
+
+def inspect(api: HfApi, remote: Remote) -> JobInfo | None:
+    """How the run's last job stands; None where the Hub does not know it any more."""
+    try:
+        return patiently(lambda: api.inspect_job(job_id=remote.jobs[-1].id, namespace=remote.namespace))
+    except HfHubHTTPError as error:
+        if error.response.status_code != 404:
+            raise
+        return None
+
+
+def stage_of(job: JobInfo | None) -> str:
+    return str(job.status.stage) if job else "DELETED"
+
+
+def took(job: JobInfo | None, most: int) -> int:
+    """Seconds that are to be paid for; where a job has begun and they are not known, all that it may take."""
+    if job and job.durations and job.durations.running_secs is not None:
+        return job.durations.running_secs
+    return 0 if stage_of(job) == "SCHEDULING" else most
+
+
+def _state(run: Run, state: State, job: JobInfo | None, there: Mirror) -> State:
+    """What becomes of the *state* that was pushed, under a job that stands so."""
+    state, stage = replace(state, worker=None, keeper=None), stage_of(job)
+    if stage not in OVER:
+        return replace(state, status="queued" if stage == "SCHEDULING" else "running")
+    message = job.status.message if job else None
+    said = f"{DIED} ({stage}{f': {message}' if message else ''})."
+    if state.ended:
+        return replace(state, reason=state.reason or said) if state.status == "stopped" and stage == "ERROR" else state
+    where = f"from step {there.step}" if there.step else "from the beginning"
+    status = "stopped" if stage == "CANCELED" else "failed"
+    return replace(state, status=status, reason=f"{said} dpo-hub resume {run.id} goes on {where}.")
+
+
+def sync_all(runs: Sequence[Run]) -> None:
+    """Bring how all *runs* go, side by side, and in no more than a few seconds; what cannot be had is noted."""
+    missed = {run.id: "The Hub is slow to answer." for run in runs}
+
+    def bring(run: Run) -> None:
+        try:
+            sync(run, connect())
+            del missed[run.id]
+        except (DPOHubError, OSError) as error:
+            missed[run.id] = str(error)
+
+    threads = [threading.Thread(target=bring, args=(run,), daemon=True) for run in runs]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + SYNC_PATIENCE
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    for run_id, why in list(missed.items()):
+        log.warning("%s is shown as it stood before. %s", run_id, why)
+
+
+def lines(run: Run, api: HfApi, *, follow: bool) -> Iterator[str]:
+    """What the run's last job said, and with *follow* goes on to say until it ends."""
+    remote = Remote.of(run)
+    if remote.jobs:
+        with telling(remote.repo, api, outcome="so its log is not known"):
+            yield from api.fetch_job_logs(job_id=remote.jobs[-1].id, namespace=remote.namespace, follow=follow)
+
+
+def stop(run: Run, api: HfApi) -> None:
+    """Ask the run's job to push its last checkpoint and go; one that is slow, or has not begun, is cancelled.
+
+    Raises:
+        PublishError: the Hub says no, or nothing.
+    """
+    sync(run, api)
+    remote = Remote.of(run)
+    if run.written_state.ended:
+        return
+    with telling(remote.repo, api, outcome="so it may still be at work"):
+        if stage_of(inspect(api, remote)) == "RUNNING":
+            patiently(
+                lambda: api.upload_file(
+                    path_or_fileobj=b"stop\n",
+                    path_in_repo=STOP,
+                    repo_id=remote.repo,
+                    repo_type=DATASET,
+                    commit_message="Stop",
+                )
+            )
+        if not _is_over(api, remote, within=STOP_PATIENCE):
+            patiently(lambda: api.cancel_job(job_id=remote.jobs[-1].id, namespace=remote.namespace))
+            _is_over(api, remote, within=CANCEL_PATIENCE)
+    sync(run, api)
+
+
+def _is_over(api: HfApi, remote: Remote, *, within: float) -> bool:
+    """Wait for the job's end, unless it has not begun, and say whether it came."""
+    end = time.monotonic() + within
+    while (stage := stage_of(inspect(api, remote))) not in OVER:
+        if stage == "SCHEDULING" or time.monotonic() > end:
+            return False
+        time.sleep(POLL)
+    return True
+
+
+def fetch(name: str, api: HfApi) -> Run:
+    """Bring a finished run home whole: one that was submitted here, or that of the repository *name*.
+
+    Raises:
+        RunError: there is no such run, or it has not finished.
+        PublishError: the Hub says no, or what arrived is not what it has.
+    """
+    if "/" in name and not Path(name).is_dir():
+        require_name(name)
+        repo, path = name, home() / "runs" / name.partition("/")[2]
+        if path.exists() and Run(path).remote.get("repo", repo) != repo:
+            raise RunError(f"There is another run in {path}. Remove it, or set DPO_HUB_HOME to another folder.")
+    else:
+        run = Run.open(name)
+        repo, path = Remote.of(run).repo, run.path
+    if (path / "adapter").is_dir() and Run(path).written_state.status == "finished":
+        return Run(path)  # with what was edited here since
+    with telling(repo, api, outcome="so nothing was fetched"):
+        there = look(api, repo)
+        if f"{RUN}state.json" not in there.files:
+            raise RunError(f"There is no run in {repo}. Name a repository that dpo-hub submit has made.")
+        state = State.of(json.loads(read(api, there, "state.json")))
+        if state.status != "finished":
+            raise RunError(f"The run in {repo} is {state.status}, not finished. {state.reason}".strip())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pull(api, there, path)
+    return Run(path)

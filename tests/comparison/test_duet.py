@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from dpo_hub.comparison.writing import Text
+from dpo_hub.comparison.text import Text
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 

@@ -18,7 +18,7 @@ from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
 from dpo_hub import Recipe, Run
-from dpo_hub.cli import with_recipe_options
+from dpo_hub.cli.options import with_recipe_options
 from dpo_hub.errors import PublishError
 from dpo_hub.hub.card import ADAPTER_LINE, NO_LICENCE_LINE, published, render_card
 from dpo_hub.runs.base_model import LOCAL_FOLDER, public_base

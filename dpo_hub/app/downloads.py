@@ -66,7 +66,7 @@ def _file(request: Request) -> Response:
     return FileResponse(source.where, filename=source.name, headers=OWN)
 
 
-def _told(handler: Callable[[Request], Response]) -> Callable[[Request], Response]:
+def _explaining_errors(handler: Callable[[Request], Response]) -> Callable[[Request], Response]:
     """Answer 404 with a sentence where there is nothing for this visitor."""
 
     def telling(request: Request) -> Response:
@@ -78,4 +78,7 @@ def _told(handler: Callable[[Request], Response]) -> Callable[[Request], Respons
     return telling
 
 
-ROUTES = [Route("/download/run/{name}", _told(_run)), Route("/download/file/{name}", _told(_file))]
+ROUTES = [
+    Route("/download/run/{name}", _explaining_errors(_run)),
+    Route("/download/file/{name}", _explaining_errors(_file)),
+]

@@ -56,17 +56,17 @@ def limits() -> Limits:
     if on_space():
         usual = Limits(rows=50_000, upload_mb=50, files=100, epochs=10, runs=20, waiting=2, queue=10)
     return Limits(
-        rows=_asked("DPO_HUB_MAX_ROWS", usual.rows),
-        upload_mb=_asked("DPO_HUB_MAX_UPLOAD_MB", usual.upload_mb),
-        files=_asked("DPO_HUB_MAX_FILES", usual.files),
-        epochs=_asked("DPO_HUB_MAX_EPOCHS", usual.epochs),
-        runs=_asked("DPO_HUB_MAX_RUNS", usual.runs),
+        rows=_limit_from("DPO_HUB_MAX_ROWS", usual.rows),
+        upload_mb=_limit_from("DPO_HUB_MAX_UPLOAD_MB", usual.upload_mb),
+        files=_limit_from("DPO_HUB_MAX_FILES", usual.files),
+        epochs=_limit_from("DPO_HUB_MAX_EPOCHS", usual.epochs),
+        runs=_limit_from("DPO_HUB_MAX_RUNS", usual.runs),
         waiting=usual.waiting,
-        queue=_asked("DPO_HUB_MAX_QUEUE", usual.queue),
+        queue=_limit_from("DPO_HUB_MAX_QUEUE", usual.queue),
     )
 
 
-def _asked(variable: str, usual: int | None) -> int | None:
+def _limit_from(variable: str, usual: int | None) -> int | None:
     asked = os.environ.get(variable)
     if not asked:
         return usual

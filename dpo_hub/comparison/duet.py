@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import RunError, needing_extra
 from ..preferences.pairs import Messages
 from ..recipe import Recipe
-from ..runs.queue import at_work
+from ..runs.queue import run_on_device
 from ..runs.run import Run
 from ..training.decoding import BASE, sample
 from ..training.memory import LOADING, telling_out_of_memory
@@ -200,13 +200,13 @@ def _base_of(runs: Sequence[Run]) -> tuple[str, bool]:
     for run, recipe in others:
         if (recipe.model, recipe.load_in_4bit) != base:
             raise RunError(
-                f"{first[0].id} and {run.id} cannot be compared at once: the base model of one is {_told(first[1])}, "
-                f"of the other {_told(recipe)}."
+                f"{first[0].id} and {run.id} cannot be compared at once: the base model of one is "
+                f"{_name_of_base(first[1])}, of the other {_name_of_base(recipe)}."
             )
     return base
 
 
-def _told(recipe: Recipe) -> str:
+def _name_of_base(recipe: Recipe) -> str:
     return recipe.model + (" in 4 bits" if recipe.load_in_4bit else "")
 
 
@@ -216,7 +216,7 @@ def make_way(on: torch.device, *, beside: bool = False) -> None:
     Raises:
         RunError: a run trains on the GPU.
     """
-    run = at_work()
+    run = run_on_device()
     if run is None:
         return
     if on.type == "cpu" or beside:

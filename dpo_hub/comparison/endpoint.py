@@ -15,7 +15,7 @@ from huggingface_hub import InferenceClient
 from huggingface_hub.errors import BadRequestError, HfHubHTTPError
 
 from ..errors import JudgeError
-from ..hub.calls import BROKEN, briefly, patiently, words_of
+from ..hub.calls import BROKEN, briefly, with_retries, words_of
 from ..preferences import text_of
 from .votes import Ballot
 
@@ -76,12 +76,12 @@ class Endpoint:
 
     def _letter(self, ballot: Ballot, a: str, b: str) -> str | None:
         for _ in range(2):
-            last = self._asked(text_of(ballot.prompt), a, b).strip().rpartition("\n")[2]
+            last = self._ask(text_of(ballot.prompt), a, b).strip().rpartition("\n")[2]
             if found := _LETTER.fullmatch(last):
                 return found[1]
         return None
 
-    def _asked(self, prompt: str, a: str, b: str) -> str:
+    def _ask(self, prompt: str, a: str, b: str) -> str:
         mark = secrets.token_hex(8)
         parts = "\n\n".join(
             f"[{mark} {name}]\n{text}\n[{mark} end]" for name, text in (("prompt", prompt), ("A", a), ("B", b))
@@ -94,14 +94,14 @@ class Endpoint:
         chat: Any = partial(client.chat_completion, told, model=self.name)
         try:
             try:
-                answer = patiently(partial(chat, **BOUNDS), of=self.title)
+                answer = with_retries(partial(chat, **BOUNDS), of=self.title)
             except BadRequestError:
-                answer = patiently(chat, of=self.title)
+                answer = with_retries(chat, of=self.title)
             return answer.choices[0].message.content or ""
         except (*BROKEN, HfHubHTTPError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise JudgeError(f"The judge did not answer: {self._why_not(error)}.") from error
+            raise JudgeError(f"The judge did not answer: {self._problem_with(error)}.") from error
 
-    def _why_not(self, error: Exception) -> str:
+    def _problem_with(self, error: Exception) -> str:
         """What went wrong, in the server's own words where it has any; none of them is the key."""
         if isinstance(error, (*BROKEN, HfHubHTTPError)):
             said = words_of(error, secret=self.key)

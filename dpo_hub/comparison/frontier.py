@@ -61,19 +61,19 @@ def _beats(one: Point, other: Point) -> bool:
 
 
 def recommended(points: Sequence[Point]) -> Point | None:
-    """Of the sound runs within one standard error of the best accuracy, the one with the least KL.
+    """Of the healthy runs within one standard error of the best accuracy, the one with the least KL.
 
     The one-standard-error rule of Breiman et al. 1984, section 3.4.3. None where no run is surely better than chance.
     """
-    sound = _sound(points)
-    if not sound:
+    healthy = _healthy(points)
+    if not healthy:
         return None
-    best = _best(sound)
-    near = [point for point in sound if point.accuracy >= best.accuracy - best.error]
+    best = _best(healthy)
+    near = [point for point in healthy if point.accuracy >= best.accuracy - best.error]
     return min(near, key=lambda point: (point.kl, -point.accuracy))
 
 
-def _sound(points: Sequence[Point]) -> list[Point]:
+def _healthy(points: Sequence[Point]) -> list[Point]:
     return [point for point in points if isfinite(point.kl) and not point.wrong and point.interval[0] > 0.5]
 
 
@@ -89,13 +89,13 @@ def advice(points: Sequence[Point]) -> list[str]:
             "None of these runs went well and is surely better than chance on its held-out pairs: there is none to "
             "recommend."
         ]
-    sound = _sound(points)
-    best, which = _best(sound), "runs" if len(sound) == len(points) else "sound runs"
+    healthy = _healthy(points)
+    best, which = _best(healthy), "runs" if len(healthy) == len(points) else "healthy runs"
     told = [
         f"Take {chosen.run} ({chosen.loss}, β {chosen.beta:g}): of the {which} within one standard error of their best "
         f"reward accuracy, {best.accuracy:.1%}, it went the least far from its reference."
     ]
-    if len(sound) > 1 and all(point.accuracy >= best.accuracy - best.error for point in sound):
+    if len(healthy) > 1 and all(point.accuracy >= best.accuracy - best.error for point in healthy):
         told.append(
             f"In accuracy they are the same but for chance: {best.pairs} held-out pairs do not tell them apart."
         )

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import ModelError, needing_extra
 from ..preferences.pairs import Messages
 from ..training.memory import LOADING, telling_out_of_memory
-from ..training.policy import device, dtype, load_tokenizer, telling_refused_messages, telling_why_not
+from ..training.policy import device, dtype, explaining_load_errors, load_tokenizer, telling_refused_messages
 from .votes import Ballot
 
 with needing_extra("train"):
@@ -32,7 +32,7 @@ class RewardModel:
         Raises:
             ModelError: it is not there, cannot be reached, or gives no single number.
         """
-        with telling_why_not(name), telling_out_of_memory(LOADING):
+        with explaining_load_errors(name), telling_out_of_memory(LOADING):
             tokenizer = load_tokenizer(name)
             load: Any = AutoModelForSequenceClassification.from_pretrained
             model, told = load(name, trust_remote_code=False, output_loading_info=True, dtype=dtype())

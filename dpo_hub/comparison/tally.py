@@ -100,7 +100,7 @@ class Tally:
             f"After was preferred in {self.win_rate:.0%} of {counted(self.votes, 'blind vote')} (95% interval "
             f"{low:.0%} to {high:.0%}): {self.after} for after, {self.before} for before, "
             f"{counted(self.ties, 'tie')} and {self.both_bad} with both bad, which count half.",
-            self._verdict_told(),
+            self._verdict_sentence(),
         ]
         if self.unequal:
             told.append(
@@ -109,7 +109,7 @@ class Tally:
             told += at_equal_lengths(self.length_controlled)
         return told
 
-    def _verdict_told(self) -> str:
+    def _verdict_sentence(self) -> str:
         if self.verdict:
             return f"Verdict: {self.verdict} is better. Of equals, {ERROR:.0%} at most would ever get a verdict."
         if self.more is None:

@@ -14,7 +14,7 @@ UNFINISHED = "\ufffd"
 
 @dataclass
 class Text:
-    """A reply that grows. No half characters are told, and no space at its ends."""
+    """A reply as it grows, without incomplete characters and without spaces at its ends."""
 
     tokenizer: PreTrainedTokenizerBase
     tokens: list[int] = field(default_factory=list)

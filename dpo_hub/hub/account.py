@@ -21,7 +21,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from ..errors import PublishError, RecipeError
 from ..recipe import Recipe
 from ..runs.base_model import OURS, local
-from .calls import TOKENS, patiently, telling
+from .calls import TOKENS, telling, with_retries
 from .card import front_matter
 
 Token = str | Literal[False] | None
@@ -58,10 +58,10 @@ def client(token: Token = None, *, endpoint: str | None = None) -> HfApi:
     Raises:
         PublishError: the token cannot be sent.
     """
-    return HfApi(endpoint, token=sound(get_token() if token is None else token) or False)
+    return HfApi(endpoint, token=checked(get_token() if token is None else token) or False)
 
 
-def sound(token: Token) -> Token:
+def checked(token: Token) -> Token:
     """Trim the token. One that cannot be sent is refused here, because the HTTP client's own error would show it.
 
     Raises:
@@ -138,7 +138,7 @@ def require_writable(repo_id: str, api: HfApi, *, kind: str = "model", who: Acco
         raise PublishError(refusal)
     with telling(repo_id, api, outcome=f"so it is not known whether {repo_id} may be written to"):
         try:
-            patiently(lambda: api.auth_check(repo_id, repo_type=kind, write=True))
+            with_retries(lambda: api.auth_check(repo_id, repo_type=kind, write=True))
         except RepositoryNotFoundError:
             return who  # it will be made
         except HfHubHTTPError as error:
@@ -177,7 +177,7 @@ def require_readable(model: str, api: HfApi) -> None:
         return
     with telling(model, api, outcome=f"so it is not known whether {model} may be downloaded"):
         try:
-            patiently(lambda: api.auth_check(model))
+            with_retries(lambda: api.auth_check(model))
         except GatedRepoError:
             raise PublishError(
                 f"The base model {model} is gated. Accept its terms at https://huggingface.co/{model}, then run: "
@@ -212,7 +212,7 @@ def price(flavor: str, api: HfApi, *, of_spaces: bool = False) -> Price:
     """
     listed = api.list_spaces_hardware if of_spaces else api.list_jobs_hardware
     with telling("list of machines", api, outcome=f"so it is not known what {flavor} costs"):
-        offered = {machine.name: machine for machine in patiently(listed)}
+        offered = {machine.name: machine for machine in with_retries(listed)}
     if flavor not in offered:
         raise RecipeError(f"The Hub has no machine {flavor!r}. Name one of {', '.join(sorted(offered))}.")
     machine = offered[flavor]

@@ -42,7 +42,7 @@ class UnreachableError(PublishError):
     """The Hub does not answer, so nothing can be said."""
 
 
-def patiently(ask: Callable[[], Answer], *, tries: int | None = None, of: str = "the Hub") -> Answer:
+def with_retries(ask: Callable[[], Answer], *, tries: int | None = None, of: str = "the Hub") -> Answer:
     """Call *ask*, and again after a while where the connection broke or who is asked, *of*, was busy.
 
     Only for what may be done twice. Four *tries* are made, unless the client itself tries again.
@@ -61,7 +61,7 @@ def patiently(ask: Callable[[], Answer], *, tries: int | None = None, of: str = 
 
 def _pause(error: Exception, wait: float) -> float | None:
     """Seconds to wait before it is tried again, or None where that is no use."""
-    if not passes(error):
+    if not is_transient(error):
         return None
     headers = error.response.headers if isinstance(error, HfHubHTTPError) else {}
     said = headers.get("Retry-After", "")
@@ -70,7 +70,7 @@ def _pause(error: Exception, wait: float) -> float | None:
     return min(told, LONGEST_WAIT)
 
 
-def passes(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Whether the same call may go through in a while."""
     return not isinstance(error, OfflineModeIsEnabled) and _status(error) in (None, *PASSING)
 

@@ -56,7 +56,7 @@ COURSE_ROWS = 10
 """The most interim evaluations that the card lists; the curves have them all."""
 
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-"""What no text file should have: control characters but tab and line feed, and half characters."""
+"""What no text file should have: control characters but tab and line feed, and lone surrogates."""
 
 
 def render_card(run: Run) -> str:

@@ -18,7 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import GitCommitInfo, RepoFile
 
 from ..errors import PublishError
-from .calls import BROKEN, UnreachableError, briefly, passes, patiently
+from .calls import BROKEN, UnreachableError, briefly, is_transient, with_retries
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def ensure_repository(api: HfApi, repo_id: str, *, kind: str = MODEL, private: b
     Raises:
         PublishError: it is public although *private* was asked for.
     """
-    patiently(lambda: api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True))
+    with_retries(lambda: api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True))
     there = look_at(api, repo_id, kind=kind)
     if private and not there.private:
         raise PublishError(
@@ -59,13 +59,13 @@ def ensure_repository(api: HfApi, repo_id: str, *, kind: str = MODEL, private: b
 
 def look_at(api: HfApi, repo_id: str, *, kind: str = MODEL) -> Repository:
     """Ask how a repository stands."""
-    info = patiently(lambda: api.repo_info(repo_id, repo_type=kind))
+    info = with_retries(lambda: api.repo_info(repo_id, repo_type=kind))
     return Repository(repo_id, kind, info.sha or "", bool(info.private))
 
 
 def last_commit(api: HfApi, of: Repository) -> GitCommitInfo:
     """The newest commit of the repository, as *of* has it."""
-    return patiently(lambda: api.list_repo_commits(of.id, repo_type=of.kind, revision=of.head))[0]
+    return with_retries(lambda: api.list_repo_commits(of.id, repo_type=of.kind, revision=of.head))[0]
 
 
 def commit_once(
@@ -96,11 +96,11 @@ def commit_once(
             its card are refused.
     """
     try:
-        return patiently(lambda: _commit(api, to, files, message, delete))
+        return with_retries(lambda: _commit(api, to, files, message, delete))
     except (*BROKEN, HfHubHTTPError) as error:
         if isinstance(error, HfHubHTTPError) and error.response.status_code == 412:
             return _made_before(api, to, files, delete)
-        if not passes(error):
+        if not is_transient(error):
             raise
         raise UnreachableError(
             f"While {to.id} was being written to, {briefly(error)}, so it is not known whether all arrived. Run it "
@@ -148,19 +148,19 @@ def _made_before(api: HfApi, to: Repository, files: Mapping[str, bytes | Path], 
             "sent twice."
         )
     raise PublishError(
-        f"{to.id} was changed meanwhile ({_told(newer)}), which touched {_touched(api, to, newer)}. Nothing was "
+        f"{to.id} was changed meanwhile ({_titles_of(newer)}), which touched {_touched(api, to, newer)}. Nothing was "
         "published, and nothing of theirs was overwritten. Look at it, then run it again."
     )
 
 
 def newest_commits(api: HfApi, of: Repository) -> list[GitCommitInfo]:
     """The commits since *of* was looked at, the newest first."""
-    commits = patiently(lambda: api.list_repo_commits(of.id, repo_type=of.kind))
+    commits = with_retries(lambda: api.list_repo_commits(of.id, repo_type=of.kind))
     ids = [commit.commit_id for commit in commits]
     return list(commits[: ids.index(of.head)] if of.head in ids else commits[:1])
 
 
-def _told(commits: Sequence[GitCommitInfo]) -> str:
+def _titles_of(commits: Sequence[GitCommitInfo]) -> str:
     return ", ".join(f'"{commit.title}" by {" and ".join(commit.authors)}' for commit in commits[:SHOWN])
 
 
@@ -191,6 +191,6 @@ def ids_of(content: bytes | Path) -> tuple[str, str]:
 
 def contents(api: HfApi, of: Repository, revision: str) -> dict[str, str]:
     """What the Hub calls the content of each file of the repository at *revision*; see `ids_of`."""
-    listed = patiently(lambda: list(api.list_repo_tree(of.id, recursive=True, revision=revision, repo_type=of.kind)))
+    listed = with_retries(lambda: list(api.list_repo_tree(of.id, recursive=True, revision=revision, repo_type=of.kind)))
     files = (entry for entry in listed if isinstance(entry, RepoFile))
     return {entry.path: entry.lfs.sha256 if entry.lfs else entry.blob_id for entry in files}

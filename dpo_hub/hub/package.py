@@ -24,7 +24,7 @@ def requirements(*extras: str, pins: Mapping[str, str] | None = None) -> list[st
 
     What is not installed here keeps the range that the package asks for.
     """
-    asked = {canonicalize_name(need.name): need for need in _asked(extras)}
+    asked = {canonicalize_name(need.name): need for need in _requirements_of(extras)}
     lines = {}
     for name, need in sorted(asked.items()):
         version = pins.get(name) if pins is not None else _installed(name)
@@ -32,14 +32,14 @@ def requirements(*extras: str, pins: Mapping[str, str] | None = None) -> list[st
     return list(lines.values())
 
 
-def _asked(extras: tuple[str, ...]) -> Iterator[Requirement]:
+def _requirements_of(extras: tuple[str, ...]) -> Iterator[Requirement]:
     """The package's own requirements under *extras*, those of the extras that they name among them."""
     for line in importlib.metadata.requires(NAME) or ():
         need = Requirement(line)
         if need.marker is not None and not any(need.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
             continue
         if canonicalize_name(need.name) == canonicalize_name(NAME):
-            yield from _asked(tuple(need.extras))
+            yield from _requirements_of(tuple(need.extras))
         else:
             yield need
 

@@ -13,7 +13,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from ..errors import PublishError
 from ..runs.run import Run
-from .calls import patiently
+from .calls import with_retries
 from .commits import Repository, contents, ids_of
 from .models import EXPECTED, has_torch, run_published, why_it_ended
 
@@ -79,7 +79,7 @@ def _download(api: HfApi, of: Repository, files: Iterable[str], commit: str, cac
                 raise
             raise ConnectionError("the download broke off") from error  # whatever the client made of it
 
-    return patiently(download, tries=2)
+    return with_retries(download, tries=2)
 
 
 def _same_logits(run: Run, downloaded: Path) -> tuple[int, str]:

@@ -22,7 +22,7 @@ from ..runs.base_model import OURS, is_on_hub, public_base
 from ..runs.run import Run
 from .account import account, require_name, require_writable
 from .bundle import MODEL_FILES, OF_OURS, Files, Inherited, adapter_files, data_files, merged_files
-from .calls import BROKEN, UnreachableError, briefly, patiently, telling
+from .calls import BROKEN, UnreachableError, briefly, telling, with_retries
 from .commits import DATASET, MODEL, Repository, commit_once, contents, ensure_repository, last_commit
 from .models import merge
 from .proof import Proof, prove_adapter, prove_listed
@@ -168,7 +168,7 @@ def _inherited(run: Run, api: HfApi) -> Inherited:
     if not is_on_hub(base):
         return Inherited()
     try:
-        card: Any = patiently(lambda: api.model_info(base)).card_data or {}
+        card: Any = with_retries(lambda: api.model_info(base)).card_data or {}
     except (*BROKEN, HfHubHTTPError) as error:
         log.warning("the licence of %s is not known: its card cannot be seen (%s)", base, briefly(error))
         return Inherited()

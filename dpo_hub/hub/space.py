@@ -14,7 +14,7 @@ from packaging.version import Version
 from .. import __version__
 from ..errors import PublishError
 from .account import require_name, require_writable
-from .calls import patiently, telling
+from .calls import telling, with_retries
 from .commits import SPACE, commit_once, contents, look_at
 from .package import NAME, PACKAGE, package_files, requirements
 
@@ -69,14 +69,14 @@ def create(api: HfApi, repo_id: str, settings: Settings) -> str:
     """
     require_writable(repo_id, api, kind=SPACE)
     with telling(repo_id, api, outcome="so no Space was made"):
-        if patiently(lambda: api.repo_exists(repo_id, repo_type=SPACE)):
+        if with_retries(lambda: api.repo_exists(repo_id, repo_type=SPACE)):
             raise PublishError(
                 f"{repo_id} is there already. Bring the app on it up to date with dpo-hub space update {repo_id}, or "
                 "take another name."
             )
         bucket = [_bucket(api, f"{repo_id}-runs")] if settings.keeps_runs else []
         kept = {"DPO_HUB_HOME": f"{KEPT}/{NAME}"} if settings.keeps_runs else {}
-        patiently(
+        with_retries(
             lambda: api.create_repo(
                 repo_id,
                 repo_type=SPACE,
@@ -104,8 +104,8 @@ def _listed(values: Mapping[str, str]) -> list[dict[str, str]]:
 
 def _bucket(api: HfApi, bucket_id: str) -> Volume:
     """A private bucket, made where it is not there yet, as a Space mounts it."""
-    patiently(lambda: api.create_bucket(bucket_id, private=True, exist_ok=True))
-    if not patiently(lambda: api.bucket_info(bucket_id)).private:
+    with_retries(lambda: api.create_bucket(bucket_id, private=True, exist_ok=True))
+    if not with_retries(lambda: api.bucket_info(bucket_id)).private:
         raise PublishError(
             f"Runs would lie in the bucket {bucket_id}, which is there already and is public, so no Space was made. "
             "Make the bucket private on the Hub, or take another name."
@@ -148,11 +148,11 @@ def pause(api: HfApi, repo_id: str) -> None:
     """Stop the Space until it is restarted; meanwhile it costs nothing. Errors as in `logs`."""
     require_name(repo_id)
     with telling(repo_id, api, outcome="so it was not paused"):
-        patiently(lambda: api.pause_space(repo_id))
+        with_retries(lambda: api.pause_space(repo_id))
 
 
 def restart(api: HfApi, repo_id: str) -> None:
     """Start the Space again. Errors as in `logs`."""
     require_name(repo_id)
     with telling(repo_id, api, outcome="so it was not restarted"):
-        patiently(lambda: api.restart_space(repo_id))
+        with_retries(lambda: api.restart_space(repo_id))

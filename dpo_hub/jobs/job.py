@@ -19,7 +19,7 @@ from huggingface_hub import HfApi
 
 from ..errors import DPOHubError, PublishError
 from ..hub.account import client
-from ..hub.calls import UnreachableError, patiently, telling
+from ..hub.calls import UnreachableError, telling, with_retries
 from ..runs.launch import start, stop
 from ..runs.progress import Log
 from ..runs.run import Run, home
@@ -56,7 +56,7 @@ def time_left(api: HfApi, repo_id: str, seconds: float) -> float:
     try:
         with telling(repo_id, api):
             labels = {LABEL: name}
-            job = patiently(lambda: next(iter(api.list_jobs(labels=labels, namespace=owner)), None))
+            job = with_retries(lambda: next(iter(api.list_jobs(labels=labels, namespace=owner)), None))
     except PublishError as error:
         log.warning("when the job began is not known: %s", error)
         return seconds

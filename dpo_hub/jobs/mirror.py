@@ -16,7 +16,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from ..errors import PublishError
-from ..hub.calls import UnreachableError, patiently
+from ..hub.calls import UnreachableError, with_retries
 from ..hub.commits import DATASET, Repository, commit_once, contents, ids_of
 from ..runs.run import REMOTE, Run
 
@@ -54,7 +54,7 @@ class Mirror:
 
 def look(api: HfApi, repo_id: str) -> Mirror:
     """Ask how the repository stands."""
-    info = patiently(lambda: api.dataset_info(repo_id))
+    info = with_retries(lambda: api.dataset_info(repo_id))
     changed = info.last_modified.timestamp() if info.last_modified else 0.0
     files = frozenset(sibling.rfilename for sibling in info.siblings or ())
     return Mirror(Repository(repo_id, DATASET, info.sha or "", bool(info.private)), files, changed)
@@ -83,9 +83,9 @@ def push(api: HfApi, run: Run, onto: Mirror) -> None:
 
 def _forget_checkpoints(api: HfApi, of: Repository, kept: Set[str]) -> None:
     """Delete what large files of checkpoints held, but for the SHA-256s *kept*; old commits are never read."""
-    large = patiently(lambda: list(api.list_lfs_files(of.id, repo_type=DATASET)))
+    large = with_retries(lambda: list(api.list_lfs_files(of.id, repo_type=DATASET)))
     old = [file for file in large if file.filename.startswith(CHECKPOINTS) and file.file_oid not in kept]
-    patiently(lambda: api.permanently_delete_lfs_files(of.id, old, rewrite_history=False, repo_type=DATASET))
+    with_retries(lambda: api.permanently_delete_lfs_files(of.id, old, rewrite_history=False, repo_type=DATASET))
 
 
 def copy_whole(run: Run, to: Path) -> None:
@@ -151,7 +151,7 @@ def read(api: HfApi, mirror: Mirror, name: str) -> str:
 
 def _downloaded(download: Callable[[], str]) -> str:
     try:
-        return patiently(download)
+        return with_retries(download)
     except LocalEntryNotFoundError as error:
         raise UnreachableError("The Hub does not answer just now. Run it again in a while.") from error
 

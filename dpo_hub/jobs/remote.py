@@ -20,7 +20,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from ..errors import BusyError, DPOHubError, RunError
 from ..hub.account import Token, client, require_name
-from ..hub.calls import patiently, telling
+from ..hub.calls import telling, with_retries
 from ..hub.commits import DATASET
 from ..runs.run import REMOTE, Run, home
 from ..runs.state import State
@@ -162,7 +162,7 @@ def bring_news(run: Run, api: HfApi) -> None:
 def _with_unknown_jobs(run: Run, remote: Remote, api: HfApi) -> Remote:
     """*remote* with the jobs that the Hub has of the run and that nobody here heard of: only the answer was lost."""
     known = {job.id for job in remote.jobs}
-    listed = patiently(lambda: list(api.list_jobs(labels={LABEL: run.id}, namespace=remote.namespace)))
+    listed = with_retries(lambda: list(api.list_jobs(labels={LABEL: run.id}, namespace=remote.namespace)))
     found = [job for job in listed if job.id not in known]
     seconds = int(remote.seconds_left)
     new = [Job(job.id, seconds, remote.hourly, took(job, seconds)) for job in reversed(found)]
@@ -172,7 +172,7 @@ def _with_unknown_jobs(run: Run, remote: Remote, api: HfApi) -> Remote:
 def inspect(api: HfApi, remote: Remote) -> JobInfo | None:
     """How the run's last job stands; None where the Hub does not know it any more."""
     try:
-        return patiently(lambda: api.inspect_job(job_id=remote.jobs[-1].id, namespace=remote.namespace))
+        return with_retries(lambda: api.inspect_job(job_id=remote.jobs[-1].id, namespace=remote.namespace))
     except HfHubHTTPError as error:
         if error.response.status_code != 404:
             raise
@@ -245,7 +245,7 @@ def stop(run: Run, api: HfApi) -> None:
         return
     with telling(remote.repo, api, outcome="so it may still be at work"):
         if stage_of(inspect(api, remote)) == "RUNNING":
-            patiently(
+            with_retries(
                 lambda: api.upload_file(
                     path_or_fileobj=b"stop\n",
                     path_in_repo=STOP,
@@ -255,7 +255,7 @@ def stop(run: Run, api: HfApi) -> None:
                 )
             )
         if not _is_over(api, remote, within=STOP_PATIENCE):
-            patiently(lambda: api.cancel_job(job_id=remote.jobs[-1].id, namespace=remote.namespace))
+            with_retries(lambda: api.cancel_job(job_id=remote.jobs[-1].id, namespace=remote.namespace))
             _is_over(api, remote, within=CANCEL_PATIENCE)
     sync(run, api)
 

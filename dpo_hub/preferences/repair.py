@@ -91,7 +91,7 @@ def _kept(pairs: Iterable[PreferencePair], changes: list[Change]) -> Iterator[Pr
     for pair in pairs:
         cleaned, done = _cleaned(pair)
         changes += (Change(pair.row, what, part) for what, part in done)
-        told, key = _told(cleaned), exact_key(cleaned)
+        told, key = _compared_texts(cleaned), exact_key(cleaned)
         if not all(map(_says_something, (cleaned.prompt, cleaned.chosen, cleaned.rejected))):
             changes.append(Change(pair.row, "dropped: nothing left", "a part is empty once it is cleaned"))
         elif told[1] == told[2]:
@@ -109,12 +109,12 @@ def _contradicted(pairs: Iterable[PreferencePair]) -> set[int]:
     directions: defaultdict[int, int] = defaultdict(int)
     for pair in pairs:
         cleaned, _ = _cleaned(pair)
-        choice, direction = choice_of(cleaned, _told(cleaned))
+        choice, direction = choice_of(cleaned, _compared_texts(cleaned))
         directions[choice] |= direction
     return {choice for choice, seen in directions.items() if seen == BOTH_WAYS}
 
 
-def _told(pair: PreferencePair) -> list[str]:
+def _compared_texts(pair: PreferencePair) -> list[str]:
     """Prompt, chosen and rejected without regard to capitals; punctuation and indentation may be what is preferred."""
     return [text_with_calls(getattr(pair, part)).casefold().strip() for part in PARTS]
 

@@ -24,7 +24,7 @@ def line() -> list[Run]:
     return [run for _, run in _tickets()]
 
 
-def at_work() -> Run | None:
+def run_on_device() -> Run | None:
     """The run that has the device, where one has it."""
     try:
         run = Run(Path(_holder().read_text(encoding="utf-8")))
@@ -90,7 +90,7 @@ def _tickets() -> Iterator[tuple[Path, Run]]:
     for ticket in sorted((home() / "queue").glob("[!.]*")):
         try:
             run = Run(Path(ticket.read_text(encoding="utf-8")))
-            waits = run.state.in_hand()
+            waits = run.state.has_process()
         except FileNotFoundError:  # the ticket was given back just now, or its run was removed
             waits = False
         if waits:

@@ -182,7 +182,7 @@ class Run:
     def state(self) -> State:
         """The state, except that a run whose processes are gone has failed, whatever the file still says."""
         state = self.written_state
-        if not (state.worker or state.keeper) or self.remote or state.in_hand(self.silence):
+        if not (state.worker or state.keeper) or self.remote or state.has_process(self.silence):
             return state  # of a run elsewhere, its job tells whether it lives
         again = self.written_state  # they may have ended, and said so, between the two looks
         if again != state:
@@ -328,7 +328,7 @@ def finite(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _numbers(line: Mapping[str, Any]) -> dict[str, Any]:
-    """The *line* with each null as the number that is none."""
+    """The *line* with NaN for each null."""
     return {key: math.nan if value is None else value for key, value in line.items()}
 
 

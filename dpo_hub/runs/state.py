@@ -72,7 +72,7 @@ class State:
         processes = {part: Process(**named) for part in ("worker", "keeper") if (named := found.get(part))}
         return cls(**{**known, **processes})
 
-    def in_hand(self, silence: float = 0.0) -> bool:
+    def has_process(self, silence: float = 0.0) -> bool:
         """Whether a process that sees to the run still runs."""
         return any(process.alive(silence) for process in (self.keeper, self.worker) if process)
 

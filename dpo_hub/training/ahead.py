@@ -23,7 +23,7 @@ from .policy import telling_refused_messages
 from .preflight import disk_line, examine, memory_line
 from .rehearsal import rehearse
 from .tokens import count_tokens, pairs_at
-from .trainer import computing, count_lengths, prepare, settle_engine, settle_memory, steps_know_reference
+from .trainer import count_lengths, prepare, settle_engine, settle_memory, steps_know_reference, using_engine
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def look_ahead(
         trainer: Any = prepare(recipe, parts["train"], parts["held_out"], Path(folder))
         lengths = count_lengths(trainer, {name: len(pairs) for name, pairs in parts.items()}, recipe)
         recipe, _ = settle_engine(trainer, recipe)
-        with computing(trainer, recipe):
+        with using_engine(trainer, recipe):
             outlook = settle_memory(trainer, recipe, home())
             fits = outlook.fitting_batch_size == recipe.batch_size
             step, whole = _pace(trainer, recipe, outlook) if fits else (None, None)
@@ -115,12 +115,12 @@ def _of_the_hub(
 ) -> tuple[list[Finding], Price | None]:
     """Ask the Hub what it can say before anything is loaded; where it does not answer, that is said."""
     found: list[Finding] = []
-    found += _asked("base-model", lambda: require_readable(recipe.model, client(token)))
+    found += _findings_from("base-model", lambda: require_readable(recipe.model, client(token)))
     if found and found[0].severity == "high":
         raise ModelError(found[0].message)  # without a base model there is nothing more to be said
     if publish_to:
-        found += _asked("publishing", lambda: require_writable(publish_to, client(token)))
-        found += _asked("publishing", lambda: require_valid_card(recipe, client(token)))
+        found += _findings_from("publishing", lambda: require_writable(publish_to, client(token)))
+        found += _findings_from("publishing", lambda: require_valid_card(recipe, client(token)))
     cost: Price | None = None
     if flavor:
         try:
@@ -130,7 +130,7 @@ def _of_the_hub(
     return found, cost
 
 
-def _asked(kind: str, ask: Callable[[], object]) -> Iterator[Finding]:
+def _findings_from(kind: str, ask: Callable[[], object]) -> Iterator[Finding]:
     try:
         ask()
     except UnreachableError as error:

@@ -46,10 +46,10 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True)
 
 
-def newest_good(folder: Path, why_not: Complaint) -> Path | None:
+def newest_good(folder: Path, problem_of: Complaint) -> Path | None:
     """Find the newest checkpoint that is whole; what is wrong with newer ones is logged."""
     for found in checkpoints(folder):
-        reason = why_not(found)
+        reason = problem_of(found)
         if reason is None:
             return found
         log.warning("%s is not used: %s", found.name, reason)
@@ -57,7 +57,7 @@ def newest_good(folder: Path, why_not: Complaint) -> Path | None:
 
 
 @contextmanager
-def written_whole(target: Path, why_not: Complaint, wait: Callable[[], None]) -> Iterator[Path]:
+def written_whole(target: Path, problem_of: Complaint, wait: Callable[[], None]) -> Iterator[Path]:
     """Give a folder to write the checkpoint *target* into; once it is whole, it gets its name and older ones go.
 
     Several processes may write into it: they are in `written_beside`, and *wait* for each other.
@@ -75,7 +75,7 @@ def written_whole(target: Path, why_not: Complaint, wait: Callable[[], None]) ->
         wait()
         for path in written.rglob("*"):
             flush(path)
-        if reason := why_not(written):
+        if reason := problem_of(written):
             raise RunError(f"The checkpoint that was just written cannot be read back: {reason}. Check the disk.")
         shutil.rmtree(target, ignore_errors=True)
         written.rename(target)
@@ -104,7 +104,7 @@ def flush(path: Path) -> None:
         os.close(opened)
 
 
-def why_not(folder: Path, model: PeftModel, *, sharded: bool = False) -> str | None:
+def problem_of(folder: Path, model: PeftModel, *, sharded: bool = False) -> str | None:
     """Say what is missing, unreadable or of the wrong shape in the checkpoint *folder* of *model*, or None.
 
     Where weights and optimizer are *sharded* over processes, FSDP or DeepSpeed write them in ways of their own, and

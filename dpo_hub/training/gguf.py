@@ -40,7 +40,7 @@ def read_tokenizer(file: Path) -> PreTrainedTokenizerBase:
         ModelError: the file is torn, or Transformers cannot read its like.
         MissingExtraError: the package `gguf` is not installed.
     """
-    with _telling_why_not(file):
+    with _explaining_errors(file):
         read = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name, trust_remote_code=False)
         return cast(PreTrainedTokenizerBase, read)
 
@@ -61,7 +61,7 @@ def read_model(file: Path, **how: Any) -> tuple[PreTrainedModel, dict[str, Any]]
     if "quantization_config" in how:
         raise ModelError(f"{file} is GGUF, which is read as plain weights and not in 4 bits. Leave out --load-in-4bit.")
     plain = GgufConfig(dequantize=True)
-    with _telling_why_not(file):
+    with _explaining_errors(file):
         load: Any = AutoModelForCausalLM.from_pretrained
         model, told = load(
             str(file.parent),
@@ -83,7 +83,7 @@ def kind(file: Path) -> str:
     Raises:
         ModelError, MissingExtraError: as `read_tokenizer`.
     """
-    with _telling_why_not(file):
+    with _explaining_errors(file):
         sizes: Counter[str] = Counter()
         for tensor in _reader(file).tensors:
             sizes[tensor.tensor_type.name] += int(tensor.n_elements)
@@ -97,7 +97,7 @@ def _reader(file: Path) -> Any:
 
 
 @contextmanager
-def _telling_why_not(file: Path) -> Iterator[None]:
+def _explaining_errors(file: Path) -> Iterator[None]:
     with needing_extra("train"):
         import gguf  # noqa: F401  # Transformers would say less of its absence
     try:
@@ -105,10 +105,10 @@ def _telling_why_not(file: Path) -> Iterator[None]:
     except (OSError, ValueError, LookupError, NotImplementedError, RuntimeError, struct.error) as error:
         if is_out_of_memory(error):
             raise
-        raise ModelError(_why_not(file, error)) from error
+        raise ModelError(_problem_with(file, error)) from error
 
 
-def _why_not(file: Path, error: Exception) -> str:
+def _problem_with(file: Path, error: Exception) -> str:
     """Say in a sentence or two why *file* was not read: it is broken, or of a kind that Transformers does not know."""
     try:
         architecture = _reader(file).fields["general.architecture"].contents()

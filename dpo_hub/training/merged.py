@@ -82,7 +82,7 @@ def require_same(found: Tensor, expected: Tensor, before: Tensor) -> None:
         ModelError: they are not.
     """
     worst, share = _worst(found, expected), _share(found, expected, before)
-    if not (worst <= SAME and abs(share - 1) < 0.5):  # not so for what is no number, either
+    if not (worst <= SAME and abs(share - 1) < 0.5):  # NaN fails too
         raise ModelError(
             f"The merged model does not compute what base and adapter do: its logits differ by {worst:.1e} of the "
             f"largest, and {share:.0%} of the adapter's effect is there. Use base model and adapter as they are."

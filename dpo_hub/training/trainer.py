@@ -16,8 +16,7 @@ from ..preferences import PreferencePair
 from ..preferences.pairfile import PARTS
 from ..recipe import SHARED_PREFIX, TRL, Recipe
 from ..runs.run import home
-from .checkpoints import step_of, written_beside, written_whole
-from .checkpoints import why_not as checkpoint_is_bad
+from .checkpoints import problem_of, step_of, written_beside, written_whole
 from .forecast import Outlook, forecast
 from .memory import is_out_of_memory, keep_freed_memory
 from .metrics import evaluation
@@ -26,7 +25,7 @@ from .processes import COUNT, FIRST
 from .reference import TOKEN_PARTS, Figures, Tokens, fingerprint, reference_log_probs
 from .rehearsal import rehearse
 from .shared_prefix import length_sets_angles, shared_prefix
-from .shared_prefix.limits import disagreement, why_not
+from .shared_prefix.limits import disagreement, unsupported_reason
 from .shared_prefix.plan import IGNORED
 from .tokens import pairs_at, rows_of
 
@@ -71,9 +70,9 @@ class PreferenceTrainer(DPOTrainer):
         self.margins += tuple((self.beta * (chosen - rejected - of_reference)).tolist())
         return loss
 
-    def why_not(self, folder: Path) -> str | None:
+    def checkpoint_problem(self, folder: Path) -> str | None:
         """Say what is wrong with the checkpoint *folder*, or None."""
-        return checkpoint_is_bad(folder, cast(PeftModel, self.model), sharded=self.sharded)
+        return problem_of(folder, cast(PeftModel, self.model), sharded=self.sharded)
 
     @property
     def sharded(self) -> bool:
@@ -94,7 +93,7 @@ class PreferenceTrainer(DPOTrainer):
         folder = Path(str(self.args.output_dir))
         target = folder / f"checkpoint-{self.state.global_step}"
         wait = self.accelerator.wait_for_everyone
-        with written_whole(target, self.why_not, wait) if FIRST else written_beside(target, wait) as aside:
+        with written_whole(target, self.checkpoint_problem, wait) if FIRST else written_beside(target, wait) as aside:
             self.args.output_dir = str(aside)
             try:
                 super(DPOTrainer, self)._save_checkpoint(model, trial)  # TRL's own writes a card beside it
@@ -164,12 +163,12 @@ def settle_engine(trainer: PreferenceTrainer, recipe: Recipe) -> tuple[Recipe, s
     if recipe.engine == TRL:
         return recipe, "trl, as asked"
     policy = cast(PeftModel, trainer.model)
-    reason = why_not(policy)
+    reason = unsupported_reason(policy)
     if reason is None:
         longest, first, shortest = _telling_pairs(trainer)
         with trainer.accelerator.autocast():
-            reason = disagreement(policy, _asked(trainer, [longest, first])) or disagreement(
-                policy, _asked(trainer, [shortest]), gradient=True
+            reason = disagreement(policy, _model_inputs(trainer, [longest, first])) or disagreement(
+                policy, _model_inputs(trainer, [shortest]), gradient=True
             )
     if reason is None:
         return recipe, SHARED_PREFIX
@@ -184,7 +183,7 @@ def _telling_pairs(trainer: PreferenceTrainer) -> tuple[Any, Any, Any]:
     return train[sizes.index(max(sizes))], train[0], train[sizes.index(min(sizes))]
 
 
-def _asked(trainer: PreferenceTrainer, pairs: list[Any]) -> dict[str, Any]:
+def _model_inputs(trainer: PreferenceTrainer, pairs: list[Any]) -> dict[str, Any]:
     """What TRL would ask the model of these pairs."""
     batch = _collated(trainer, pairs)
     labels = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, IGNORED)
@@ -195,7 +194,7 @@ def _collated(trainer: PreferenceTrainer, pairs: list[Any]) -> dict[str, Any]:
     return {name: part.to(device()) for name, part in trainer.data_collator(pairs).items()}
 
 
-def computing(trainer: PreferenceTrainer, recipe: Recipe) -> AbstractContextManager[None]:
+def using_engine(trainer: PreferenceTrainer, recipe: Recipe) -> AbstractContextManager[None]:
     """Compute log-probabilities as `settle_engine` decided, for as long as the context lasts."""
     return shared_prefix(cast(PeftModel, trainer.model)) if recipe.engine == SHARED_PREFIX else nullcontext()
 

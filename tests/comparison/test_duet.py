@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from dpo_hub.comparison.text import Text
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from dpo_hub.comparison.duet import KEPT, Duet, Models, make_way
+from dpo_hub.comparison.text import Text
 from dpo_hub.demo import FILES
 from dpo_hub.errors import RunError
 from dpo_hub.preferences import read_preferences

@@ -40,7 +40,7 @@ def test_on_another_machine_only_the_heartbeat_tells() -> None:
 def test_a_run_is_in_hand_as_long_as_worker_or_keeper_lives() -> None:
     """Either of them sees to it."""
     gone = replace(Process.of(), started=0.0)
-    assert State("running", worker=gone, keeper=Process.of()).in_hand()
-    assert State("running", worker=Process.of(), keeper=gone).in_hand()
-    assert not State("running", worker=gone, keeper=gone).in_hand()
-    assert not State("finished").in_hand()
+    assert State("running", worker=gone, keeper=Process.of()).has_process()
+    assert State("running", worker=Process.of(), keeper=gone).has_process()
+    assert not State("running", worker=gone, keeper=gone).has_process()
+    assert not State("finished").has_process()

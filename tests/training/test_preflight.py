@@ -26,7 +26,7 @@ from dpo_hub.training.machine import container_room, free_disk, free_memory
 from dpo_hub.training.preflight import examine, require_room
 from dpo_hub.training.rehearsal import kept_by, rehearse
 from dpo_hub.training.tokens import Batches, batches_of, count_tokens, pairs_at
-from dpo_hub.training.trainer import computing, prepare, settle_engine
+from dpo_hub.training.trainer import prepare, settle_engine, using_engine
 
 from .test_trainer import make_run, save_base
 
@@ -75,7 +75,7 @@ def test_looking_ahead_leaves_no_trace(few_pairs: Path, tmp_path: Path, model: s
     ends = []
     for looks in (False, True):
         trainer, recipe = prepared(make_run(few_pairs, model=model, engine=engine, epochs=1, learning_rate=1e-3))
-        with computing(trainer, recipe):
+        with using_engine(trainer, recipe):
             if looks:
                 before = what_may_change(trainer)
                 outlook = forecast(trainer, recipe, tmp_path)
@@ -96,7 +96,7 @@ def test_memory_that_runs_out_is_passed_on(few_pairs: Path) -> None:
         raise torch.OutOfMemoryError
 
     trainer.compute_loss = compute_loss
-    with computing(trainer, recipe), pytest.raises(torch.OutOfMemoryError):
+    with using_engine(trainer, recipe), pytest.raises(torch.OutOfMemoryError):
         rehearse(trainer, [pairs_at(trainer.train_dataset, [0])])
     assert what_may_change(trainer) == before
 
@@ -117,7 +117,7 @@ def test_batches_are_foreseen_in_their_order(few_pairs: Path, epochs: float) -> 
         return usual(model, inputs, **others)
 
     trainer.data_collator, trainer.compute_loss = collator, compute_loss
-    with computing(trainer, recipe):
+    with using_engine(trainer, recipe):
         trainer.train()
     assert foreseen.count == len(came)
     assert (foreseen.most_tokens, foreseen.tokens) == (max(came), sum(came))
@@ -144,7 +144,7 @@ def test_one_pair_tells_what_a_batch_holds(few_pairs: Path, engine: str) -> None
     """What the forward pass leaves grows with the tokens, with either engine."""
     trainer, recipe = prepared(make_run(few_pairs, engine=engine))
     one, many = [pairs_at(trainer.train_dataset, range(count)) for count in (1, 12)]
-    with computing(trainer, recipe):
+    with using_engine(trainer, recipe):
         kept = [kept_by(trainer, pairs).activations / count_tokens(pairs, recipe) for pairs in (one, many)]
     assert kept[0] == pytest.approx(kept[1], rel=0.05)
 

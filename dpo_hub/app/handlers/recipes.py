@@ -13,7 +13,7 @@ from ...errors import ModelError, PreferencesError, RecipeError, RunError
 from ...hub.calls import BROKEN
 from ...recipe import DEMO_MODEL, SMOLLM2, STRENGTHS, Recipe
 from ...runs.keeper import visible_devices
-from ...runs.queue import at_work
+from ...runs.queue import run_on_device
 from ...training.smollm2 import settled
 from ..limits import allowed_model, require_few_epochs
 from ..visitors import Visitor
@@ -85,7 +85,7 @@ def foresee(visitor: Visitor, file: str, recipe: Recipe) -> dict[str, Any]:
     """
     source = find(visitor.shelf, file)
     read(source)  # within the limits of this place, which the other process does not know
-    if visible_devices() and at_work():
+    if visible_devices() and run_on_device():
         raise RunError("A run trains on this machine's GPU, and looking ahead would take its memory. Try again later.")
     options = _options(replace(recipe, force=True))
     if source.mapping:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import RunError
 from ...preferences.pairs import Messages
-from ...runs.queue import at_work
+from ...runs.queue import run_on_device
 from ...runs.run import Run
 from ..visitors import Visitor
 
@@ -103,7 +103,7 @@ class Stage:
         Raises: as `ready`.
         """
         duet, replies, shown = self.ready(visitor, *run_ids), [""] * (len(run_ids) + 1), 0.0
-        for more in duet.stream([_told(chat, system) for chat in conversation.chats]):
+        for more in duet.stream([_messages_of(chat, system) for chat in conversation.chats]):
             replies = [reply + new for reply, new in zip(replies, more, strict=True)]
             if time.monotonic() - shown > EVERY:
                 shown = time.monotonic()
@@ -122,7 +122,7 @@ class Stage:
 
 def beside_training() -> str:
     """Say that a run trains on this machine at the moment, or nothing."""
-    return "A run trains on this machine: it and these replies slow each other down." if at_work() else ""
+    return "A run trains on this machine: it and these replies slow each other down." if run_on_device() else ""
 
 
 def _finished(visitor: Visitor, run_id: str) -> Run:
@@ -159,7 +159,7 @@ def _models() -> Models:
     return Models()
 
 
-def _told(chat: Chat, system: str) -> Messages:
+def _messages_of(chat: Chat, system: str) -> Messages:
     recent = list(chat[-(2 * TURNS - 1) :])
     return [{"role": "system", "content": system}, *recent] if system.strip() else recent
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 Points = Sequence[tuple[float, float]]
-"""Steps and values, in order; a value may be no number, which leaves a hole."""
+"""Steps and values, in order; NaN leaves a gap."""
 
 WIDTH, HEIGHT = 320, 150
 LEFT, RIGHT, TOP, BOTTOM = 42, 8, 8, 22

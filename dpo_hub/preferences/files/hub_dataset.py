@@ -109,13 +109,13 @@ def _telling(repo: str) -> Iterator[None]:
     except DPOHubError:
         raise
     except (*readers, httpx2.HTTPError, OSError, ValueError, RuntimeError, ImportError) as error:
-        raise PreferencesError(_told(error, f"{constants.ENDPOINT}/datasets/{repo}")) from error
+        raise PreferencesError(_problem_in_words(error, f"{constants.ENDPOINT}/datasets/{repo}")) from error
     finally:
         for logger, level in levels.items():
             logger.setLevel(level)
 
 
-def _told(error: Exception, page: str) -> str:
+def _problem_in_words(error: Exception, page: str) -> str:
     """What happened and what to do. The client's own words would show addresses with their signatures."""
     import httpx2
     from datasets.exceptions import DatasetNotFoundError

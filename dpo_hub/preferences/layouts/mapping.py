@@ -70,14 +70,14 @@ def mapped(columns: Columns, sample: Sequence[Row], mapping: Mapping[str, str]) 
     if unknown := [part for part in mapping if part not in PARTS]:
         raise PreferencesError(f"The mapping names {unknown[0]!r}, which is no part. The parts are {', '.join(PARTS)}.")
     paths = {part: column_meant(columns, sample, name) for part, name in mapping.items() if part not in _VALUES}
-    layout = _told(columns, sample, paths, (mapping.get("a_wins"), mapping.get("b_wins")))
+    layout = _mapped_layout(columns, sample, paths, (mapping.get("a_wins"), mapping.get("b_wins")))
     nested = [path for path in paths.values() if path not in columns.actual.values()]
     if nested:
         layout = replace(layout, read=_through(layout.read, nested), plain=())
     return text_only(layout, columns)
 
 
-def _told(columns: Columns, sample: Sequence[Row], paths: Mapping[str, str], wins: _Wins) -> Layout:
+def _mapped_layout(columns: Columns, sample: Sequence[Row], paths: Mapping[str, str], wins: _Wins) -> Layout:
     taken = paths.values()
     asking = Asking.among(columns, taken=taken, prompt=paths.get("prompt"))
     asking = replace(asking, **{part: paths[part] for part in _ASKING if part in paths})

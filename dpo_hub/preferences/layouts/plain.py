@@ -28,7 +28,7 @@ def plain_items(file: Plain, layout: Layout, columns: Collection[str]) -> Iterat
         if any(is_known(name) for name in whole.schema.names if name not in columns):
             raise NotPlain
         batch = whole.select(list(layout.plain))
-        texts, special = _told_apart(batch)
+        texts, special = _split_plain(batch)
         start = 0
         for place in [*special, batch.num_rows]:
             if place > start:
@@ -44,7 +44,7 @@ def plain_items(file: Plain, layout: Layout, columns: Collection[str]) -> Iterat
         first += batch.num_rows
 
 
-def _told_apart(batch: pa.RecordBatch) -> tuple[list[pa.Array], list[int]]:
+def _split_plain(batch: pa.RecordBatch) -> tuple[list[pa.Array], list[int]]:
     """The stripped texts of *batch*, by column, and the places of the rows that are more than plain text."""
     import pyarrow.compute as pc
 

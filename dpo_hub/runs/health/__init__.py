@@ -37,14 +37,14 @@ def examine(
 
 def _findings(course: Course) -> list[Finding]:
     """What the checks say. What follows from something graver is not said beside it."""
-    noisy = _told(noisy_accuracy(course))
+    noisy = _if_found(noisy_accuracy(course))
     if cause := diverging(course) or labels_disagree(course):
         return [cause, *noisy]
-    lost = [*_told(displaced(course)), *_told(over_optimised(course)), *_told(far_from_reference(course))]
-    return [*lost, *([] if lost else [*_told(not_learning(course)), *_told(length_exploited(course))]), *noisy]
+    lost = [*_if_found(displaced(course)), *_if_found(over_optimised(course)), *_if_found(far_from_reference(course))]
+    return [*lost, *([] if lost else [*_if_found(not_learning(course)), *_if_found(length_exploited(course))]), *noisy]
 
 
-def _told(finding: Finding | None) -> list[Finding]:
+def _if_found(finding: Finding | None) -> list[Finding]:
     return [finding] if finding else []
 
 

@@ -21,7 +21,7 @@ GRADIENT_TOLERANCE = {torch.float32: 1e-2, torch.float16: 0.1, torch.bfloat16: 0
 """The difference of gradients, relative to their norm. A missing part is of the order of one."""
 
 
-def why_not(model: PeftModel | PreTrainedModel) -> str | None:
+def unsupported_reason(model: PeftModel | PreTrainedModel) -> str | None:
     """Say what about *model* cannot be served, or None. What cannot be seen from outside is for `disagreement`."""
     base = base_of(model)
     config = base.config

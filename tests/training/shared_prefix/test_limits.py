@@ -10,7 +10,7 @@ from peft import PromptTuningConfig, get_peft_model
 from torch import Tensor
 
 from dpo_hub.training.shared_prefix import shared_prefix
-from dpo_hub.training.shared_prefix.limits import TOLERANCE, disagreement, why_not
+from dpo_hub.training.shared_prefix.limits import TOLERANCE, disagreement, unsupported_reason
 
 from .models import COMMON, SERVED, collate, random_pairs, tiny_model, with_adapter
 from .test_shared_prefix import fused
@@ -35,7 +35,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 def test_what_can_be_seen_is_told(kind: str) -> None:
     """State spaces, linear attention, other position schemes and bidirectional models, each with its reason."""
     architecture, config, told = REFUSED[kind]
-    reason = why_not(tiny_model(architecture, **config))
+    reason = unsupported_reason(tiny_model(architecture, **config))
     assert reason is not None
     assert told in reason
 
@@ -45,7 +45,7 @@ def test_the_served_architectures_are_not_refused(name: str) -> None:
     """Nothing is wrong with them, from outside and on a batch."""
     architecture, config = SERVED[name]
     model = with_adapter(fused(tiny_model(architecture, **config)))
-    assert why_not(model) is None
+    assert unsupported_reason(model) is None
     assert disagreement(model, BATCH) is None
     assert disagreement(model, BATCH, gradient=True) is None
 
@@ -53,19 +53,19 @@ def test_the_served_architectures_are_not_refused(name: str) -> None:
 def test_a_learned_prompt_is_told() -> None:
     """Prompt tuning puts tokens before the prompt that no plan knows."""
     tuned = get_peft_model(tiny_model("llama"), PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"))
-    assert why_not(tuned) == "its adapter learns a prompt"
+    assert unsupported_reason(tuned) == "its adapter learns a prompt"
 
 
 def test_a_trained_head_is_told() -> None:
     """The gradient of the head's own weights is not formed."""
-    assert why_not(with_adapter(tiny_model("llama"), modules_to_save=["lm_head"])) == "its head is trained"
-    assert why_not(tiny_model("llama")) == "its head is trained"
+    assert unsupported_reason(with_adapter(tiny_model("llama"), modules_to_save=["lm_head"])) == "its head is trained"
+    assert unsupported_reason(tiny_model("llama")) == "its head is trained"
 
 
 def test_sinks_are_found_on_the_first_batch() -> None:
     """GPT-OSS looks like the others from outside; its attention asks for sinks, which are not known here."""
     model = fused(tiny_model("gpt_oss", **SINKS)).requires_grad_(False)
-    assert why_not(model) is None
+    assert unsupported_reason(model) is None
     assert disagreement(model, BATCH) == "its attention has sinks or a position bias"
 
 
@@ -81,7 +81,7 @@ def test_a_difference_is_found() -> None:
     by_place = torch.randn(100, COMMON["hidden_size"])
     embeddings: Any = model.get_input_embeddings()
     embeddings.register_forward_hook(lambda _module, _args, embedded: embedded + by_place[: embedded.size(1)])
-    assert why_not(model) is None
+    assert unsupported_reason(model) is None
     assert "the log-probabilities of both ways differ by" in (disagreement(model, BATCH) or "")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from random import Random
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -87,8 +88,6 @@ def _key(url: str | None, variable: str | None, token: str | None) -> str | None
 
 
 def _ballots(run: Run, count: int) -> list[Ballot | None]:
-    from random import Random
-
     from ..comparison.duet import Duet
     from ..comparison.votes import draw, held_out_prompts
     from ..training.policy import quiet

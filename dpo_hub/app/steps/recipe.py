@@ -161,17 +161,19 @@ def _restore(file: str, kept: dict[str, Any] | None, request: gr.Request) -> lis
 
 @told
 def _look_ahead(file: str, request: gr.Request, *shown: Any) -> str:
-    recipe = recipes.recipe_of(_settings(recipes.pairs_in(who(request), file), *shown))
+    recipe = recipes.recipe_of(_chosen_settings(recipes.pairs_in(who(request), file), *shown))
     return markup.foreseen(recipes.foresee(who(request), _chosen(file), recipe))
 
 
 @told
 def _start(file: str, request: gr.Request, *shown: Any) -> tuple[Any, ...]:
     pairs = recipes.pairs_in(who(request), file)
-    return training.start_training(who(request), _chosen(file), _settings(pairs, *shown)), goto("train")
+    return training.start_training(who(request), _chosen(file), _chosen_settings(pairs, *shown)), goto("train")
 
 
-def _settings(pairs: int | None, strength: str | None, kept: dict[str, Any] | None, *settings: Any) -> dict[str, Any]:
+def _chosen_settings(
+    pairs: int | None, strength: str | None, kept: dict[str, Any] | None, *settings: Any
+) -> dict[str, Any]:
     """The settings by name. Whoever names a model and presses at once is quicker than its settings: they are meant."""
     model = str(settings[0] or "").strip()
     if model != str(kept["model"] if kept else DEMO_MODEL).strip():

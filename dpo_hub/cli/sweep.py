@@ -74,7 +74,7 @@ def _train_all(preferences: Preferences, recipes: Sequence[Recipe]) -> list[Run]
             runs.append(Run.create(preferences, recipe))
         start(*runs)
         for number, run in enumerate(runs, 1):
-            print(f"{number} of {len(runs)}: {run.id}, {_differences(run.recipe, recipes)}", file=sys.stderr)
+            print(f"{number} of {len(runs)}: {run.id}, {_differences(run.asked, recipes)}", file=sys.stderr)
             follow(run)
             if (state := run.state).status != "finished":
                 print(f"{run.id} has {state.status}: {state.reason}", file=sys.stderr)

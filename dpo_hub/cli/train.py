@@ -53,7 +53,7 @@ def train(  # noqa: PLR0913  # an option each
     settings["model"] = resolve_model(settings["model"])
     previous = Run.open(continue_from).require_finished() if continue_from else None
     if previous:
-        recipe = previous.recipe.next_round(**settings)
+        recipe = previous.asked.next_round(**settings)
     else:
         recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, pairs=len(preferences.pairs), **settings)
     print(preferences.sentence())

@@ -81,7 +81,7 @@ def adapter_files(run: Run, repo_id: str, inherited: Inherited, *, data: str | N
         **{path.name: path for path in _model_files(run.adapter)},
         **{name: run.path / name for name in MEASURED if (run.path / name).is_file()},
         "README.md": card.encode(),
-        "recipe.json": replace(run.recipe, model=public_name(run.recipe.model)).to_json().encode(),
+        "recipe.json": replace(run.asked, model=public_name(run.asked.model)).to_json().encode(),
         "adapter_config.json": _json(config | {"base_model_name_or_path": base}),
     }
 

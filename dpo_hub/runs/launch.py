@@ -100,7 +100,7 @@ def change(run: Run, *, activation_checkpointing: bool, force: bool) -> None:
         RunError: it has finished, or is waiting or at work.
     """
     with _idle(run):
-        recipe = run.recipe
+        recipe = run.asked
         spare = recipe.activation_checkpointing or activation_checkpointing
         run.write("recipe.json", replace(recipe, activation_checkpointing=spare, force=recipe.force or force).to_json())
 

@@ -131,12 +131,28 @@ class Run:
         return self.path / "log.txt"
 
     @property
-    def recipe(self) -> Recipe:
+    def asked(self) -> Recipe:
+        """The recipe as it was asked for."""
         return Recipe.from_json((self.path / "recipe.json").read_text(encoding="utf-8"))
 
     @property
+    def recipe(self) -> Recipe:
+        """The recipe as it is carried out: where this model or machine needs another engine, or smaller batches."""
+        return replace(self.asked, **self.report.get("settled", {}))
+
+    def settle(self, recipe: Recipe) -> None:
+        """Have the run carried out as *recipe*; what was asked for stays as it is."""
+        asked = asdict(self.asked)
+        settled = {name: value for name, value in asdict(recipe).items() if value != asked[name]}
+        report = {name: value for name, value in self.report.items() if name != "settled"}
+        if settled:
+            report["settled"] = settled
+        if report != self.report:
+            self.write("report.json", json.dumps(report, indent=2, ensure_ascii=False))
+
+    @property
     def report(self) -> dict[str, Any]:
-        """What the preferences were: source, layout, rows, pairs, what was left out, the split, findings."""
+        """What the preferences were (source, layout, rows, pairs, what was left out, split, findings), and what was settled."""
         return self._json("report.json")
 
     @property

@@ -119,7 +119,7 @@ def _need_less(run: Run, fitting: int | None) -> None:
         less.accumulation,
         ", and activation checkpointing" if less.activation_checkpointing else "",
     )
-    run.write("recipe.json", less.to_json())
+    run.settle(less)
 
 
 def _attempt(run: Run, on_step: OnStep | None, spent: Stopwatch) -> Trained:
@@ -145,8 +145,8 @@ def _attempt(run: Run, on_step: OnStep | None, spent: Stopwatch) -> Trained:
 
 
 def _prepared(run: Run, on_step: OnStep | None) -> tuple[PreferenceTrainer, PreTrainedTokenizerBase, Recipe, Stops]:
-    """All that training needs, with the recipe as it was settled, which the run's folder then has too."""
-    recipe, stops = run.recipe, Stops()
+    """All that training needs, with the recipe as it was settled, which the run's report then has too."""
+    recipe, stops = replace(run.recipe, engine=run.asked.engine), Stops()
     pairs, checkpoints = (run.pairs("train"), run.pairs("held_out")), run.path / "checkpoints"
     trainer = prepare(recipe, *pairs, checkpoints, reference=run.reference)
     tokenizer = cast(PreTrainedTokenizerBase, trainer.processing_class)
@@ -159,7 +159,7 @@ def _prepared(run: Run, on_step: OnStep | None) -> tuple[PreferenceTrainer, PreT
     recipe, report["engine"] = settle_engine(trainer, recipe)
     if FIRST:
         run.write("report.json", json.dumps(report, indent=2, ensure_ascii=False))
-        run.write("recipe.json", recipe.to_json())
+        run.settle(recipe)
     return trainer, tokenizer, recipe, stops
 
 

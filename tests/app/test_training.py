@@ -5,20 +5,25 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from dpo_hub import Recipe, Run, read_preferences
-from dpo_hub.app.handlers import recipes, training
+from dpo_hub.app.handlers import files, recipes, training
 from dpo_hub.app.markup import recipe as recipe_markup
 from dpo_hub.app.markup import train as markup
 from dpo_hub.app.markup.chart import chart
-from dpo_hub.app.steps.recipe import SETTINGS, _asked
+from dpo_hub.app.steps.recipe import SETTINGS, _chosen_settings
 from dpo_hub.app.visitors import Visitor
 from dpo_hub.errors import ModelError, PreferencesError, RecipeError
+from dpo_hub.hub.account import client
 from dpo_hub.recipe import STRENGTHS
 from dpo_hub.runs.state import State
+
+from ..hub.conftest import ADA, BASE, hub, tiny  # noqa: F401  # fixtures
+from ..hub.loopback import Hub
 
 
 @pytest.fixture
@@ -46,6 +51,30 @@ def _log_steps(run: Run, count: int, loss: float = 0.7) -> None:
     for step in range(1, count + 1):
         figures = dict.fromkeys(("chosen_reward", "rejected_reward", "chosen_logp", "rejected_logp", "grad_norm"), 0.1)
         run.append_metrics({"step": step, "loss": loss - step / 10, "margin": 0.1, "reward_accuracy": 0.5, **figures})
+
+
+@pytest.mark.parametrize("gated", [True, False])
+def test_a_gated_base_model_is_refused_before_training(
+    few_pairs: Path,
+    home: Path,
+    hub: Hub,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    gated: bool,
+) -> None:
+    """A run outlives its visitor's session and has none of their tokens, which is said at once; public ones go on."""
+    hub.repos[BASE].gated = gated
+    begun: list[Run] = []
+    monkeypatch.setattr(training, "client", partial(client, endpoint=hub.endpoint))
+    monkeypatch.setattr(training, "begin", begun.append)
+    visitor = Visitor("ada", home, ADA)
+    file = files.keep(visitor.shelf, few_pairs)
+    start = partial(training.start_training, visitor, file, {"model": BASE})
+    if gated:
+        with pytest.raises(ModelError, match=f"{BASE} is gated, .* does not use your account"):
+            start()
+    else:
+        start()
+    assert len(begun) == (not gated)
 
 
 def test_progress_tells_step_and_time_left(run: Run, visitor: Visitor) -> None:
@@ -107,9 +136,9 @@ def test_a_model_named_a_moment_ago_is_trained_with_its_own_settings() -> None:
     meant = dict(zip(SETTINGS, recipes.settings_for(model, "strong"), strict=True))
     assert meant["learning_rate"] != demo[list(SETTINGS).index("learning_rate")]
     for kept in (None, dict(zip(SETTINGS, demo, strict=True))):
-        assert _asked(None, "strong", kept, *shown) == meant
+        assert _chosen_settings(None, "strong", kept, *shown) == meant
     own = {**meant, "beta": 0.7}
-    assert _asked(None, None, own, f"{model} ", *list(own.values())[1:]) == {**own, "model": f"{model} "}
+    assert _chosen_settings(None, None, own, f"{model} ", *list(own.values())[1:]) == {**own, "model": f"{model} "}
 
 
 def test_only_finished_runs_on_the_same_base_compare(few_pairs: Path, run: Run, visitor: Visitor) -> None:

@@ -272,6 +272,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
         train(run, lambda metrics, _steps: seen.append(metrics["step"]))
     assert "memory does not suffice: going on with batches of 2, 2 to an update" in caplog.text
     assert (run.recipe.batch_size, run.recipe.accumulation) == (2, 2)
+    assert (run.asked.batch_size, run.asked.accumulation) == (4, 1)
     assert seen == [*range(1, STEPS + 1)], "a step was done twice"
     if step == 1:
         assert digest(run) == digest(smaller)

@@ -9,6 +9,9 @@ from typing import Any
 
 import psutil
 
+from ...errors import ModelError, PublishError
+from ...hub.account import client, require_readable
+from ...hub.calls import UnreachableError
 from ...preferences import text_of
 from ...recipe import Recipe
 from ...runs.headline import accuracy_interval
@@ -71,14 +74,35 @@ def start_training(visitor: Visitor, file: str, settings: Mapping[str, Any]) -> 
     Raises:
         PreferencesError: the file gives too few pairs.
         RecipeError: a setting is out of range, or the base model is none that may be asked for.
+        ModelError: the base model needs a token.
         RunError: the visitor, or all of them, have as many runs as are allowed.
     """
     preferences = read(find(visitor.shelf, file))
     recipe = recipe_of(settings, len(preferences.pairs))
+    _require_public(visitor, recipe.model)
     with room(visitor):
         run = Run.create(preferences, recipe, shelf=visitor.shelf)
         begin(run)
     return run.id
+
+
+def _require_public(visitor: Visitor, model: str) -> None:
+    """Make sure that training can load *model*: it outlives the visitor's session, so it has none of their tokens.
+
+    Raises:
+        ModelError: nobody can load it without a token.
+    """
+    if not visitor.name:
+        return  # on one's own machine training has one's own login
+    try:
+        require_readable(model, client(False))
+    except UnreachableError:
+        return  # it may have been downloaded before
+    except PublishError:
+        raise ModelError(
+            f"The base model {model} is gated, private or not there, and training on this Space does not use your "
+            "account. Choose a public base model, or train on your own machine with: dpo-hub train"
+        ) from None
 
 
 def stop_training(visitor: Visitor, run_id: str) -> None:

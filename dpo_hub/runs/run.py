@@ -152,7 +152,7 @@ class Run:
 
     @property
     def report(self) -> dict[str, Any]:
-        """What the preferences were: source, layout, rows, pairs, what was left out, split, findings; what was settled."""
+        """What the preferences were: source, layout, rows, pairs, left out, split, findings; and what was settled."""
         return self._json("report.json")
 
     @property

@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 N ?= 100
 
-.PHONY: demo app test check lint chaos bench screenshots clean
+.PHONY: demo app test test-full check lint chaos bench screenshots clean
 
 demo: .venv/train  ## train on a preference file that ships with the package, and print what changed
 	$(BIN)/dpo-hub demo
@@ -13,10 +13,15 @@ demo: .venv/train  ## train on a preference file that ships with the package, an
 app: .venv/app  ## the app at http://127.0.0.1:7860
 	$(BIN)/python app.py
 
-test: .venv/test .venv/chromium  ## all tests, in one process per core with one thread each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
-check: lint test  ## what CI runs
+test: .venv/test .venv/chromium  ## what a change may break, in one process per core with one thread each
+	$(PYTEST) -m "not full"
+
+test-full: .venv/test .venv/chromium  ## all tests: also a real model, kills by the dozen, every fault, every screen
+	$(PYTEST)
+
+check: lint test-full  ## what CI runs
 
 lint: .venv/test
 	$(BIN)/ruff format --check .

@@ -33,6 +33,13 @@ def until(happens: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever needs the weights of `smollm2` takes long."""
+    for item in items:
+        if "smollm2_weights" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.full)
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Point DPO_HUB_HOME at a fresh folder."""

@@ -18,7 +18,7 @@ from ..errors import ModelError, RecipeError
 from ..recipe import DEMO_MODEL, SMOLLM2
 from ..runs.progress import progress
 from ..runs.run import Run
-from ..training.smollm2 import folder, settled
+from ..training import smollm2
 from .options import Json
 from .output import Show, progress_bar
 
@@ -68,8 +68,8 @@ def _at_hand(model: str) -> str:
         return model
 
     try:
-        if (found := settled(model)) == SMOLLM2:
-            folder()
+        if (found := smollm2.settled(model)) == SMOLLM2:
+            smollm2.folder()
     except ModelError as error:
         print(f"note: {error}\nThe tiny model that ships with the package shows it instead.", file=sys.stderr)
         return DEMO_MODEL

@@ -23,8 +23,13 @@ def address(app: Served, finished: Run) -> str:
     return f"{app.url}/?run={finished.id}&step={next(iter(STEPS))}"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (390, "light"),
+        *(pytest.param(*screen, marks=pytest.mark.full) for screen in [(1440, "light"), (1440, "dark"), (390, "dark")]),
+    ],
+)
 def test_every_step_is_readable(
     address: str, new_page: OpenPage, trouble: Trouble, width: int, scheme: Literal["light", "dark"]
 ) -> None:

@@ -30,10 +30,10 @@ def test_what_went_wrong_or_is_chance_is_not_recommended() -> None:
     assert recommended([point(0.1, 0.55), point(nan, 0.9)]) is None
 
 
-def test_the_advice_counts_sound_runs_only() -> None:
+def test_the_advice_counts_healthy_runs_only() -> None:
     """A run that went wrong is neither taken nor compared with; where none is left, that is said."""
     (told,) = advice([point(0.1, 0.95, wrong="It diverges."), point(0.5, 0.7)])
-    assert told.startswith("Take 0.5-0.7 (sigmoid, β 0.1): of the sound runs within one standard error")
+    assert told.startswith("Take 0.5-0.7 (sigmoid, β 0.1): of the healthy runs within one standard error")
     assert "70.0%" in told
     assert "the same but for chance" in advice([point(0.1, 0.88), point(0.5, 0.9)])[1]
     assert "none to recommend" in advice([point(0.1, 0.55)])[0]

@@ -201,7 +201,7 @@ def test_a_folder_that_looks_like_a_hub_id(tmp_path: Path, monkeypatch: pytest.M
 def test_the_demo_model_is_loaded_from_the_package(tmp_path: Path) -> None:
     """A card of a run on the demo model loads the base from the package and names no base on the Hub."""
     card = render_card(measured_run(tmp_path, model="demo"))
-    assert "from dpo_hub.demo import EMBEDDED" in card
+    assert "from dpo_hub.runs.base_model import EMBEDDED" in card
     assert "from_pretrained(EMBEDDED)" in card
     assert "base_model" not in metadata(card)
 

@@ -56,7 +56,13 @@ def at_each(requests: list[str], see: Callable[[int], None]) -> None:
             done.result()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+QUICK = "lost"
+"""The kind whose every request is tried in each run of the tests: the change is made, and nobody hears of it."""
+
+
+@pytest.mark.parametrize(
+    "kind", [kind if kind == QUICK else pytest.param(kind, marks=pytest.mark.full) for kind in KINDS]
+)
 def test_a_fault_at_each_request(tiny: Tiny, requests: list[str], kind: str) -> None:
     """Nearly all are survived unnoticed; where one is told, nothing is half there, and the next try mends it."""
     told: list[str] = []
@@ -83,6 +89,7 @@ def publish_elsewhere(folder: Path, endpoint: str) -> None:
     send(Run(folder), endpoint)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["reset", "lost"])
 def test_a_kill_at_each_request(tiny: Tiny, requests: list[str], kind: str) -> None:
     """A process that is killed when a request arrives, or before its answer does, leaves nothing half done."""

@@ -18,12 +18,15 @@ from ..preferences.doctor.findings import Finding, by_severity, of_all
 from ..recipe import Recipe
 from ..runs.progress import duration
 from ..runs.run import home
+from .engine import settle_engine, using_engine
+from .fitting import settle_memory
 from .forecast import Outlook
+from .measuring import steps_know_reference
 from .policy import telling_refused_messages
 from .preflight import disk_line, examine, memory_line
 from .rehearsal import rehearse
 from .tokens import count_tokens, pairs_at
-from .trainer import count_lengths, prepare, settle_engine, settle_memory, steps_know_reference, using_engine
+from .trainer import count_lengths, prepare
 
 
 @dataclass(frozen=True)

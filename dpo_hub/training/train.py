@@ -17,6 +17,9 @@ from ..runs.base_model import on_hub, told_of
 from ..runs.run import Run
 from .callbacks import Checkpointing, OnStep, Recorder
 from .checkpoints import flush, is_of_the_end, newest_good, processes_of, step_of
+from .engine import settle_engine, using_engine
+from .fitting import rehearse_largest, settle_memory, spare_activations
+from .measuring import can_measure_ahead, evaluate, measure_reference
 from .memory import is_out_of_memory
 from .policy import origin_of, telling_refused_messages
 from .preflight import require_room
@@ -25,20 +28,7 @@ from .processes import COUNT, FIRST
 from .randomness import set_random_state
 from .stops import Stops
 from .stopwatch import Stopwatch
-from .trainer import (
-    PreferenceTrainer,
-    can_measure_ahead,
-    count_lengths,
-    evaluate,
-    measure_reference,
-    prepare,
-    rehearse_largest,
-    settle_engine,
-    settle_memory,
-    spare_activations,
-    splits,
-    using_engine,
-)
+from .trainer import PreferenceTrainer, count_lengths, prepare, splits
 from .versions import versions
 from .watch import Watch
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
-from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -14,32 +11,22 @@ from typing import Any, cast
 from ..errors import ModelError, needing_extra
 from ..preferences import PreferencePair
 from ..preferences.pairfile import PARTS
-from ..recipe import SHARED_PREFIX, TRL, Recipe
-from ..runs.run import home
+from ..recipe import Recipe
 from .checkpoints import problem_of, step_of, written_beside, written_whole
-from .forecast import Outlook, forecast
 from .memory import is_out_of_memory, keep_freed_memory
-from .metrics import evaluation
-from .policy import REFERENCE, device, dtype, load_base
+from .policy import device, load_base
 from .processes import COUNT, FIRST
-from .reference import TOKEN_PARTS, Figures, Tokens, fingerprint, reference_log_probs
-from .rehearsal import rehearse
-from .shared_prefix import length_sets_angles, shared_prefix
-from .shared_prefix.limits import disagreement, unsupported_reason
-from .shared_prefix.plan import IGNORED
-from .tokens import pairs_at, rows_of
+from .tokens import rows_of
 
 with needing_extra("train"):
     import torch
-    from datasets import Dataset, Features, Json, List, concatenate_datasets
+    from datasets import Dataset, Features, Json, List
     from peft import LoraConfig, PeftModel
     from transformers import PreTrainedModel, PrinterCallback
     from trl import DPOConfig, DPOTrainer
     from trl.trainer.utils import add_fused_lm_head
 
 log = logging.getLogger(__name__)
-COMPUTING = ("dpo_hub", "trl", "transformers", "peft", "torch")
-"""The packages whose versions may show in a log-probability."""
 READ_AT_ONCE, READ_BESIDE = 8, 4
 """Pairs that are read without a backward pass: so many at once, but at most so many times what a step takes. A step
 holds the activations of all layers, a reading those of one."""
@@ -158,163 +145,13 @@ def splits(trainer: PreferenceTrainer) -> tuple[Dataset, Dataset]:
     return cast(Dataset, trainer.train_dataset), cast(Dataset, trainer.eval_dataset)
 
 
-def settle_engine(trainer: PreferenceTrainer, recipe: Recipe) -> tuple[Recipe, str]:
-    """Settle what computes the log-probabilities, and say why where it is not what was asked for."""
-    if recipe.engine == TRL:
-        return recipe, "trl, as asked"
-    policy = cast(PeftModel, trainer.model)
-    reason = unsupported_reason(policy)
-    if reason is None:
-        longest, first, shortest = _telling_pairs(trainer)
-        with trainer.accelerator.autocast():
-            reason = disagreement(policy, _model_inputs(trainer, [longest, first])) or disagreement(
-                policy, _model_inputs(trainer, [shortest]), gradient=True
-            )
-    if reason is None:
-        return recipe, SHARED_PREFIX
-    log.warning("the shared prefix cannot serve this model (%s); plain TRL trains it, which is slower", reason)
-    return replace(recipe, engine=TRL), f"trl: {reason}"
-
-
-def _telling_pairs(trainer: PreferenceTrainer) -> tuple[Any, Any, Any]:
-    """The longest pair, where windows show, the first, and the shortest, whose gradient costs the least."""
-    train, _ = splits(trainer)
-    sizes = [sum(map(len, rows_of(pair))) for pair in train]
-    return train[sizes.index(max(sizes))], train[0], train[sizes.index(min(sizes))]
-
-
-def _model_inputs(trainer: PreferenceTrainer, pairs: list[Any]) -> dict[str, Any]:
-    """What TRL would ask the model of these pairs."""
-    batch = _collated(trainer, pairs)
-    labels = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, IGNORED)
-    return batch | {"labels": labels} | ({"output_router_logits": True} if trainer.aux_loss_enabled else {})
-
-
-def _collated(trainer: PreferenceTrainer, pairs: list[Any]) -> dict[str, Any]:
+def collated(trainer: PreferenceTrainer, pairs: list[Any]) -> dict[str, Any]:
     return {name: part.to(device()) for name, part in trainer.data_collator(pairs).items()}
-
-
-def using_engine(trainer: PreferenceTrainer, recipe: Recipe) -> AbstractContextManager[None]:
-    """Compute log-probabilities as `settle_engine` decided, for as long as the context lasts."""
-    return shared_prefix(cast(PeftModel, trainer.model)) if recipe.engine == SHARED_PREFIX else nullcontext()
 
 
 def add_head(model: PeftModel) -> None:
     """Have *model* take `fused_lm_head`, as TRL has it in training."""
     add_fused_lm_head(cast(PreTrainedModel, model.get_base_model()))
-
-
-def can_measure_ahead(trainer: PreferenceTrainer) -> bool:
-    """Whether what the reference says of a pair is the same in any batch."""
-    return not length_sets_angles(cast(PeftModel, trainer.model).config)
-
-
-def steps_know_reference(trainer: PreferenceTrainer, recipe: Recipe) -> bool:
-    """Whether the reference of the pairs to train on is measured ahead: all of them will be needed."""
-    return recipe.epochs >= 1 and can_measure_ahead(trainer)
-
-
-def settle_memory(trainer: PreferenceTrainer, recipe: Recipe, folder: Path) -> Outlook:
-    """Look ahead, and have activations computed again in the backward pass where memory would not hold them."""
-    outlook = forecast(trainer, recipe, folder)
-    if not outlook.memory.is_tight or not spare_activations(trainer):
-        return outlook
-    sizes = outlook.memory.activations / 1e9, outlook.memory.free / 1e9
-    log.info("activations would take %.1f GB of %.1f GB: they will be computed twice", *sizes)
-    return forecast(trainer, recipe, folder)
-
-
-def spare_activations(trainer: PreferenceTrainer) -> bool:
-    """Have activations computed again in the backward pass, where the model can; returns whether it can."""
-    policy = cast(PeftModel, trainer.model)
-    base = cast(PreTrainedModel, policy.get_base_model())
-    if not base.supports_gradient_checkpointing:
-        return False
-    trainer.args.activation_checkpointing = True
-    trainer.args.per_device_eval_batch_size = trainer.args.per_device_train_batch_size  # a step may hold as little now
-    policy.enable_input_require_grads()
-    base.activation_checkpointing_enable()  # as training does; here for what comes before it
-    return True
-
-
-def rehearse_largest(trainer: PreferenceTrainer, recipe: Recipe, outlook: Outlook) -> None:
-    """Take two steps over the longest rows, where the forecast alone should not be relied on.
-
-    Raises:
-        torch.OutOfMemoryError: the device's memory does not hold them.
-    """
-    if trainer.accelerator.device.type == "cuda" or outlook.memory.needs_rehearsal:
-        largest = pairs_at(splits(trainer)[0], outlook.batches.largest)
-        took = rehearse(trainer, [largest] * 2, reference_known=steps_know_reference(trainer, recipe))
-        log.info("two steps over the longest rows: %.1f GB at most, %.2g s each", took.peak / 1e9, took.seconds)
-
-
-def measure_reference(trainer: PreferenceTrainer, recipe: Recipe) -> None:
-    """Give pairs what the reference says of them, so that no look has to ask, nor a step where all pairs are seen."""
-    train, held_out = splits(trainer)
-    ahead = [train, held_out] if steps_know_reference(trainer, recipe) else [held_out]
-    batch_size = trainer.args.per_device_eval_batch_size
-    policy = cast(PeftModel, trainer.model).eval()  # as TRL does where it measures ahead; training puts it back
-
-    def measure(pairs: list[Tokens]) -> torch.Tensor:
-        batch = _collated(trainer, pairs)
-        return torch.stack(trainer.compute_ref_log_probs(policy, batch), 1)  # type: ignore[no-untyped-call]
-
-    measured = reference_log_probs(
-        concatenate_datasets(ahead).select_columns(list(TOKEN_PARTS)),
-        measure,
-        key=[
-            fingerprint(cast(PreTrainedModel, policy.get_base_model()), REFERENCE),
-            *(f"{package} {version(package)}" for package in COMPUTING),
-            f"{recipe.engine} {recipe.max_length} {batch_size} {dtype()} {device().type}",
-        ],
-        folder=home() / "cache" / "reference",
-        batch_size=batch_size,
-    )
-    trainer.eval_dataset = _with_reference(held_out, measured[-len(held_out) :])
-    if len(measured) > len(held_out):
-        trainer.train_dataset = _with_reference(train, measured[: len(train)])
-
-
-def _with_reference(pairs: Dataset, measured: Figures) -> Dataset:
-    chosen, rejected = measured.T
-    return pairs.add_column("ref_chosen_logps", chosen).add_column("ref_rejected_logps", rejected)
-
-
-def evaluate(trainer: PreferenceTrainer, *, most: int | None = None) -> dict[str, float]:
-    """Measure the held-out pairs, or the first *most* of them, each of the same weight. Their margins stay with it.
-
-    TRL averages over batches. Batches of different sizes are therefore measured apart and weighed by their pairs.
-    """
-    trainer.margins = ()
-    _, every = splits(trainer)
-    count, batch_size = min(most or len(every), len(every)), trainer.args.per_device_eval_batch_size
-    logs = []
-    try:
-        for pairs, size, weight in even_parts(count, batch_size, COUNT):
-            trainer.eval_dataset, trainer.args.per_device_eval_batch_size = every.select(pairs), size
-            logs.append((weight, trainer.evaluate()))
-    finally:
-        trainer.eval_dataset, trainer.args.per_device_eval_batch_size = every, batch_size
-    keys = logs[0][1].keys() & logs[-1][1].keys()
-    return evaluation({key: sum(weight * log[key] for weight, log in logs) / count for key in keys}, count)
-
-
-def even_parts(count: int, batch_size: int, processes: int) -> Iterator[tuple[list[int], int, int]]:
-    """Part *count* pairs so that in each part all batches of all processes are of one size.
-
-    Yields the pairs of a part, the size of its batches, and how many pairs it stands for: what is left at last is
-    measured by every process, one by one.
-    """
-    full = count - count % (batch_size * processes)
-    each = (count - full) // processes
-    shared = full + each * processes
-    if full:
-        yield [*range(full)], batch_size, full
-    if each:
-        yield [*range(full, shared)], each, shared - full
-    for pair in range(shared, count):
-        yield [pair] * processes, 1, 1
 
 
 def count_lengths(trainer: PreferenceTrainer, pairs: Mapping[str, Any], recipe: Recipe) -> dict[str, dict[str, int]]:

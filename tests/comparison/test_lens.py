@@ -12,7 +12,8 @@ from dpo_hub.preferences.replies import Question
 from dpo_hub.preferences.table import Unreadable
 from dpo_hub.recipe import TRL, Recipe
 from dpo_hub.runs.run import Run
-from dpo_hub.training.trainer import add_head, evaluate, measure_reference, prepare
+from dpo_hub.training.measuring import evaluate, measure_reference
+from dpo_hub.training.trainer import add_head, prepare
 from tests.training.test_trainer import load_adapter, reply_logps
 
 ODD = "Schön 👩‍🔬 — e\u0301! \u200b ok  \n\n<b>ﬁn</b> 𝔘\t日本"

@@ -20,13 +20,14 @@ from dpo_hub.preferences.doctor.findings import of_all
 from dpo_hub.recipe import ENGINES, Recipe
 from dpo_hub.runs.run import Run
 from dpo_hub.training.ahead import look_ahead
+from dpo_hub.training.engine import settle_engine, using_engine
 from dpo_hub.training.forecast import Disk, Memory, Outlook, forecast
 from dpo_hub.training.live import LiveBytes
 from dpo_hub.training.machine import container_room, free_disk, free_memory
 from dpo_hub.training.preflight import examine, require_room
 from dpo_hub.training.rehearsal import kept_by, rehearse
 from dpo_hub.training.tokens import Batches, batches_of, count_tokens, pairs_at
-from dpo_hub.training.trainer import prepare, settle_engine, using_engine
+from dpo_hub.training.trainer import prepare
 
 from .test_trainer import make_run, save_base
 

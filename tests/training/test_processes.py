@@ -13,7 +13,7 @@ import pytest
 from dpo_hub import Recipe, Run, read_preferences
 from dpo_hub.errors import RecipeError
 from dpo_hub.runs.launch import start, stop
-from dpo_hub.training.trainer import even_parts
+from dpo_hub.training.measuring import even_parts
 
 PATIENCE = 240.0
 

@@ -1,0 +1,58 @@
+"""What computes the log-probabilities: the shared prefix, or plain TRL for models that it cannot serve."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any, cast
+
+from ..errors import needing_extra
+from ..recipe import SHARED_PREFIX, TRL, Recipe
+from .shared_prefix import shared_prefix
+from .shared_prefix.limits import disagreement, unsupported_reason
+from .shared_prefix.plan import IGNORED
+from .tokens import rows_of
+from .trainer import PreferenceTrainer, collated, splits
+
+with needing_extra("train"):
+    from peft import PeftModel
+
+log = logging.getLogger(__name__)
+
+
+def settle_engine(trainer: PreferenceTrainer, recipe: Recipe) -> tuple[Recipe, str]:
+    """Settle what computes the log-probabilities, and say why where it is not what was asked for."""
+    if recipe.engine == TRL:
+        return recipe, "trl, as asked"
+    policy = cast(PeftModel, trainer.model)
+    reason = unsupported_reason(policy)
+    if reason is None:
+        longest, first, shortest = _telling_pairs(trainer)
+        with trainer.accelerator.autocast():
+            reason = disagreement(policy, _model_inputs(trainer, [longest, first])) or disagreement(
+                policy, _model_inputs(trainer, [shortest]), gradient=True
+            )
+    if reason is None:
+        return recipe, SHARED_PREFIX
+    log.warning("the shared prefix cannot serve this model (%s); plain TRL trains it, which is slower", reason)
+    return replace(recipe, engine=TRL), f"trl: {reason}"
+
+
+def _telling_pairs(trainer: PreferenceTrainer) -> tuple[Any, Any, Any]:
+    """The longest pair, where windows show, the first, and the shortest, whose gradient costs the least."""
+    train, _ = splits(trainer)
+    sizes = [sum(map(len, rows_of(pair))) for pair in train]
+    return train[sizes.index(max(sizes))], train[0], train[sizes.index(min(sizes))]
+
+
+def _model_inputs(trainer: PreferenceTrainer, pairs: list[Any]) -> dict[str, Any]:
+    """What TRL would ask the model of these pairs."""
+    batch = collated(trainer, pairs)
+    labels = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, IGNORED)
+    return batch | {"labels": labels} | ({"output_router_logits": True} if trainer.aux_loss_enabled else {})
+
+
+def using_engine(trainer: PreferenceTrainer, recipe: Recipe) -> AbstractContextManager[None]:
+    """Compute log-probabilities as `settle_engine` decided, for as long as the context lasts."""
+    return shared_prefix(cast(PeftModel, trainer.model)) if recipe.engine == SHARED_PREFIX else nullcontext()

@@ -1,0 +1,56 @@
+"""A prepared trainer made to fit into memory: activations computed twice, and a rehearsal where that is unsure."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import cast
+
+from ..errors import needing_extra
+from ..recipe import Recipe
+from .forecast import Outlook, forecast
+from .measuring import steps_know_reference
+from .rehearsal import rehearse
+from .tokens import pairs_at
+from .trainer import PreferenceTrainer, splits
+
+with needing_extra("train"):
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
+
+
+def settle_memory(trainer: PreferenceTrainer, recipe: Recipe, folder: Path) -> Outlook:
+    """Look ahead, and have activations computed again in the backward pass where memory would not hold them."""
+    outlook = forecast(trainer, recipe, folder)
+    if not outlook.memory.is_tight or not spare_activations(trainer):
+        return outlook
+    sizes = outlook.memory.activations / 1e9, outlook.memory.free / 1e9
+    log.info("activations would take %.1f GB of %.1f GB: they will be computed twice", *sizes)
+    return forecast(trainer, recipe, folder)
+
+
+def spare_activations(trainer: PreferenceTrainer) -> bool:
+    """Have activations computed again in the backward pass, where the model can; returns whether it can."""
+    policy = cast(PeftModel, trainer.model)
+    base = cast(PreTrainedModel, policy.get_base_model())
+    if not base.supports_gradient_checkpointing:
+        return False
+    trainer.args.activation_checkpointing = True
+    trainer.args.per_device_eval_batch_size = trainer.args.per_device_train_batch_size  # a step may hold as little now
+    policy.enable_input_require_grads()
+    base.activation_checkpointing_enable()  # as training does; here for what comes before it
+    return True
+
+
+def rehearse_largest(trainer: PreferenceTrainer, recipe: Recipe, outlook: Outlook) -> None:
+    """Take two steps over the longest rows, where the forecast alone should not be relied on.
+
+    Raises:
+        torch.OutOfMemoryError: the device's memory does not hold them.
+    """
+    if trainer.accelerator.device.type == "cuda" or outlook.memory.needs_rehearsal:
+        largest = pairs_at(splits(trainer)[0], outlook.batches.largest)
+        took = rehearse(trainer, [largest] * 2, reference_known=steps_know_reference(trainer, recipe))
+        log.info("two steps over the longest rows: %.1f GB at most, %.2g s each", took.peak / 1e9, took.seconds)

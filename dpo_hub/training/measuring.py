@@ -1,0 +1,106 @@
+"""What a prepared trainer measures without training: the reference ahead of the steps, and held-out pairs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import cast
+
+from ..errors import needing_extra
+from ..recipe import Recipe
+from ..runs.run import home
+from .metrics import evaluation
+from .policy import REFERENCE, device, dtype
+from .processes import COUNT
+from .reference import TOKEN_PARTS, Figures, Tokens, fingerprint, reference_log_probs
+from .shared_prefix import length_sets_angles
+from .trainer import PreferenceTrainer, collated, splits
+
+with needing_extra("train"):
+    import torch
+    from datasets import Dataset, concatenate_datasets
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
+COMPUTING = ("dpo_hub", "trl", "transformers", "peft", "torch")
+"""The packages whose versions may show in a log-probability."""
+
+
+def can_measure_ahead(trainer: PreferenceTrainer) -> bool:
+    """Whether what the reference says of a pair is the same in any batch."""
+    return not length_sets_angles(cast(PeftModel, trainer.model).config)
+
+
+def steps_know_reference(trainer: PreferenceTrainer, recipe: Recipe) -> bool:
+    """Whether the reference of the pairs to train on is measured ahead: all of them will be needed."""
+    return recipe.epochs >= 1 and can_measure_ahead(trainer)
+
+
+def measure_reference(trainer: PreferenceTrainer, recipe: Recipe) -> None:
+    """Give pairs what the reference says of them, so that no look has to ask, nor a step where all pairs are seen."""
+    train, held_out = splits(trainer)
+    ahead = [train, held_out] if steps_know_reference(trainer, recipe) else [held_out]
+    batch_size = trainer.args.per_device_eval_batch_size
+    policy = cast(PeftModel, trainer.model).eval()  # as TRL does where it measures ahead; training puts it back
+
+    def measure(pairs: list[Tokens]) -> torch.Tensor:
+        batch = collated(trainer, pairs)
+        return torch.stack(trainer.compute_ref_log_probs(policy, batch), 1)  # type: ignore[no-untyped-call]
+
+    measured = reference_log_probs(
+        concatenate_datasets(ahead).select_columns(list(TOKEN_PARTS)),
+        measure,
+        key=[
+            fingerprint(cast(PreTrainedModel, policy.get_base_model()), REFERENCE),
+            *(f"{package} {version(package)}" for package in COMPUTING),
+            f"{recipe.engine} {recipe.max_length} {batch_size} {dtype()} {device().type}",
+        ],
+        folder=home() / "cache" / "reference",
+        batch_size=batch_size,
+    )
+    trainer.eval_dataset = _with_reference(held_out, measured[-len(held_out) :])
+    if len(measured) > len(held_out):
+        trainer.train_dataset = _with_reference(train, measured[: len(train)])
+
+
+def _with_reference(pairs: Dataset, measured: Figures) -> Dataset:
+    chosen, rejected = measured.T
+    return pairs.add_column("ref_chosen_logps", chosen).add_column("ref_rejected_logps", rejected)
+
+
+def evaluate(trainer: PreferenceTrainer, *, most: int | None = None) -> dict[str, float]:
+    """Measure the held-out pairs, or the first *most* of them, each of the same weight. Their margins stay with it.
+
+    TRL averages over batches. Batches of different sizes are therefore measured apart and weighed by their pairs.
+    """
+    trainer.margins = ()
+    _, every = splits(trainer)
+    count, batch_size = min(most or len(every), len(every)), trainer.args.per_device_eval_batch_size
+    logs = []
+    try:
+        for pairs, size, weight in even_parts(count, batch_size, COUNT):
+            trainer.eval_dataset, trainer.args.per_device_eval_batch_size = every.select(pairs), size
+            logs.append((weight, trainer.evaluate()))
+    finally:
+        trainer.eval_dataset, trainer.args.per_device_eval_batch_size = every, batch_size
+    keys = logs[0][1].keys() & logs[-1][1].keys()
+    return evaluation({key: sum(weight * log[key] for weight, log in logs) / count for key in keys}, count)
+
+
+def even_parts(count: int, batch_size: int, processes: int) -> Iterator[tuple[list[int], int, int]]:
+    """Part *count* pairs so that in each part all batches of all processes are of one size.
+
+    Yields the pairs of a part, the size of its batches, and how many pairs it stands for: what is left at last is
+    measured by every process, one by one.
+    """
+    full = count - count % (batch_size * processes)
+    each = (count - full) // processes
+    shared = full + each * processes
+    if full:
+        yield [*range(full)], batch_size, full
+    if each:
+        yield [*range(full, shared)], each, shared - full
+    for pair in range(shared, count):
+        yield [pair] * processes, 1, 1

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import RunError
+from ..runs.queue import make_way
 from ..runs.run import Run
 
 if TYPE_CHECKING:
@@ -44,11 +45,11 @@ def chat(  # noqa: PLR0913  # an option each
     runs, prompt = _sorted_out(words, ask)
     for run in runs:
         run.require_finished()
-    from ..comparison.duet import Duet, make_way
+    from ..comparison.duet import Duet
     from ..training.policy import device, quiet
 
     quiet()
-    make_way(device(), beside=beside)
+    make_way(device().type, beside=beside)
     sides = ["before", "after"] if len(runs) == 1 else ["before", *(run.id for run in runs)]
     sampling = {"temperature": temperature, "seed": seed, "max_new_tokens": max_new_tokens}
     talk = Talk(Duet.open(*runs), sides, sampling, system)

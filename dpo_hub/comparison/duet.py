@@ -15,7 +15,6 @@ from typing import Any
 from ..errors import RunError, needing_extra
 from ..preferences.pairs import Messages
 from ..recipe import Recipe
-from ..runs.queue import run_on_device
 from ..runs.run import Run
 from ..training.decoding import BASE, sample
 from ..training.memory import LOADING, telling_out_of_memory
@@ -23,7 +22,6 @@ from ..training.policy import REFERENCE, load_base, telling_refused_messages
 from .text import Text
 
 with needing_extra("train"):
-    import torch
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
@@ -208,21 +206,3 @@ def _base_of(runs: Sequence[Run]) -> tuple[str, bool]:
 
 def _name_of_base(recipe: Recipe) -> str:
     return recipe.model + (" in 4 bits" if recipe.load_in_4bit else "")
-
-
-def make_way(on: torch.device, *, beside: bool = False) -> None:
-    """Leave the device to the run that trains *on* it, unless the chat is to be *beside* it. A CPU is shared, and told.
-
-    Raises:
-        RunError: a run trains on the GPU.
-    """
-    run = run_on_device()
-    if run is None:
-        return
-    if on.type == "cpu" or beside:
-        log.warning("The run %s trains on this machine: the chat and the training slow each other down.", run.id)
-    else:
-        raise RunError(
-            f"The run {run.id} trains on this machine's GPU, and a chat would slow it down. Try again when it has "
-            "ended, or chat beside it: dpo-hub chat --beside"
-        )

@@ -95,8 +95,8 @@ def measure_again(run: Run, *, most: int = PROMPTS) -> tuple[dict[str, float], b
         RunError: the run has not finished.
         ModelError: as `measure`, or the base model cannot be loaded.
     """
-    lens = Lens.open(run)
-    figures = measure(lens, run.pairs("held_out"), trained=run.pairs("train"), most=most).figures
+    lens, pairs = Lens.open(run), run.splits()
+    figures = measure(lens, pairs["held_out"], trained=pairs["train"], most=most).figures
     with lock_of(run):
         rendered = record(run, figures, instead_of=LIKE_CHOSEN)
         return run.evaluation, rendered

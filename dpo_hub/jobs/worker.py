@@ -102,7 +102,7 @@ def _measured(run: Run, trained: Trained) -> Measured:
     """What the replies say of the policy; nothing where memory does not suffice, as the run is worth more than that."""
     try:
         lens = Lens(trained.model, trained.tokenizer, run.recipe)
-        return measure(lens, run.pairs("held_out"), trained.margins, trained=run.pairs("train"))
+        return measure(lens, trained.pairs["held_out"], trained.margins, trained=trained.pairs["train"])
     except (ModelError, MemoryError, RuntimeError) as error:
         if not (isinstance(error, ModelError) or is_out_of_memory(error)):
             raise

@@ -6,6 +6,7 @@ the device itself is a lock, which the system takes back from a process that die
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ..errors import RunError
 from .run import Run, home
+
+log = logging.getLogger(__name__)
 
 POLL = 0.2
 """Seconds between two looks at the line."""
@@ -31,6 +35,26 @@ def run_on_device() -> Run | None:
         return run if _taken() and run.state.status == "running" else None
     except FileNotFoundError:  # no run has had it yet, or the last was removed
         return None
+
+
+def make_way(on: str, *, beside: bool = False) -> None:
+    """Leave a device of the kind *on* to the run that trains there, unless the chat is to be *beside* it.
+
+    A CPU is shared, with a warning.
+
+    Raises:
+        RunError: a run trains on the GPU.
+    """
+    run = run_on_device()
+    if run is None:
+        return
+    if on == "cpu" or beside:
+        log.warning("The run %s trains on this machine: the chat and the training slow each other down.", run.id)
+    else:
+        raise RunError(
+            f"The run {run.id} trains on this machine's GPU, and a chat would slow it down. Try again when it has "
+            "ended, or chat beside it: dpo-hub chat --beside"
+        )
 
 
 @contextmanager

@@ -272,11 +272,17 @@ class Run:
 
     def pairs(self, split: str) -> list[PreferencePair]:
         """The pairs of a split, `train` or `held_out`."""
-        found = PairFile(self.path / "preferences.parquet").with_splits()
-        return [pair for pair, of in found if of == split]
+        return self.splits()[split]
+
+    def splits(self) -> dict[str, list[PreferencePair]]:
+        """The pairs of both splits, `train` and `held_out`."""
+        parts: dict[str, list[PreferencePair]] = {"train": [], "held_out": []}
+        for pair, split in PairFile(self.path / "preferences.parquet").with_splits():
+            parts[str(split)].append(pair)
+        return parts
 
     def write(self, name: str, content: str | bytes) -> None:
-        """Replace the file *name* in one step. Half characters, which a file's name may have, become `?`."""
+        """Replace the file *name* in one step. Lone surrogates, which a file's name may have, become `?`."""
         written = content if isinstance(content, bytes) else content.encode(errors="replace")
         aside = self.path / f".{name}.{secrets.token_hex(4)}.aside"
         try:

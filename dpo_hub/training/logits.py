@@ -23,7 +23,8 @@ LAST = 16
 
 def prompts_of(run: Run) -> list[Messages]:
     """The first few prompts of *run*, held-out ones before others."""
-    return [pair.prompt for pair in (run.pairs("held_out") + run.pairs("train"))[:PROMPTS]]
+    pairs = run.splits()
+    return [pair.prompt for pair in [*pairs["held_out"], *pairs["train"]][:PROMPTS]]
 
 
 @torch.inference_mode()

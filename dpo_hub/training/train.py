@@ -6,12 +6,13 @@ import gc
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 from ..errors import ModelError, needing_extra
+from ..preferences import PreferencePair
 from ..recipe import Recipe
 from ..runs.base_model import on_hub, told_of
 from ..runs.run import Run
@@ -44,13 +45,15 @@ log = logging.getLogger(__name__)
 class Trained:
     """What training leaves in memory: the policy (adapter on), its tokenizer, and what held-out pairs say of it.
 
-    `margins` has one for each held-out pair, unless some were dropped, or are not known one by one.
+    `margins` has one for each held-out pair, unless some were dropped, or are not known one by one. `pairs` are the
+    run's, by their split.
     """
 
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
     evaluation: dict[str, float]
     margins: Sequence[float]
+    pairs: Mapping[str, Sequence[PreferencePair]]
 
 
 def train(run: Run, on_step: OnStep | None = None, spent: Stopwatch | None = None) -> Trained:
@@ -114,7 +117,8 @@ def _need_less(run: Run, fitting: int | None) -> None:
 
 def _attempt(run: Run, on_step: OnStep | None, spent: Stopwatch) -> Trained:
     with spent.timing("preparing"):
-        trainer, tokenizer, recipe, stops = _prepared(run, on_step)
+        pairs = run.splits()
+        trainer, tokenizer, recipe, stops = _prepared(run, pairs, on_step)
     share = recipe.shared_by(COUNT)
     with stops.heeded(), using_engine(trainer, recipe):
         with spent.timing("preparing"):
@@ -131,14 +135,15 @@ def _attempt(run: Run, on_step: OnStep | None, spent: Stopwatch) -> Trained:
             _save_adapter(trainer, tokenizer, recipe, run.adapter)
             measured = evaluate(trainer)
             trainer.accelerator.wait_for_everyone()
-        return Trained(cast(PeftModel, trainer.model), tokenizer, measured, trainer.margins)
+        return Trained(cast(PeftModel, trainer.model), tokenizer, measured, trainer.margins, pairs)
 
 
-def _prepared(run: Run, on_step: OnStep | None) -> tuple[PreferenceTrainer, PreTrainedTokenizerBase, Recipe, Stops]:
+def _prepared(
+    run: Run, pairs: Mapping[str, list[PreferencePair]], on_step: OnStep | None
+) -> tuple[PreferenceTrainer, PreTrainedTokenizerBase, Recipe, Stops]:
     """All that training needs, with the recipe as it was settled, which the run's report then has too."""
     recipe, stops = replace(run.recipe, engine=run.asked.engine), Stops()
-    pairs, checkpoints = (run.pairs("train"), run.pairs("held_out")), run.path / "checkpoints"
-    trainer = prepare(recipe, *pairs, checkpoints, reference=run.reference)
+    trainer = prepare(recipe, pairs["train"], pairs["held_out"], run.path / "checkpoints", reference=run.reference)
     tokenizer = cast(PreTrainedTokenizerBase, trainer.processing_class)
     for callback in (stops, Checkpointing(recipe, stops), *([Recorder(run, on_step)] if FIRST else [])):
         trainer.add_callback(callback)

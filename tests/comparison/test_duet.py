@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -13,16 +12,15 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from dpo_hub.comparison.duet import KEPT, Duet, Models, make_way
+from dpo_hub.comparison.duet import KEPT, Duet, Models
 from dpo_hub.comparison.text import Text
 from dpo_hub.demo import FILES
 from dpo_hub.errors import RunError
 from dpo_hub.preferences import read_preferences
 from dpo_hub.preferences.pairs import Messages
 from dpo_hub.recipe import Recipe
-from dpo_hub.runs.queue import turn
 from dpo_hub.runs.run import Run
-from dpo_hub.runs.state import Process, State
+from dpo_hub.runs.state import State
 from dpo_hub.training.policy import load_base
 from dpo_hub.training.train import train
 
@@ -185,21 +183,6 @@ def test_a_run_that_has_not_finished_is_refused(few_pairs: Path) -> None:
     """There is nothing to compare before training ends."""
     with pytest.raises(RunError, match="not finished"):
         Duet.open(Run.create(read_preferences(few_pairs), Recipe.for_model()))
-
-
-def test_a_chat_makes_way_for_training(few_pairs: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """On a GPU that a run trains on there is no chat, unless it is wanted; on a CPU it is told."""
-    gpu = torch.device("cuda")
-    run = Run.create(read_preferences(few_pairs), Recipe.for_model())
-    make_way(gpu)
-    run.set_state(State("running", worker=Process.of()))
-    with turn(run), caplog.at_level(logging.WARNING):
-        with pytest.raises(RunError, match=f"{run.id} trains on this machine's GPU"):
-            make_way(gpu)
-        assert not caplog.records
-        make_way(gpu, beside=True)
-        make_way(torch.device("cpu"))
-    assert len(caplog.records) == 2
 
 
 @pytest.mark.parametrize(

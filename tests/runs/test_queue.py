@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from dpo_hub import Recipe, Run, read_preferences
-from dpo_hub.runs.queue import line, turn
+from dpo_hub.errors import RunError
+from dpo_hub.runs.queue import line, make_way, turn
 from dpo_hub.runs.state import Process, State
 
 WAITER = """
@@ -91,3 +93,17 @@ def test_a_free_device_is_had_at_once(few_pairs: Path) -> None:
         _ = 1 / len(line())
     with turn(run):
         assert line() == []
+
+
+def test_a_chat_makes_way_for_training(few_pairs: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """On a GPU that a run trains on there is no chat, unless it is wanted; on a CPU there is a warning."""
+    run = Run.create(read_preferences(few_pairs), Recipe.for_model())
+    make_way("cuda")
+    run.set_state(State("running", worker=Process.of()))
+    with turn(run), caplog.at_level(logging.WARNING):
+        with pytest.raises(RunError, match=f"{run.id} trains on this machine's GPU"):
+            make_way("cuda")
+        assert not caplog.records
+        make_way("cuda", beside=True)
+        make_way("cpu")
+    assert len(caplog.records) == 2

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import RunError
 from ...preferences.pairs import Messages
-from ...runs.queue import run_on_device
+from ...runs.queue import make_way, run_on_device
 from ...runs.run import Run
 from ..visitors import Visitor
 
@@ -145,11 +145,10 @@ def _lens(run: Run) -> Lens:
 
 
 def _make_way() -> None:
-    from ...comparison.duet import make_way
     from ...training.policy import device, quiet
 
     quiet()
-    make_way(device())
+    make_way(device().type)
 
 
 @lru_cache(maxsize=1)

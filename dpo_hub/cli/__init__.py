@@ -29,7 +29,7 @@ from .train import cli as train_cli
 from .votes import cli as votes_cli
 
 cli = typer.Typer(
-    help="A spreadsheet of preferences in, a better model on the Hub out, and a difference that anyone can see.",
+    help="A spreadsheet of preferences goes in, a better model comes out on the Hub, and anyone sees the difference.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -52,7 +52,7 @@ cli.add_typer(space_cli, name="space")
 
 @cli.command()
 def app(port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 7860) -> None:
-    """Open the app in a browser: upload, train, compare."""
+    """Open the app in your browser: upload, train, compare."""
     launch(server_port=port, inbrowser=True)
 
 

@@ -26,21 +26,26 @@ cli = typer.Typer()
 def chat(  # noqa: PLR0913  # an option each
     words: Annotated[
         list[str],
-        typer.Argument(metavar="RUN… [PROMPT]", help="Runs with the same base model, and what to ask if it is no run."),
+        typer.Argument(
+            metavar="RUN… [PROMPT]", help="Runs with the same base model, and a prompt: the word that is not a run."
+        ),
     ],
     *,
     ask: Annotated[
-        str | None, typer.Option("--ask", "-p", metavar="PROMPT", help="What to ask, if it might be a run's name.")
+        str | None,
+        typer.Option("--ask", "-p", metavar="PROMPT", help="The prompt, in case it could be taken for a run's name."),
     ] = None,
-    system: Annotated[str | None, typer.Option(metavar="TEXT", help="What the model is told to be.")] = None,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token each time.", min=0)] = 0.7,
-    seed: Annotated[int, typer.Option(help="The same on all sides.", min=0, max=2**31 - 1)] = 0,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="A system message.")] = None,
+    temperature: Annotated[
+        float, typer.Option(help="Sampling temperature; 0 always takes the most likely token.", min=0)
+    ] = 0.7,
+    seed: Annotated[int, typer.Option(help="Seed of the replies, the same on all sides.", min=0, max=2**31 - 1)] = 0,
     max_new_tokens: Annotated[int, typer.Option(help="Longest reply, in tokens.", min=1)] = 256,
-    beside: Annotated[bool, typer.Option("--beside", help="Chat even where a run trains on the same GPU.")] = False,
+    beside: Annotated[bool, typer.Option("--beside", help="Chat even while a run trains on the same GPU.")] = False,
 ) -> None:
-    """Ask a run's model before and after, side by side; without a prompt, as long as you like.
+    """Ask the model before and after training, side by side. Without a prompt you can chat.
 
-    Ctrl-C ends a reply, an empty line the chat. Prompts may also come from another program, one a line.
+    Ctrl-C ends a reply and an empty line the chat. Another program can pipe prompts in, one a line.
     """
     runs, prompt = _sorted_out(words, ask)
     for run in runs:

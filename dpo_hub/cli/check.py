@@ -31,15 +31,15 @@ def check(  # noqa: PLR0913  # an option each
     *,
     mapping: Mapping = None,
     model: Annotated[
-        str | None, typer.Option(help="A base model: see what its tokenizer and template make of it.")
+        str | None, typer.Option(help="A base model: check the pairs against its tokenizer and chat template.")
     ] = None,
     max_length: Annotated[int | None, typer.Option(help="The longest pair to train on, in tokens.", min=1)] = None,
     repair: Annotated[
-        Path | None, typer.Option(metavar="OUT", help="Write the cleaned pairs here: .csv, .jsonl or .parquet.")
+        Path | None, typer.Option(metavar="OUT", help="Save the cleaned pairs here: .csv, .jsonl or .parquet.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a preference file was read as, what is wrong with it, and mend what can be mended."""
+    """Show how a preference file is read and what is wrong with it, and repair what can be repaired."""
     from ..preferences.doctor import examine
 
     if max_length and not model:

@@ -36,9 +36,12 @@ SIDE_BY_SIDE = 3
 def demo(
     use: Annotated[str, typer.Argument(help="conciseness, tone, helpfulness, safety or brand-voice.")] = "conciseness",
     *,
-    all_uses: Annotated[bool, typer.Option("--all", help="All five, one after the other.")] = False,
+    all_uses: Annotated[bool, typer.Option("--all", help="Run all five, one after another.")] = False,
     model: Annotated[
-        str, typer.Option(help="smollm2, a real assistant of 135 million parameters, or demo, a tiny one: 30 s.")
+        str,
+        typer.Option(
+            help="smollm2, a real assistant with 135 million parameters, or demo, a tiny model that takes 30 s."
+        ),
     ] = SMOLLM2,
     seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
     as_json: Json = False,

@@ -31,25 +31,31 @@ def submit(  # noqa: PLR0913  # an option each
     file: Source,
     *,
     mapping: Mapping = None,
-    flavor: Annotated[str, typer.Option(help="The machine, as a10g-small.")],
+    flavor: Annotated[str, typer.Option(help="The machine, such as a10g-small.")],
     timeout: Annotated[
-        str | None, typer.Option(metavar="TIME", help="How long a job may take, as 90m or 2h.", show_default=False)
+        str | None,
+        typer.Option(metavar="TIME", help="The longest a job may take, such as 90m or 2h.", show_default=False),
     ] = None,
     budget: Annotated[
-        float | None, typer.Option(metavar="DOLLARS", help="What all its jobs may cost, never exceeded.", min=0)
+        float | None,
+        typer.Option(metavar="DOLLARS", help="The most that all its jobs together may cost; never exceeded.", min=0),
     ] = None,
     recipe_file: Annotated[
         Path | None,
-        typer.Option("--recipe", metavar="JSON", help="Settings of an earlier run.", exists=True, dir_okay=False),
+        typer.Option(
+            "--recipe", metavar="JSON", help="The recipe.json of an earlier run.", exists=True, dir_okay=False
+        ),
     ] = None,
     namespace: Annotated[
         str | None, typer.Option(metavar="NAME", help="Your user's or organisation's name; it pays.")
     ] = None,
-    push_minutes: Annotated[float, typer.Option(help="Minutes between two pushes of what there is.", min=0.001)] = 3.0,
+    push_minutes: Annotated[
+        float, typer.Option(help="Minutes between two uploads of the run's folder.", min=0.001)
+    ] = 3.0,
     token: Token = None,
     settings: dict[str, Any],
 ) -> None:
-    """Train on a machine of Hugging Face Jobs; looked after, stopped and resumed as if it trained here."""
+    """Train on Hugging Face Jobs. You watch, stop and resume the run as if it trained here."""
     from huggingface_hub import get_token
 
     from ..hub.account import account, price
@@ -150,7 +156,7 @@ def fetch(
     *,
     token: Token = None,
 ) -> None:
-    """Bring a finished run home from the Hub, whole: to talk to it, to publish it."""
+    """Download a finished run from the Hub, to chat with it or publish it."""
     from ..jobs.remote import connect
     from ..jobs.remote import fetch as fetch_run
 

@@ -29,20 +29,20 @@ def judge(  # noqa: PLR0913  # an option each
         str | None, typer.Option("--with", metavar="MODEL", help="The judge's name on its server.")
     ] = None,
     reward_model: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="A reward model that judges here: a Hub id, or a folder.")
+        str | None, typer.Option(metavar="MODEL", help="A reward model to run here as the judge: a Hub id or a folder.")
     ] = None,
     url: Annotated[
         str | None,
-        typer.Option("--at", metavar="URL", help="An OpenAI-compatible server; else the Hub's inference."),
+        typer.Option("--at", metavar="URL", help="An OpenAI-compatible server; by default Hugging Face inference."),
     ] = None,
     key_from: Annotated[
-        str | None, typer.Option(metavar="VARIABLE", help="The environment variable that has the server's key.")
+        str | None, typer.Option(metavar="VARIABLE", help="The environment variable that holds the server's key.")
     ] = None,
     prompts: Annotated[int, typer.Option(help="Held-out prompts to compare replies to.", min=1)] = 32,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Have a model judge replies before and after, each pair in both orders; what it said is kept as it comes."""
+    """Have a model judge replies before and after, each pair in both orders. Judgements are saved as they come."""
     from ..comparison.judges import AT_ONCE, FILE, judge, judgements_of, record_verdict
 
     found = Run.open(run).require_finished()

@@ -42,7 +42,8 @@ SHADES = (0.1, 0.5)
 def score(  # noqa: PLR0913  # an option each
     run: RunName,
     file: Annotated[
-        str | None, typer.Argument(metavar="FILE", help="Prompts and replies; or a Hub dataset: OWNER/NAME:SPLIT.")
+        str | None,
+        typer.Argument(metavar="FILE", help="A file of prompts and replies, or a Hub dataset: OWNER/NAME:SPLIT."),
     ] = None,
     *,
     mapping: Annotated[
@@ -50,17 +51,18 @@ def score(  # noqa: PLR0913  # an option each
         typer.Option(
             "--map",
             metavar="PART=COLUMN,…",
-            help="Which column is which: prompt=ask,reply=text. Again for more replies.",
+            help="Name the columns, as in prompt=ask,reply=text; repeat it for more replies.",
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write here: .csv, .jsonl or .parquet.", show_default="FILE's name with .scored")
+        Path | None,
+        typer.Option(help="Save the scores here: .csv, .jsonl or .parquet.", show_default="FILE's name with .scored"),
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="Score replies to this prompt, and show each token.")] = None,
-    reply: Annotated[list[str] | None, typer.Option(help="A reply to it; several are ranked.")] = None,
+    reply: Annotated[list[str] | None, typer.Option(help="A reply to score; several are ranked.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a run's adapter makes of replies, as a reward model: of a file's, or of those given, token by token."""
+    """Score replies with a run's adapter as the reward model: those of a file, or given ones token by token."""
     found = Run.open(run).require_finished()
     if file is None and prompt and reply:
         _score_here(found, prompt, reply, as_json=as_json)
@@ -165,17 +167,17 @@ def evaluate(
         str | None,
         typer.Argument(
             metavar="FILE",
-            help="Pairs that others made; or a Hub dataset: OWNER/NAME:SPLIT. Without, the run's held-out ones.",
+            help="Any preference file, or a Hub dataset: OWNER/NAME:SPLIT. By default, the run's held-out pairs.",
         ),
     ] = None,
     *,
     prompts: Annotated[
-        int | None, typer.Option(help="Of how many held-out prompts replies are measured, without FILE.", min=2)
+        int | None, typer.Option(help="Without FILE: how many held-out prompts to answer.", min=2)
     ] = None,
     mapping: Mapping = None,
     as_json: Json = False,
 ) -> None:
-    """Measure a run anew on what it held out, or say how well its adapter orders the pairs of any preference file."""
+    """Measure a run again on its held-out pairs, or how well its adapter orders the pairs of any preference file."""
     found = Run.open(run).require_finished()
     if file is None:
         if mapping:

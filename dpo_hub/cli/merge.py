@@ -22,14 +22,17 @@ cli = typer.Typer()
 @cli.command()
 def merge(
     run: RunName,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that is not there yet, or empty.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new or empty folder.")],
     *,
     gguf: Annotated[
-        bool, typer.Option("--gguf", help="A GGUF file too, by llama.cpp (on the PATH, or where LLAMA_CPP says).")
+        bool,
+        typer.Option(
+            "--gguf", help="Also make a GGUF file, with llama.cpp (on the PATH, or in the folder LLAMA_CPP names)."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Work a finished run's adapter into its base model: a folder for Transformers, Ollama and llama.cpp."""
+    """Merge a finished run's adapter into its base model: a folder for Transformers, Ollama and llama.cpp."""
     found = Run.open(run)
     done = export(found, out, gguf=gguf)
     create = create_command(done.folder, done.name)

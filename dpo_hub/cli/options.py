@@ -16,16 +16,19 @@ from ..training import smollm2
 
 Mapping = Annotated[
     list[str] | None,
-    typer.Option("--map", metavar="PART=COLUMN,…", help="Say which column is which, as in prompt=ask,chosen=good."),
+    typer.Option("--map", metavar="PART=COLUMN,…", help="Name the columns, as in prompt=ask,chosen=good."),
 ]
 Source = Annotated[str, typer.Argument(metavar="FILE", help="A preference file, or a Hub dataset: OWNER/NAME:SPLIT.")]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-Token = Annotated[str | None, typer.Option(help="For the Hub; by default your own login.", show_default=False)]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or how it begins, 'last', or its folder.")]
-Detach = Annotated[bool, typer.Option("--detach", help="Do not wait: say how to look after it, and return.")]
+Token = Annotated[str | None, typer.Option(help="Hub token; by default your login.", show_default=False)]
+RunName = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's id or its first characters, 'last', or the run's folder.")
+]
+Detach = Annotated[bool, typer.Option("--detach", help="Start it in the background and return at once.")]
 KeepGoing = Annotated[
-    int, typer.Option(metavar="TIMES", help="Take it up again by itself, so many times, when its process dies.", min=0)
+    int,
+    typer.Option(metavar="TIMES", help="Resume it automatically, up to this many times, if its process dies.", min=0),
 ]
 
 

@@ -20,25 +20,26 @@ cli = typer.Typer()
 @cli.command()
 def publish(  # noqa: PLR0913  # an option each
     run: RunName,
-    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Where on the Hub.")],
+    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository on the Hub.")],
     *,
     public: Annotated[bool, typer.Option("--public/--private", help="Who can see it.")] = False,
     with_data: Annotated[
-        bool, typer.Option("--with-data", help="The pairs too, as the dataset OWNER/NAME-preferences.")
+        bool, typer.Option("--with-data", help="Also publish the pairs, as the dataset OWNER/NAME-preferences.")
     ] = False,
     merged: Annotated[
-        bool, typer.Option("--merge", help="The whole model too, adapter worked in, as OWNER/NAME-merged.")
+        bool,
+        typer.Option("--merge", help="Also publish the whole model with the adapter merged, as OWNER/NAME-merged."),
     ] = False,
     compare: Annotated[
-        bool, typer.Option("--compare/--no-compare", help="See that the adapter on the Hub computes the same.")
+        bool, typer.Option("--compare/--no-compare", help="Check that the adapter on the Hub computes the same.")
     ] = True,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Write over what was changed there by other means.")
+        bool, typer.Option("--overwrite", help="Overwrite changes that were made there by other means.")
     ] = False,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Publish a finished run's adapter and card to the Hub, fetch it again, and compare."""
+    """Publish a finished run's adapter and card to the Hub, download them again, and compare."""
     from ..hub.account import client
     from ..hub.publish import publish as publish_run
 

@@ -32,10 +32,10 @@ HERE = "here"
 @cli.command()
 def runs(
     *,
-    every: Annotated[bool, typer.Option("--all", help="All of them, not the newest only.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="List all runs, not only the newest.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List the runs, the newest first: where each stands, and what it said last."""
+    """List your runs, the newest first, with their state and what changed."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -69,7 +69,7 @@ def runs(
 
 @cli.command()
 def status(run: RunName = "last", *, as_json: Json = False) -> None:
-    """Say how a run goes."""
+    """Show how a run is going."""
     found = Run.open(run)
     if found.may_have_news:
         from ..jobs.remote import sync_all
@@ -99,9 +99,9 @@ def _figures(last: dict[str, float]) -> str:
 def logs(
     run: RunName = "last",
     *,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until it ends.")] = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep printing until the run ends.")] = False,
 ) -> None:
-    """Print what a run's processes said."""
+    """Print a run's log."""
     found = Run.open(run)
     if found.remote:
         print_log(found, follow=follow)
@@ -116,7 +116,7 @@ def logs(
 
 @cli.command()
 def stop(run: RunName = "last") -> None:
-    """Stop a run that waits or is at work; it keeps a checkpoint to go on from."""
+    """Stop a queued or running run. It keeps a checkpoint to resume from."""
     found = Run.open(run)
     if found.state.ended and not found.may_have_news:
         print(f"{found.id} is {found.state.status} already.")
@@ -138,14 +138,18 @@ def resume(  # noqa: PLR0913  # an option each
     detach: Detach = False,
     keep_going: KeepGoing = 0,
     activation_checkpointing: Annotated[
-        bool, typer.Option("--activation-checkpointing", help="From here on compute activations twice, to save memory.")
+        bool,
+        typer.Option("--activation-checkpointing", help="From here on, save memory by computing activations twice."),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Go on even where preflight says that it will fail.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Continue even if preflight says the run will fail.")] = False,
     budget: Annotated[
-        float | None, typer.Option(metavar="DOLLARS", help="Of a submitted run: what all its jobs may cost.", min=0)
+        float | None,
+        typer.Option(
+            metavar="DOLLARS", help="For a submitted run: the most that all its jobs together may cost.", min=0
+        ),
     ] = None,
 ) -> None:
-    """Take up a run that stopped or failed, from its last good checkpoint."""
+    """Resume a stopped or failed run from its last good checkpoint."""
     found = Run.open(run)
     if found.remote and (detach or keep_going):
         raise RunError("--detach and --keep-going are for runs that train here; a job goes on by itself.")
@@ -164,8 +168,10 @@ def resume(  # noqa: PLR0913  # an option each
 
 
 @cli.command()
-def remove(run: RunName, *, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
-    """Delete a run: its folder with pairs, adapter and all."""
+def remove(
+    run: RunName, *, yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False
+) -> None:
+    """Delete a run: its folder, with the pairs and the adapter."""
     found = Run.open(run)
     if found.may_have_news:
         from ..jobs.remote import sync_all

@@ -16,16 +16,16 @@ cli = typer.Typer(help="The app on a Hugging Face Space.", no_args_is_help=True)
 HOUR = 3600
 NEVER = -1
 
-SpaceName = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Which Space on the Hub.")]
+SpaceName = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The Space on the Hub.")]
 
 
 @cli.command()
 def create(  # noqa: PLR0913  # an option each
     space: SpaceName,
     *,
-    public: Annotated[bool, typer.Option("--public/--private", help="Who can open it, and see every run.")] = False,
+    public: Annotated[bool, typer.Option("--public/--private", help="Who can open it and see every run.")] = False,
     hardware: Annotated[
-        str, typer.Option(metavar="FLAVOR", help="A machine on the Hub, as l4x1; cpu-basic needs a PRO account.")
+        str, typer.Option(metavar="FLAVOR", help="A Hugging Face machine, such as l4x1; cpu-basic needs a PRO account.")
     ] = "cpu-basic",
     sleep: Annotated[
         int | None,
@@ -38,17 +38,19 @@ def create(  # noqa: PLR0913  # an option each
     ] = None,
     secrets: Annotated[
         list[str] | None,
-        typer.Option("--secret", metavar="NAME", help="Hand on this environment variable, for nobody to read."),
+        typer.Option("--secret", metavar="NAME", help="Pass this environment variable on as a secret."),
     ] = None,
     variables: Annotated[
-        list[str] | None, typer.Option("--variable", metavar="NAME=VALUE", help="Set this there, for all to read.")
+        list[str] | None,
+        typer.Option("--variable", metavar="NAME=VALUE", help="Set this variable on the Space; anyone can read it."),
     ] = None,
     volume: Annotated[
-        bool, typer.Option("--volume/--no-volume", help="Keep runs in a private bucket, so that a restart loses none.")
+        bool,
+        typer.Option("--volume/--no-volume", help="Keep runs in a private bucket, so that they survive a restart."),
     ] = True,
     token: Token = None,
 ) -> None:
-    """Make a Space with the app on it."""
+    """Create a Space with the app on it."""
     from ..hub.account import client, price
     from ..hub.space import FREE, Settings
     from ..hub.space import create as create_space
@@ -102,7 +104,7 @@ def _variables(written: Sequence[str]) -> dict[str, str]:
 
 @cli.command()
 def update(space: SpaceName, *, token: Token = None) -> None:
-    """Bring the app on a Space up to this version."""
+    """Update the app on a Space to this version."""
     from ..hub.account import client
     from ..hub.space import update as update_space
 
@@ -113,11 +115,11 @@ def update(space: SpaceName, *, token: Token = None) -> None:
 def logs(
     space: SpaceName,
     *,
-    build: Annotated[bool, typer.Option("--build", help="How it was built, not what the app says.")] = False,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on while there is more.")] = False,
+    build: Annotated[bool, typer.Option("--build", help="Show the build log instead of the app's log.")] = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep printing as long as there is more.")] = False,
     token: Token = None,
 ) -> None:
-    """Print what the app on a Space said."""
+    """Print the log of the app on a Space."""
     from ..hub.account import client
     from ..hub.space import logs as space_logs
 
@@ -127,7 +129,7 @@ def logs(
 
 @cli.command()
 def pause(space: SpaceName, *, token: Token = None) -> None:
-    """Stop a Space, so that it costs nothing."""
+    """Pause a Space, so that it costs nothing."""
     from ..hub.account import client
     from ..hub.space import pause as pause_space
 

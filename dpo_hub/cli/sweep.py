@@ -44,7 +44,7 @@ def sweep(
     as_json: Json = False,
     settings: dict[str, Any],
 ) -> None:
-    """Train a grid of recipes, one run each, as in --beta 0.05,0.1 --loss sigmoid,ipo, and say which one to take.
+    """Train a grid of recipes, as in --beta 0.05,0.1 --loss sigmoid,ipo, and recommend one.
 
     Held-out pairs are measured at the end of each run alone, unless --evaluations or --auto-stop says otherwise.
     """
@@ -104,10 +104,10 @@ def _differences(recipe: Recipe, recipes: Sequence[Recipe]) -> str:
 def frontier(
     runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="Finished runs on the same pairs.")],
     *,
-    to: Annotated[Path | None, typer.Option(metavar="PNG", help="Draw it to this file.")] = None,
+    to: Annotated[Path | None, typer.Option(metavar="PNG", help="Save the plot to this file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what runs gained in reward accuracy, how far they went from their reference for it, and which one to take."""
+    """Compare runs by reward accuracy and by distance from the reference, and recommend one."""
     found = [Run.open(name).require_finished() for name in runs]
     if to and to.suffix.lower() != ".png":
         raise RunError(f"{to}: the frontier is drawn as a PNG. End the name in .png.")

@@ -31,7 +31,7 @@ def train(  # noqa: PLR0913  # an option each
     continue_from: Annotated[
         str | None,
         typer.Option(
-            metavar="RUN", help="Go on from a run's adapter: it is the reference, and its recipe the default."
+            metavar="RUN", help="Continue from a run's adapter, which becomes the reference; its recipe is the default."
         ),
     ] = None,
     detach: Detach = False,
@@ -41,14 +41,14 @@ def train(  # noqa: PLR0913  # an option each
         typer.Option(
             "--accelerate",
             metavar="YAML",
-            help="Settings of accelerate for several devices.",
+            help="accelerate's settings for several devices.",
             exists=True,
             dir_okay=False,
         ),
     ] = None,
     settings: dict[str, Any],
 ) -> None:
-    """Train an adapter on a preference file, in a process of its own that closing this terminal does not end."""
+    """Train an adapter on a preference file. It runs in a process of its own and survives closing the terminal."""
     preferences = read_preferences(file, mapping=mapping_of(mapping))
     settings["model"] = resolve_model(settings["model"])
     previous = Run.open(continue_from).require_finished() if continue_from else None
@@ -72,17 +72,17 @@ def preflight(  # noqa: PLR0913  # an option each
     file: Source,
     *,
     mapping: Mapping = None,
-    flavor: Annotated[str | None, typer.Option(help="A machine on the Hub, as a10g-small: say what it costs.")] = None,
+    flavor: Annotated[
+        str | None, typer.Option(help="A Hugging Face machine, such as a10g-small: show what the run costs there.")
+    ] = None,
     publish_to: Annotated[
-        str | None, typer.Option(metavar="OWNER/NAME", help="Say whether it may be published there.")
+        str | None, typer.Option(metavar="OWNER/NAME", help="Check whether you can publish there.")
     ] = None,
-    token: Annotated[
-        str | None, typer.Option(help="For the Hub; by default your own login.", show_default=False)
-    ] = None,
+    token: Annotated[str | None, typer.Option(help="Hub token; by default your login.", show_default=False)] = None,
     as_json: Json = False,
     settings: dict[str, Any],
 ) -> None:
-    """Say what a training run will take, and whether it will certainly fail, before it starts."""
+    """Show what a training run will take, and whether it is certain to fail, before you start it."""
     preferences = read_preferences(file, mapping=mapping_of(mapping))
     settings["model"] = resolve_model(settings["model"])
     recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, pairs=len(preferences.pairs), **settings)

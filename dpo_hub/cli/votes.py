@@ -33,20 +33,25 @@ ASKED = "Which is better? l(eft), r(ight), t(ie), b(oth bad), e(dit one), q(uit)
 def vote(  # noqa: PLR0913  # an option each
     run: RunName = "last",
     *,
-    prompt: Annotated[list[str] | None, typer.Option(help="Ask this; may be given several times.")] = None,
+    prompt: Annotated[list[str] | None, typer.Option(help="A prompt to ask; may be repeated.")] = None,
     prompts: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Ask each line of this text file.", exists=True, dir_okay=False)
     ] = None,
-    count: Annotated[int, typer.Option(help="Of how many held-out prompts, where none are given.", min=1)] = 10,
+    count: Annotated[int, typer.Option(help="How many held-out prompts to ask if you give none.", min=1)] = 10,
     voter: Annotated[
-        str, typer.Option(help="Who votes.", envvar=["LOGNAME", "USER", "USERNAME"], show_envvar=False)
+        str,
+        typer.Option(
+            help="The name to record with the votes.", envvar=["LOGNAME", "USER", "USERNAME"], show_envvar=False
+        ),
     ] = "me",
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token each time.", min=0)] = 0.7,
+    temperature: Annotated[
+        float, typer.Option(help="Sampling temperature; 0 always takes the most likely token.", min=0)
+    ] = 0.7,
     seed: Annotated[
-        int | None, typer.Option(help="Of the replies; by default another each time.", min=0, max=2**31 - 1)
+        int | None, typer.Option(help="Seed of the replies; by default a new one each time.", min=0, max=2**31 - 1)
     ] = None,
 ) -> None:
-    """Vote blindly between a run's replies before and after, and see at the end what the votes say."""
+    """Vote blindly between replies before and after training, and see the result at the end."""
     from ..comparison.votes import ballots, cast, least_voted
 
     found = Run.open(run).require_finished()
@@ -129,12 +134,12 @@ def votes(
     run: RunName = "last",
     *,
     to: Annotated[
-        Path | None, typer.Option(metavar="OUT", help="Write them as pairs to train on: .csv, .jsonl or .parquet.")
+        Path | None, typer.Option(metavar="OUT", help="Save the votes as pairs to train on: .csv, .jsonl or .parquet.")
     ] = None,
-    card: Annotated[bool, typer.Option("--into-card", help="Put the win rate into the run's card.")] = False,
+    card: Annotated[bool, typer.Option("--into-card", help="Add the win rate to the run's card.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say what the blind votes on a run come to, or make preferences of them."""
+    """Summarise the blind votes on a run, or save them as preference pairs."""
     from ..comparison.tally import tally
     from ..comparison.votes import votes_of
 

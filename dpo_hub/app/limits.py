@@ -101,11 +101,11 @@ def _require_room(visitor: Visitor, most: Limits) -> None:
         raise RunError(f"You have {most.runs} runs here, and more are not kept for one visitor. Remove one first.")
     waiting = _waiting()
     if most.queue is not None and len(waiting) >= most.queue:
-        raise RunError(f"As many runs wait already as may ({most.queue}). Try again when one has ended.")
+        raise RunError(f"The queue is full, at {most.queue}. Try again when a run has ended.")
     own = [run for run in waiting if run.path.is_relative_to(visitor.shelf)]
     if most.waiting is not None and len(own) >= most.waiting:
         raise RunError(
-            f"As many of your runs wait already as may ({most.waiting}). Try again when one has begun, or stop one."
+            f"You already have {most.waiting} runs in the queue. Try again when one of them has started, or stop one."
         )
 
 

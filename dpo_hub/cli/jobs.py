@@ -86,7 +86,7 @@ def submit(  # noqa: PLR0913  # an option each
     remote = Remote(f"{owner}/{run.id}", flavor, machine.hourly, seconds, budget, push_minutes)
     _print_job(run, submit_run(run, remote, api))
     if token and token != get_token():
-        print("Put this token into HF_TOKEN to look after it: status, stop and resume ask there, or your login.")
+        print("Set HF_TOKEN to this token: status, stop and resume use it, or else your login.")
 
 
 def _estimate(preferences: Preferences, recipe: Recipe) -> float | None:

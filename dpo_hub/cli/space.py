@@ -79,7 +79,7 @@ def create(  # noqa: PLR0913  # an option each
 def _sleeps(idle: int) -> str:
     if idle == NEVER:
         return "It never sleeps: pause it when nobody needs it."
-    return f"It sleeps after {idle} seconds without a visitor, and a run at work stops with it."
+    return f"It sleeps after {idle} seconds without a visitor, which also stops a run that is training."
 
 
 def _secrets(names: Sequence[str]) -> dict[str, str]:

@@ -112,4 +112,4 @@ def _print_preflight(ahead: Preflight) -> None:
     Console(highlight=False).print(grid)
     print_findings(ahead.findings)
     if not ahead.findings:
-        print("Nothing stands against this run.")
+        print("No problems found.")

@@ -107,7 +107,7 @@ def account(api: HfApi) -> Account:
             if error.response.status_code != 401:
                 raise
             raise PublishError(
-                f"The Hub knows nobody by this token. Run hf auth login with a new one from {TOKENS}."
+                f"The Hub does not know this token. Run hf auth login with a new one from {TOKENS}."
             ) from None
     known: dict[str, Any] = (said.get("auth") or {}).get("accessToken") or {}
     scoped = (known.get("fineGrained") or {}).get("scoped") or []

@@ -135,7 +135,7 @@ def _refusal(error: Exception, status: int, what: str, outcome: str) -> str:
     if isinstance(error, GatedRepoError):
         return f"{what} is gated, {outcome}. Accept its terms at https://huggingface.co/{what}, then run it again."
     told = {
-        401: f"The Hub knows nobody by this token, or got none, {outcome}. Run hf auth login, or give a token with "
+        401: f"The Hub does not know this token, or got none, {outcome}. Run hf auth login, or give a token with "
         "--token.",
         402: f"The Hub wants to be paid for this first, {outcome}. Machines need credits, and a Space on the one that "
         "costs nothing, cpu-basic, needs a PRO account: https://huggingface.co/settings/billing",

@@ -120,7 +120,7 @@ def held(run: Run) -> Iterator[None]:
         with FileLock(run.path / ".remote.lock").acquire(timeout=SYNC_PATIENCE):
             yield
     except Timeout:
-        raise BusyError(f"Another command looks after {run.id} just now. Try again in a moment.") from None
+        raise BusyError(f"Another command is updating {run.id} right now. Try again in a moment.") from None
 
 
 def sync(run: Run, api: HfApi) -> None:
@@ -243,7 +243,7 @@ def stop(run: Run, api: HfApi) -> None:
     remote = Remote.of(run)
     if run.written_state.ended:
         return
-    with telling(remote.repo, api, outcome="so it may still be at work"):
+    with telling(remote.repo, api, outcome="so it may still be running"):
         if stage_of(inspect(api, remote)) == "RUNNING":
             with_retries(
                 lambda: api.upload_file(

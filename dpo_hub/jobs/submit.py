@@ -128,7 +128,7 @@ def resume(run: Run, api: HfApi, *, budget: float | None = None) -> Remote:
             bring_news(run, api)
         state, remote = run.written_state, Remote.of(run)
         if state.status not in ("stopped", "failed"):
-            raise RunError(f"The run {run.id} is {state.status} already. See how it goes: dpo-hub status {run.id}")
+            raise RunError(f"The run {run.id} is {state.status} already. See how it is going: dpo-hub status {run.id}")
         hourly = price(remote.flavor, api).hourly
         remote = replace(remote, hourly=hourly, budget=remote.budget if budget is None else budget)
         _require_time(remote, f"Raise it: dpo-hub resume {run.id} --budget DOLLARS")

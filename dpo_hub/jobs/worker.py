@@ -121,7 +121,7 @@ def _alone(run: Run) -> Iterator[None]:
     try:
         lock = run.lock.acquire(timeout=LOCK_TIMEOUT)
     except Timeout:
-        raise BusyError(f"The run {run.id} is at work already, in another process.") from None
+        raise BusyError(f"The run {run.id} is already running in another process.") from None
     with lock:
         state = run.written_state
         if state.ended:

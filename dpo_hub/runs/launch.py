@@ -77,7 +77,7 @@ def _idle(run: Run) -> Iterator[None]:
             _require_idle(run)
             yield
     except Timeout:
-        raise RunError(f"The run {run.id} is at work already. See how it goes: dpo-hub status {run.id}") from None
+        raise RunError(f"The run {run.id} is already running. See how it is going: dpo-hub status {run.id}") from None
 
 
 def _require_here(run: Run) -> None:
@@ -90,7 +90,7 @@ def _require_idle(run: Run) -> None:
     if state.status == "finished":
         raise RunError(f"The run {run.id} has finished; there is nothing left to do. Make a new one: dpo-hub train.")
     if state.worker or state.keeper or run.may_have_news:
-        raise RunError(f"The run {run.id} is {state.status} already. See how it goes: dpo-hub status {run.id}")
+        raise RunError(f"The run {run.id} is {state.status} already. See how it is going: dpo-hub status {run.id}")
 
 
 def change(run: Run, *, activation_checkpointing: bool, force: bool) -> None:
@@ -124,7 +124,7 @@ def stop(run: Run, *, patience: float = STOP_TIMEOUT) -> None:
         return
     process = state.worker or state.keeper
     if process and process.host != Process.of().host:
-        raise RunError(f"The run {run.id} is at work on {process.host}. Stop it there.")
+        raise RunError(f"The run {run.id} is running on {process.host}. Stop it there.")
     run.stop_asked.touch()
     if state.worker and not _ends(state.worker, psutil.Process.terminate, patience):
         run.end("stopped", "It did not answer in time and was ended by force.")

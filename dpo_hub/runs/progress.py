@@ -78,8 +78,8 @@ def _place(run: Run, state: State) -> str:
     waiting = line()
     ahead = waiting.index(run) if run in waiting else 0
     if ahead:
-        return f"Queued: {ahead} run{'s' if ahead > 1 else ''} before it, beside the one at work."
-    return "Queued: it is the next."
+        return f"Queued behind {ahead} other run{'s' if ahead > 1 else ''} and the one that is training."
+    return "Queued: it is next."
 
 
 def duration(seconds: float) -> str:

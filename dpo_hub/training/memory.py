@@ -21,7 +21,7 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 """Parameters of glibc's mallopt, from malloc.h."""
 SAID_OF_IT = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """What errors of other kinds say when memory ran out."""
-LOADING = "Wait until what is at work on it has ended (dpo-hub runs), or take a smaller model."
+LOADING = "Wait until the run that uses it has ended (dpo-hub runs), or use a smaller model."
 """What to do where a model does not fit."""
 
 

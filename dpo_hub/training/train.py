@@ -80,8 +80,8 @@ def train(run: Run, on_step: OnStep | None = None, spent: Stopwatch | None = Non
             fitting = error.pairs if isinstance(error, _TooLargeError) else None
             if COUNT > 1:
                 raise ModelError(
-                    "A device's memory is full. Train anew with a lower --batch-size and a higher --accumulation, or a "
-                    "lower --max-length; or resume with --activation-checkpointing."
+                    "A device's memory is full. Train again with a lower --batch-size and a higher --accumulation, or "
+                    "a lower --max-length; or resume with --activation-checkpointing."
                 ) from error
         _need_less(run, fitting)
         gc.collect()  # the failed attempt's tensors went with its error

@@ -110,7 +110,7 @@ def test_a_full_queue_is_told_and_nothing_begins(app: Served, page: sync_api.Pag
         expect(page.locator("#progress")).to_contain_text("Queued", timeout=PATIENCE)
         page.get_by_role("tab", name="Recipe").click()
         page.locator("#train").click()
-        expect(page.get_by_text("As many runs wait already as may (1)")).to_be_visible()
+        expect(page.get_by_text("The queue is full, at 1.")).to_be_visible()
         expect(page).to_have_url(re.compile("step=recipe"))
         assert len(list((home / "runs").iterdir())) == 1
 

@@ -34,7 +34,7 @@ def test_a_detached_run_is_looked_after(few_pairs: Path) -> None:
     assert "of 400: loss" in told
     assert "running" in dpo_hub("runs").stdout
     assert json.loads(dpo_hub("status", "--json").stdout)["status"] == "running"
-    assert_one_clear_line(dpo_hub("resume", run.id), "at work already")
+    assert_one_clear_line(dpo_hub("resume", run.id), "already running")
     assert_one_clear_line(dpo_hub("remove", run.id, "--yes"), "Stop it first")
 
     stopped = dpo_hub("stop").stdout

@@ -64,7 +64,7 @@ def test_where_a_token_may_write(hub: Hub, api: HfApi, repo: str, said: dict[str
     [
         (ADA_READS, "ada/new", {}, "may only read. Make one that may write"),
         (BOB, "ada/new", {}, "bob is neither ada nor a member of it"),
-        ("hf_nobodysCanary", "ada/new", {}, "knows nobody by this token"),
+        ("hf_nobodysCanary", "ada/new", {}, "does not know this token"),
         ("hf_two words", "ada/new", {}, "characters in it that no token has"),
         (ADA, "new", {}, "does not say whose repository"),
         (ADA, "acme/new", member("read"), "may only read in acme"),

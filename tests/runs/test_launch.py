@@ -58,7 +58,7 @@ def test_a_run_that_somebody_holds_is_not_changed(long: Run, monkeypatch: pytest
     """Its recipe is rewritten under its lock, so that a worker never reads it half settled."""
     monkeypatch.setattr("dpo_hub.runs.launch.LOCK_TIMEOUT", 0.1)
     before = long.recipe
-    with long.lock, pytest.raises(RunError, match="at work already"):
+    with long.lock, pytest.raises(RunError, match="already running"):
         change(long, activation_checkpointing=True, force=True)
     assert long.recipe == before
     change(long, activation_checkpointing=True, force=True)

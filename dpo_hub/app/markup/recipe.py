@@ -20,7 +20,7 @@ def foreseen(ahead: Mapping[str, Any]) -> str:
     against = (
         card(one["severity"], one["message"], one["advice"], word=SEVERE[one["severity"]]) for one in ahead["findings"]
     )
-    verdict = cards(against, "What speaks against it") or hint("Nothing stands against it.")
+    verdict = cards(against, "What may go wrong") or hint("No problems found.")
     return f'<div class="run" role="status"><dl>{figures}</dl>{verdict}</div>'
 
 

@@ -48,7 +48,7 @@ def build(place: Place, opened: gr.Tab) -> None:
         clear = gr.Button("Clear", elem_id="clear", min_width=90)
     with gr.Accordion("More", open=False), gr.Row():
         system = gr.Textbox(
-            label="System message", value="", info="What all sides are told beforehand.", elem_id="system"
+            label="System message", value="", info="Given to all sides before the chat.", elem_id="system"
         )
         third = gr.Dropdown([], label="Compare with another run, too", info="On the same base model.", elem_id="third")
     conversation = gr.State(Conversation())

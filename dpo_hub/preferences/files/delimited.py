@@ -213,7 +213,7 @@ class _Reader:
         if self.reread > MAX_REREAD_CHARS:
             raise PreferencesError(
                 f"Row {number:,}: quotes open and close so wildly, here and above, that reading on would take too "
-                "long. Save the table anew, with the quotes inside cells doubled, or as JSON Lines."
+                "long. Save the table again, with the quotes inside cells doubled, or as JSON Lines."
             )
         self.back.extendleft(reversed(self.row))
         self.row.clear()

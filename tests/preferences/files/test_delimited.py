@@ -182,7 +182,7 @@ def test_no_text_takes_for_ever(monkeypatch: pytest.MonkeyPatch, line: str) -> N
 def test_reading_that_would_take_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """One sentence says where, why and what to do."""
     monkeypatch.setattr(delimited, "MAX_REREAD_CHARS", 1 << 20)
-    with pytest.raises(PreferencesError, match=r"Row \d: .* would take too long\. Save the table anew"):
+    with pytest.raises(PreferencesError, match=r"Row \d: .* would take too long\. Save the table again"):
         rows_of(HEADER + 'a",""",b\n' * 20_000)
 
 

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from ..errors import needing_extra
-from .limits import limits
+from . import limits
 from .visitors import on_space
 
 
@@ -30,7 +30,7 @@ def launch(**options: Any) -> None:
     from .page import HEAD, build
     from .theme import css, theme
 
-    most = limits()
+    most = limits.limits()
     build().launch(
         **{
             "theme": theme(),

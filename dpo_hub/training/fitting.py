@@ -38,7 +38,6 @@ def spare_activations(trainer: PreferenceTrainer) -> bool:
     if not base.supports_gradient_checkpointing:
         return False
     trainer.args.activation_checkpointing = True
-    trainer.args.per_device_eval_batch_size = trainer.args.per_device_train_batch_size  # a step may hold as little now
     policy.enable_input_require_grads()
     base.activation_checkpointing_enable()  # as training does; here for what comes before it
     return True

@@ -15,7 +15,7 @@ from ..errors import RecipeError
 from ..preferences import PreferencePair, Preferences, read_preferences, text_of
 from ..preferences.doctor.findings import Finding
 from ..preferences.pairs import counted, rows_named
-from ..preferences.repair import Repair, repair
+from ..preferences.repair import repair as write_repaired
 from ..recipe import Recipe
 from .options import Json, Mapping, Source, mapping_of, resolve_model
 from .output import print_findings
@@ -47,7 +47,7 @@ def check(  # noqa: PLR0913  # an option each
     preferences = read_preferences(file, mapping=mapping_of(mapping))
     model = resolve_model(model)
     findings = examine(preferences, fit=_fit(model, max_length) if model else None)
-    mended = _repaired(preferences, repair) if repair else None
+    mended = write_repaired(preferences, repair) if repair else None
     if as_json:
         report = preferences.report() | {"findings": [asdict(finding) for finding in findings]}
         report |= {"repair": asdict(mended)} if mended else {}
@@ -88,8 +88,3 @@ def _print_preferences(preferences: Preferences) -> None:
         parts = (text_of(part) for part in (pair.prompt, pair.chosen, pair.rejected))
         table.add_row(str(pair.row), *(Text(part if len(part) < 300 else f"{part[:300]} …") for part in parts))
     Console().print(table)
-
-
-def _repaired(preferences: Preferences, out: Path) -> Repair:
-
-    return repair(preferences, out)

@@ -69,7 +69,6 @@ def _at_hand(model: str) -> str:
     """The *model* itself, or the embedded one where SmolLM2 cannot be had."""
     if model != SMOLLM2:
         return model
-
     try:
         if (found := smollm2.settled(model)) == SMOLLM2:
             smollm2.folder()

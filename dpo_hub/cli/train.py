@@ -13,7 +13,7 @@ from ..preferences.doctor.findings import Finding
 from ..recipe import DEMO_MODEL, Recipe
 from ..runs.run import Run
 from .follow import start_and_follow
-from .options import Detach, Json, KeepGoing, Mapping, Source, mapping_of, resolve_model, with_recipe_options
+from .options import Detach, Json, KeepGoing, Mapping, Source, Token, mapping_of, resolve_model, with_recipe_options
 from .output import print_findings
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def preflight(  # noqa: PLR0913  # an option each
     publish_to: Annotated[
         str | None, typer.Option(metavar="OWNER/NAME", help="Check whether you can publish there.")
     ] = None,
-    token: Annotated[str | None, typer.Option(help="Hub token; by default your login.", show_default=False)] = None,
+    token: Token = None,
     as_json: Json = False,
     settings: dict[str, Any],
 ) -> None:

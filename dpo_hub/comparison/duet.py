@@ -5,7 +5,6 @@ All sides draw with the same random numbers, so that they differ by their weight
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -25,7 +24,6 @@ with needing_extra("train"):
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
-log = logging.getLogger(__name__)
 
 BATCH = 64
 """Replies that are written at once where many are asked for."""

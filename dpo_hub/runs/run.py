@@ -142,13 +142,10 @@ class Run:
 
     def settle(self, recipe: Recipe) -> None:
         """Have the run carried out as *recipe*; what was asked for stays as it is."""
-        asked = asdict(self.asked)
+        asked, report = asdict(self.asked), self.report
         settled = {name: value for name, value in asdict(recipe).items() if value != asked[name]}
-        report = {name: value for name, value in self.report.items() if name != "settled"}
-        if settled:
-            report["settled"] = settled
-        if report != self.report:
-            self.write("report.json", json.dumps(report, indent=2, ensure_ascii=False))
+        if settled != report.get("settled", {}):
+            self.write("report.json", json.dumps(report | {"settled": settled}, indent=2, ensure_ascii=False))
 
     @property
     def report(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import cast
@@ -23,7 +22,6 @@ with needing_extra("train"):
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-log = logging.getLogger(__name__)
 COMPUTING = ("dpo_hub", "trl", "transformers", "peft", "torch")
 """The packages whose versions may show in a log-probability."""
 

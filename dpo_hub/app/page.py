@@ -13,12 +13,13 @@ from ..runs.state import ENDED
 from . import api, markup
 from .handlers import files
 from .markup import runs as runs_markup
-from .place import DIRECT, QUIET, STEPS, Place, goto, told, who
+from .place import DIRECT, LATEST, QUIET, STEPS, Place, goto, told, who
 from .steps import compare, preferences, publish, recipe, train
 from .visitors import signs_in
 
 with needing_extra("app"):
     import gradio as gr
+    from gradio.events import Dependency
 
 LISTED = 30
 """Runs that the list has, the newest."""
@@ -54,11 +55,16 @@ def build() -> gr.Blocks:
             gr.LoginButton(size="sm", elem_id="sign-in")
         # Not States: the address needs them in the browser.
         file, run = (gr.Textbox(visible="hidden", elem_id=name, show_label=False) for name in ("file", "run"))
+        # The secret is none: what is kept has to outlast a restart.
+        settings, chat = (
+            gr.BrowserState(storage_key=f"dpo_hub-{name}", secret="dpo_hub") for name in ("recipe", "chat")
+        )
         opened: dict[str, gr.Tab] = {}
         with gr.Tabs(elem_id="steps") as tabs:
             for name, title in STEPS.items():
                 opened[name] = gr.Tab(title, id=name, elem_id=f"step-{name}")
-        place = Place(file, run, tabs, opened)
+        file_changed, run_changed = (_remember(name, box) for name, box in (("file", file), ("run", run)))
+        place = Place(file, run, settings, chat, file_changed, run_changed, tabs, opened)
         for name, step in zip(STEPS, (preferences, recipe, train, compare, publish), strict=True):
             with opened[name]:
                 step.build(place)
@@ -69,14 +75,17 @@ def build() -> gr.Blocks:
     return page
 
 
+def _remember(name: str, box: gr.Textbox) -> Dependency:
+    """Keep the value of *box* in the page's address; returns the event of its change."""
+    return box.change(None, box, None, js=f'(value) => remember("{name}", value)', **QUIET)
+
+
 def _wire(page: gr.Blocks, place: Place, runs: gr.HTML, new: gr.Button) -> None:
     timer = gr.Timer(5.0, active=False)
-    listing: dict[str, Any] = {"fn": _runs, "inputs": place.run, "outputs": [runs, timer], **DIRECT}
+    listing: dict[str, Any] = {"fn": _runs, "inputs": place.run, "outputs": [runs, timer], **DIRECT, **LATEST}
     page.load(_arrive, None, [place.file, place.run, place.tabs], **QUIET).then(**listing, js="() => { arrived(); }")
-    place.run.change(**listing)
+    place.run_changed.then(**listing)
     timer.tick(**listing)
-    for name, box in (("file", place.file), ("run", place.run)):
-        box.change(None, box, None, js=f'(value) => remember("{name}", value)', **QUIET)
     for name, tab in place.opened.items():
         tab.select(None, None, None, js=f'() => remember("step", "{name}")', **QUIET)
     new.click(lambda: ("", goto("preferences")), None, [place.run, place.tabs], **QUIET)

@@ -14,6 +14,7 @@ from .visitors import Visitor, visitor
 
 with needing_extra("app"):
     import gradio as gr
+    from gradio.events import Dependency
 
 STEPS = {
     "preferences": "Preferences",
@@ -29,19 +30,30 @@ DIRECT: Mapping[str, Any] = {**QUIET, "queue": False}
 """How it calls those that it calls again and again: past Gradio's queue, which takes more work than their answers."""
 DEVICE: Mapping[str, Any] = {**QUIET, "concurrency_limit": 1, "concurrency_id": "device"}
 """How it calls those that compute with a model: one at a time, because all of them share one device."""
+LATEST: Mapping[str, Any] = {**QUIET, "trigger_mode": "always_last"}
+"""How it shows a new file or run: one answer at a time, and the last one is for what is there now."""
 
 
 @dataclass(frozen=True)
 class Place:
     """Where the visitor is. The page's address has all of it, so a reload, a bookmark or a second tab gets there.
 
-    A step shows itself anew when `file` or `run` changes; it goes on to another step by setting `tabs`.
+    A step shows itself anew `.then` when `file_changed` or `run_changed`; it goes on to another step by setting `tabs`.
+    They do not listen to `file.change` itself: of several such listeners, each that is called again while it works
+    makes Gradio 6 call them all, without end.
     """
 
     file: gr.Textbox
     """The preference file's name; see `handlers.files`."""
     run: gr.Textbox
     """The run's id."""
+    settings: gr.BrowserState
+    """What the browser keeps of the recipe. Made outside the step, in which it would be empty until that is opened."""
+    conversation: gr.BrowserState
+    """And of the chat."""
+    file_changed: Dependency
+    """Goes on with `.then`."""
+    run_changed: Dependency
     tabs: gr.Tabs
     opened: Mapping[str, gr.Tab]
     """The tab of each step, for what happens when it is opened."""

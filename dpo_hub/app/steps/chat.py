@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import DPOHubError, needing_extra
 from ..handlers import training
 from ..handlers.stage import STAGE, Conversation, Message, beside_training
-from ..place import DEVICE, QUIET, Place, note, told, who
+from ..place import DEVICE, LATEST, QUIET, Place, note, told, who
 
 with needing_extra("app"):
     import gradio as gr
@@ -52,12 +52,12 @@ def build(place: Place, opened: gr.Tab) -> None:
         )
         third = gr.Dropdown([], label="Compare with another run, too", info="On the same base model.", elem_id="third")
     conversation = gr.State(Conversation())
-    kept = gr.BrowserState(storage_key="dpo_hub-chat", secret="dpo_hub")  # no secret: it has to last a restart
+    kept = place.conversation
 
     chats = [conversation, before, after, other]
     ready = [message, send, said, third, *suggestions]
-    restored: dict[str, Any] = {"fn": _restore, "inputs": [place.run, kept], "outputs": [*chats, kept], **QUIET}
-    place.run.change(**restored).then(_open, [place.run, third], ready, **QUIET)
+    restored: dict[str, Any] = {"fn": _restore, "inputs": [place.run, kept], "outputs": [*chats, kept], **LATEST}
+    place.run_changed.then(**restored).then(_open, [place.run, third], ready, **LATEST)
     for tab in (opened, place.opened["compare"]):
         tab.select(_open_to_load, [place.run, third], ready, **QUIET).then(_warm, place.run, said, **DEVICE)
     third.input(_forget, None, [*chats, kept], **QUIET)

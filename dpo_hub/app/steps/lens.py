@@ -6,7 +6,7 @@ from ...errors import needing_extra
 from ..handlers import training
 from ..handlers.stage import STAGE
 from ..markup import compare as markup
-from ..place import DEVICE, QUIET, Place, note, told, who
+from ..place import DEVICE, LATEST, QUIET, Place, note, told, who
 
 with needing_extra("app"):
     import gradio as gr
@@ -26,7 +26,7 @@ def build(place: Place, opened: gr.Tab) -> None:
     read = gr.Button("Read them", variant="primary", elem_id="read")
     shown = gr.HTML(elem_id="readings")
 
-    place.run.change(lambda: "", None, shown, **QUIET)
+    place.run_changed.then(lambda: "", None, shown, **LATEST)
     opened.select(_example, [place.run, prompt], [prompt, *replies], **QUIET)
     read.click(lambda: note("Reading …"), None, said, **QUIET).then(
         _read, [place.run, prompt, *replies], [shown, said], **DEVICE

@@ -13,7 +13,7 @@ from ...preferences.repair import MENDS
 from ..handlers import columns, files, mending, writing
 from ..handlers.files import Source
 from ..markup import preferences as markup
-from ..place import DEVICE, QUIET, Place, goto, note, told, who
+from ..place import DEVICE, LATEST, QUIET, Place, goto, note, told, who
 
 with needing_extra("app"):
     import gradio as gr
@@ -33,7 +33,7 @@ def build(place: Place) -> None:
     on = gr.Button("Next: the recipe", variant="primary", elem_id="to-recipe")
 
     all_shown = [*source, reading, *mapping, *preview, *doctor, written]
-    place.file.change(_show, place.file, all_shown, **QUIET)
+    place.file_changed.then(_show, place.file, all_shown, **LATEST)
     for event in (read_so, repair, *added):  # the file may go by the same name, and be another
         event.success(_show, place.file, all_shown, **QUIET)
     on.click(lambda: goto("recipe"), None, place.tabs, **QUIET)

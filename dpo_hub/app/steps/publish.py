@@ -9,7 +9,7 @@ from ...errors import needing_extra
 from ..handlers import publishing
 from ..handlers.publishing import Publication, Wanted
 from ..markup import publish as markup
-from ..place import QUIET, Place, told, who
+from ..place import LATEST, QUIET, Place, told, who
 from ..visitors import on_space
 
 with needing_extra("app"):
@@ -35,11 +35,11 @@ def build(place: Place) -> None:
         elsewhere = _elsewhere()
 
     fields = [shown, *wanted, description]
-    look: dict[str, Any] = {"fn": _preview, "inputs": fields, "outputs": card, **QUIET}
+    look: dict[str, Any] = {"fn": _preview, "inputs": fields, "outputs": card, **LATEST}
     opened = [empty, all_of_it, shown, wanted[0], description, *elsewhere, stages]
     # One after the other, so that the second finds the run shown, and leaves alone what was typed meanwhile.
     events = [place.run.change, place.opened["publish"].select]
-    gr.on(events, _open, [place.run, shown], opened, trigger_mode="always_last", **QUIET).then(**look)
+    gr.on(events, _open, [place.run, shown], opened, **LATEST).then(**look)
     _wire(shown, wanted, description, look)
     limits = {**QUIET, "concurrency_limit": 2, "concurrency_id": "publish"}
     button.click(_publish, [*fields, token], [stages, button, token], **limits).then(
@@ -49,9 +49,9 @@ def build(place: Place) -> None:
 
 def _wire(shown: gr.Textbox, wanted: list[Any], description: gr.Textbox, look: dict[str, Any]) -> None:
     """Keep the description, and look at the card again, as they are typed."""
-    description.input(_describe, [shown, description], None, trigger_mode="always_last", **QUIET).then(**look)
+    description.input(_describe, [shown, description], None, **LATEST).then(**look)
     for box in (wanted[0], wanted[2]):
-        box.change(**look, trigger_mode="always_last")
+        box.change(**look)
 
 
 def _fields() -> tuple[list[Any], gr.Textbox, gr.Textbox]:

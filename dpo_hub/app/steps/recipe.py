@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import Field, fields
 from typing import Any
 
@@ -9,7 +10,7 @@ from ...errors import PreferencesError, needing_extra
 from ...recipe import DEMO_MODEL, STRENGTHS, Recipe
 from ..handlers import recipes, training
 from ..markup import recipe as markup
-from ..place import DEVICE, QUIET, Place, goto, note, told, who
+from ..place import DEVICE, LATEST, QUIET, Place, goto, note, told, who
 
 with needing_extra("app"):
     import gradio as gr
@@ -67,19 +68,19 @@ def build(place: Place) -> None:
         look = gr.Button("What will it take?", elem_id="look-ahead")
         train = gr.Button("Train", variant="primary", elem_id="train")
     ahead = gr.HTML(elem_id="ahead")
-    kept = gr.BrowserState(storage_key="dpo_hub-recipe", secret="dpo_hub")  # no secret: it has to last a restart
+    kept = place.settings
 
     recipe = [boxes[name] for name in SETTINGS]
     asked = [place.file, strength, kept, *recipe]
-    place.opened["recipe"].select(_restore, [place.file, kept], [*recipe, strength], **QUIET)
-    boxes["model"].key_up(_search, None, boxes["model"], **{**QUIET, "trigger_mode": "always_last"})
+    chosen = [place.file, boxes["model"], strength, kept]
+    boxes["model"].key_up(_search, None, boxes["model"], **LATEST)
     for trigger, do in ((boxes["model"].change, _settings), (strength.input, _strengthened)):
-        trigger(do, [place.file, boxes["model"], strength, kept], [*recipe[1:], kept], **QUIET)
+        trigger(do, chosen, [*recipe[1:], kept], **QUIET)
     for name, box in boxes.items():
         if name != "model":
             box.input(_keep, [place.file, *recipe], [strength, kept], **QUIET)
-    place.file.change(lambda: "", None, ahead, **QUIET)
-    place.file.change(_for_file, [place.file, boxes["model"], strength, kept], [*recipe[1:], kept], **QUIET)
+    place.file_changed.then(lambda: "", None, ahead, **LATEST)
+    place.file_changed.then(_for_file, [place.file, kept], [*recipe, strength, kept], **LATEST)
     look.click(
         lambda: note("Loading the model, and taking two steps to see what they need …"), None, ahead, **QUIET
     ).then(_look_ahead, asked, ahead, **DEVICE).failure(lambda: "", None, ahead, **QUIET)
@@ -130,33 +131,30 @@ def _strengthened(
     file: str, model: str | None, strength: str | None, _kept: dict[str, Any] | None, request: gr.Request
 ) -> list[Any]:
     values = recipes.settings_for(model or "", strength or "standard", recipes.pairs_in(who(request), file))
-    return [*values[1:], dict(zip(SETTINGS, values, strict=True))]
+    return [*values[1:], _to_keep(values, strength or "standard")]
 
 
 @told
-def _for_file(
-    file: str, model: str | None, strength: str | None, kept: dict[str, Any] | None, request: gr.Request
-) -> list[Any]:
-    """The usual settings for the pairs of another file; settings of people's own stay."""
-    if not strength or not recipes.pairs_in(who(request), file):
-        return [gr.skip()] * len(SETTINGS)
-    settings: list[Any] = _strengthened(file, model, strength, kept, request)
-    return settings
+def _for_file(file: str, kept: dict[str, Any] | None, request: gr.Request) -> list[Any]:
+    """The settings that the browser has kept; those of a strength as they are for the pairs of this file."""
+    if not kept or kept.keys() != {*SETTINGS, "strength"}:  # none, or those of another version
+        kept = {"model": DEMO_MODEL, "strength": "standard"}
+    strength, pairs = kept["strength"], recipes.pairs_in(who(request), file)
+    values = recipes.settings_for(kept["model"], strength, pairs) if strength else [kept[name] for name in SETTINGS]
+    return [*values, strength, _to_keep(values, strength)]
 
 
 @told
 def _keep(file: str, request: gr.Request, *settings: Any) -> tuple[str | None, dict[str, Any]]:
     """Keep in the browser what was set, so that a reload finds it again; and name it, where it has a name."""
     named = dict(zip(SETTINGS, settings, strict=True))
-    return recipes.strength_of(named, recipes.pairs_in(who(request), file)), named
+    strength = recipes.strength_of(named, recipes.pairs_in(who(request), file))
+    return strength, _to_keep(settings, strength)
 
 
-@told
-def _restore(file: str, kept: dict[str, Any] | None, request: gr.Request) -> list[Any]:
-    if not kept or kept.keys() != SETTINGS.keys():  # none, or that of another version
-        return [gr.skip()] * (len(SETTINGS) + 1)
-    pairs = recipes.pairs_in(who(request), file)
-    return [*(kept[name] for name in SETTINGS), recipes.strength_of(kept, pairs)]
+def _to_keep(values: Sequence[Any], strength: str | None) -> dict[str, Any]:
+    """What the browser keeps: the settings by name, and the strength that they are, if any."""
+    return {**dict(zip(SETTINGS, values, strict=True)), "strength": strength}
 
 
 @told

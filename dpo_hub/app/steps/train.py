@@ -9,7 +9,7 @@ from ...errors import SignInError, needing_extra
 from ..handlers import training
 from ..markup import hint
 from ..markup import train as markup
-from ..place import DIRECT, QUIET, Place, goto, told, who
+from ..place import DIRECT, LATEST, QUIET, Place, goto, told, who
 
 with needing_extra("app"):
     import gradio as gr
@@ -42,7 +42,7 @@ def build(place: Place) -> None:
         "outputs": [drawn, timer, panel, stop, resume, on, remove, findings, curves, samples, logged, log],
         **DIRECT,
     }
-    place.run.change(lambda: ("", gr.Row(visible=False)), None, [drawn, sure], **QUIET).then(**watch)
+    place.run_changed.then(lambda: ("", gr.Row(visible=False)), None, [drawn, sure], **LATEST).then(**watch)
     timer.tick(**watch)
     for button, do in ((stop, training.stop_training), (resume, training.resume_training)):
         button.click(_doing(do), place.run, None, **QUIET).then(**watch)

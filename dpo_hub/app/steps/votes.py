@@ -12,7 +12,7 @@ from ...preferences import text_of
 from ..handlers import voting
 from ..handlers.stage import STAGE
 from ..markup import compare as markup
-from ..place import DEVICE, QUIET, Place, goto, note, told, who
+from ..place import DEVICE, LATEST, QUIET, Place, goto, note, told, who
 
 with needing_extra("app"):
     import gradio as gr
@@ -64,7 +64,7 @@ def build(place: Place, opened: gr.Tab) -> None:
 
     shown = [ballot, prompt, *sides, edit, said, *buttons.values()]
     told_result: dict[str, Any] = {"fn": _result, "inputs": place.run, "outputs": [result, on], **QUIET}
-    place.run.change(_nothing, None, shown, **QUIET).then(**told_result)
+    place.run_changed.then(_nothing, None, shown, **LATEST).then(**told_result)
     opened.select(**told_result)
     draw.click(lambda: note("Both sides are writing …"), None, said, **QUIET).then(
         _draw, [place.run, asked], shown, **DEVICE

@@ -14,7 +14,7 @@ from .errors import RecipeError
 DEMO_MODEL = "demo"
 """The name of the base model that ships with the package."""
 SMOLLM2 = "smollm2"
-"""The name of SmolLM2-135M-Instruct with the weights that `demo.smollm2` has pinned."""
+"""The name of SmolLM2-135M-Instruct with the weights that `training.smollm2` has pinned."""
 
 SORTING = ("aot", "aot_unpaired")
 """Losses that sort the pairs of a batch, so that its size belongs to what is trained."""

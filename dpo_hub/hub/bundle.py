@@ -49,7 +49,7 @@ class Inherited:
 
 
 OF_OURS = Inherited({"license": "apache-2.0"}, ["en"])
-"""What holds for `base.OURS`, without asking anybody."""
+"""What holds for `runs.base_model.OURS`, without asking anybody."""
 
 
 def adapter_files(run: Run, repo_id: str, inherited: Inherited, *, data: str | None = None) -> Files:

@@ -81,7 +81,7 @@ class Preferences:
         return f"{used}. {counted(sum(map(len, self.left_out.values())), 'row')} left out ({reasons})."
 
     def report(self) -> dict[str, Any]:
-        """The same as data: what `check --json` prints and a run's report.json keeps."""
+        """The same as data, for `check --json` and for report.json of a run."""
         return {
             "source": self.source,
             "layout": self.layout,

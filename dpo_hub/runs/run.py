@@ -35,7 +35,7 @@ LONGEST_LINE = 4096
 REFERENCE = "reference"
 """The folder of the adapter that the run began with, where it goes on from another run: its reference."""
 REMOTE = "remote.json"
-"""Is there where the run trains on another machine; `hub.remote` has what is in it."""
+"""Is there where the run trains on another machine; `jobs.remote` has what is in it."""
 
 
 def home() -> Path:

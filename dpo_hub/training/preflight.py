@@ -24,7 +24,7 @@ def require_room(outlook: Outlook, run: Run, *, force: bool = False) -> None:
     """Log what a run will take, keep it in the run's folder, and stop a run that would certainly fail.
 
     Args:
-        outlook: what `trainer.settle_memory` returned.
+        outlook: what `fitting.settle_memory` returned.
         run: the run that is about to train.
         force: warn of what would fail instead.
 

@@ -117,9 +117,12 @@ def test_accuracy_is_never_without_an_interval() -> None:
 
 
 FIGURE = st.floats(-1, 2) | st.just(math.nan)
+FIGURES = dict.fromkeys({**ORDERED, **REPLIES, **GAINED}, FIGURE) | {
+    "reward_accuracy": st.floats(0, 1) | st.just(math.nan)
+}
 
 
-@given(st.fixed_dictionaries({}, optional=dict.fromkeys({**ORDERED, **REPLIES, **GAINED}, FIGURE)), st.booleans())
+@given(st.fixed_dictionaries({}, optional=FIGURES), st.booleans())
 def test_what_has_not_changed_has_never_learned(figures: dict[str, float], grave: bool) -> None:
     """Whatever else is measured, and however much of it."""
     votes = winning(0.9, 0.8, 1) | winning(0.9, 0.8, 1, "judge_")

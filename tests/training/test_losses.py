@@ -31,7 +31,13 @@ def test_the_losses_are_those_of_trl() -> None:
     assert set(re.findall(r'"(\w+)"', told)) == set(DIFFERENCES)
 
 
-@pytest.mark.parametrize("loss", LOSS_TYPES)
+QUICK = ("sigmoid", "ipo", "bco_pair", "aot", "sft")
+"""Of each kind one: the usual, one of means a token, one with a running mean, one that sorts, one without a reference."""
+
+
+@pytest.mark.parametrize(
+    "loss", [pytest.param(loss, marks=[] if loss in QUICK else pytest.mark.full) for loss in LOSS_TYPES]
+)
 def test_both_engines_agree(few_pairs: Path, loss: str) -> None:
     """Two steps with each loss, the second after an update, come to the same with plain TRL."""
     told = []

@@ -22,6 +22,7 @@ from dpo_hub.errors import DiskFullError, ModelError
 from dpo_hub.jobs.worker import work
 from dpo_hub.runs.state import State
 from dpo_hub.training import trainer
+from dpo_hub.training.checkpoints import newest_good
 from dpo_hub.training.memory import is_out_of_memory
 from dpo_hub.training.probe import Probe
 from dpo_hub.training.train import train
@@ -191,17 +192,33 @@ TORN: dict[str, Callable[[Path], None]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def prepared(stopped: Run, tmp_path_factory: pytest.TempPathFactory) -> trainer.PreferenceTrainer:
+    """The stopped run's trainer, with its model."""
+    return trainer.prepare(stopped.recipe, *stopped.splits().values(), tmp_path_factory.mktemp("checkpoints"))
+
+
 @pytest.mark.parametrize("tear", TORN.values(), ids=TORN.keys())
 def test_a_torn_checkpoint_is_passed_over(
-    tear: Callable[[Path], None], again: Run, undisturbed: Run, caplog: pytest.LogCaptureFixture
+    tear: Callable[[Path], None], again: Run, prepared: trainer.PreferenceTrainer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The one before it is taken, the log says why, and the adapter comes out the same."""
-    tear(again.path / "checkpoints" / "checkpoint-4")
+    """The one before it is taken, and the log says why."""
+    folder = again.path / "checkpoints"
+    tear(folder / "checkpoint-4")
+    with caplog.at_level("INFO", "dpo_hub"):
+        assert newest_good(folder, prepared.checkpoint_problem) == folder / "checkpoint-3"
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("checkpoint-4 is not used: its ") or "it has no" in said
+
+
+def test_the_run_goes_on_from_the_checkpoint_before(
+    again: Run, undisturbed: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was done since is done again, and the adapter comes out the same."""
+    TORN["truncated optimizer"](again.path / "checkpoints" / "checkpoint-4")
     with caplog.at_level("INFO", "dpo_hub"):
         train(again)
-    said = [record.getMessage() for record in caplog.records]
-    assert [line for line in said if line.startswith("checkpoint-4 is not used: its ") or "it has no" in line], said
-    assert "going on from step 3" in said
+    assert "going on from step 3" in [record.getMessage() for record in caplog.records]
     assert again.metrics == undisturbed.metrics
     assert digest(again) == digest(undisturbed)
 
@@ -342,7 +359,12 @@ BOUNDARIES: dict[str, tuple[Any, str, Callable[..., None]]] = {
 }
 
 
-@pytest.mark.parametrize("boundary", BOUNDARIES)
+QUICK = ("metrics", "a checkpoint's optimizer", "the adapter")
+
+
+@pytest.mark.parametrize(
+    "boundary", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.full) for name in BOUNDARIES]
+)
 def test_a_full_disk_stops_the_run_and_it_goes_on_when_there_is_room(
     boundary: str, again: Run, undisturbed: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

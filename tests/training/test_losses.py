@@ -32,7 +32,7 @@ def test_the_losses_are_those_of_trl() -> None:
 
 
 QUICK = ("sigmoid", "ipo", "bco_pair", "aot", "sft")
-"""Of each kind one: the usual, one of means a token, one with a running mean, one that sorts, one without a reference."""
+"""One of each kind: the usual, a mean a token, a running mean, one that sorts, and one without a reference."""
 
 
 @pytest.mark.parametrize(

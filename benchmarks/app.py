@@ -1,23 +1,23 @@
-"""The app as people meet it: first paint, first token, what watching a run costs it, and twenty visitors at once.
+"""The app as users experience it: first paint, first token, the cost of watching a run, and twenty visitors at once.
 
     python benchmarks/app.py [--parts paint,token,watch,load] [--repeats 6] [--window 10] [--json]
 
-The server is a process of its own, and the browser a Chromium. Medians.
+The server runs in a separate process, and the browser is a Chromium. Figures are medians.
 
 paint: from starting app.py to the first contentful paint, and to the first row of the first step; whether the server
-has torch by then.
+has loaded torch by then.
 token: from pressing Send to the first text of the tuned model: as soon as the chat opens, while the models load, and
 once they are ready.
 watch: how much longer a step takes with a client that polls as the page does, and with a browser on the page; the
-longest wait from one update of the plots to the next.
-load: how much longer a step takes with visitors who ask the endpoint /status once a second each, and how long their
+longest time between two updates of the plots.
+load: how much longer a step takes with visitors who call the endpoint /status once a second each, and how long the
 answers take.
 
-For both, one run trains on and takes no looks at held-out pairs, during which there is no new step; each window has one
-alone before it and one after it, and the figure is the median of the windows' ratios to these two. Server, run, browser
-and clients share the machine's cores; `cores` are those that the server and this process used.
+For watch and load, one run trains throughout, without evaluating held-out pairs, because an evaluation pauses steps.
+Each window is between two without clients; the figure is the median of the windows' ratios to these two.
+Server, run, browser and clients share the machine's cores; `cores` are those that the server and this process used.
 
-Bars: first paint within 4 s, without torch; first token within 2 s where the models are ready; plots anew every 2 s; a
+Targets: first paint within 4 s, without torch; first token within 2 s when the models are ready; new plots every 2 s; a
 client slows training by at most 3 %; 20 visitors: no error, p95 at most 500 ms, training at most 10 % slower.
 """
 
@@ -86,7 +86,7 @@ NOTE_UPDATES = """() => {
 
 
 class Served:
-    """The app in a process of its own."""
+    """The app in a separate process."""
 
     def __init__(self) -> None:
         with closing(socket.socket()) as free:
@@ -130,7 +130,7 @@ def serving() -> Iterator[Served]:
 
 
 def cpu_seconds(pid: int | None = None) -> float:
-    """Seconds of a core that a process has used, by default this one."""
+    """CPU seconds that a process has used, by default this one."""
     used = psutil.Process(pid).cpu_times()
     return used.user + used.system
 
@@ -146,7 +146,7 @@ def chromium() -> Iterator[sync_api.Browser]:
 
 @contextmanager
 def visiting(browser: sync_api.Browser, address: str) -> Iterator[sync_api.Page]:
-    """A page as of somebody who has never been here."""
+    """A page for a new visitor."""
     context = browser.new_context(viewport={"width": 1440, "height": 1000})
     context.set_default_timeout(PATIENCE * 1000)
     page = context.new_page()
@@ -156,7 +156,7 @@ def visiting(browser: sync_api.Browser, address: str) -> Iterator[sync_api.Page]
 
 
 def until(happens: Callable[[], Any]) -> None:
-    """Wait until something *happens*."""
+    """Wait until *happens* returns true."""
     end = time.monotonic() + PATIENCE
     while not happens():
         if time.monotonic() > end:
@@ -165,11 +165,11 @@ def until(happens: Callable[[], Any]) -> None:
 
 
 PAINTED = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
-"""Milliseconds from asking for the page to the first text or picture on it."""
+"""Milliseconds from requesting the page to the first text or image on it."""
 
 
 def paint(options: argparse.Namespace) -> dict[str, Any]:
-    """Start the app a few times, and look at it with a browser that is open already."""
+    """Start the app a few times, and open it with a browser that is already running."""
     del options
     painted, seconds, torch = [], [], False
     with chromium() as browser:
@@ -185,7 +185,7 @@ def paint(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def token(options: argparse.Namespace) -> dict[str, Any]:
-    """Train on a part of the demo's file, and ask."""
+    """Train on a part of the demo's file, and chat with the result."""
     del options
     home = Path(os.environ["DPO_HUB_HOME"])
     lines = (FILES / "tone.csv").read_text(encoding="utf-8").splitlines(keepends=True)
@@ -209,7 +209,7 @@ def token(options: argparse.Namespace) -> dict[str, Any]:
 
 @contextmanager
 def training() -> Iterator[Run]:
-    """A run that is at work for longer than anybody looks at it."""
+    """A run that trains for longer than any measurement takes."""
     run = Run.create(read_preferences(FILES / "tone.csv"), Recipe.for_model(epochs=100.0, evaluations=0))
     start(run)
     try:
@@ -220,7 +220,7 @@ def training() -> Iterator[Run]:
 
 
 def pace(run: Run, served: Served, during: Callable[[], Any]) -> dict[str, float]:
-    """Seconds a step takes *during* something, from a step that was just logged to another."""
+    """Seconds a step takes *during* something, measured between two steps that were just logged."""
 
     def next_step() -> tuple[float, int]:
         last = run.last_metrics["step"]
@@ -241,7 +241,7 @@ def pace(run: Run, served: Served, during: Callable[[], Any]) -> dict[str, float
 def in_turns(
     alone: Callable[[], dict[str, float]], ways: dict[str, Callable[[], dict[str, float]]], repeats: int
 ) -> dict[str, Any]:
-    """Measure each way between two windows alone, since the pace of a shared machine drifts."""
+    """Measure each way between two windows without it, since the speed of a shared machine drifts."""
     windows = {"alone": [alone()]} | {way: [] for way in ways}
     slower: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(repeats):
@@ -287,7 +287,7 @@ def watch(options: argparse.Namespace) -> dict[str, Any]:
 
 
 class Watcher:
-    """It asks what an open page asks about a run, as often, without drawing anything."""
+    """A client that makes the same requests as an open page, as often, without drawing anything."""
 
     def __init__(self, url: str, run: str) -> None:
         self.client = httpx.Client(base_url=url, timeout=30)
@@ -297,7 +297,7 @@ class Watcher:
         self.ask()
 
     def watch(self, seconds: float) -> None:
-        """Ask until the time is over."""
+        """Send requests until the time is over."""
         end = time.monotonic() + seconds
         while (now := time.monotonic()) < end:
             self.ask()
@@ -310,7 +310,7 @@ class Watcher:
 
 
 def load(options: argparse.Namespace) -> dict[str, Any]:
-    """Let visitors ask how a run goes, each once a second."""
+    """Let visitors request a run's status, each once a second."""
     with training() as run, serving() as served:
         os.nice(19)  # real visitors have machines of their own
         visitors = Visitors(served.url, run.id)
@@ -339,9 +339,9 @@ def percentile(ordered: list[float], share: float) -> float:
 
 @dataclass
 class Visitors:
-    """They ask about one run, each with a session of their own that they come back to.
+    """Visitors who request one run's status, each with a session and a connection of their own.
 
-    Bare HTTP, since a client of httpx takes as much of the shared cores as the server.
+    Plain HTTP, since an httpx client takes as much of the shared cores as the server.
     """
 
     url: str
@@ -350,7 +350,7 @@ class Visitors:
     errors: list[str] = field(default_factory=list)
 
     async def stay(self, seconds: float) -> None:
-        """Ask until the time is over; not all came at the same moment."""
+        """Send requests until the time is over, with staggered starts."""
         end = time.monotonic() + seconds
         async with asyncio.TaskGroup() as visitors:
             for number in range(VISITORS):
@@ -421,7 +421,7 @@ PARTS |= {"load": (load, told_load)}
 
 
 def main() -> None:
-    """Measure the parts asked for, and print."""
+    """Measure the requested parts, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default=",".join(PARTS), help="what to measure")
     parser.add_argument("--repeats", type=int, default=6, help="windows of each kind")

@@ -82,9 +82,9 @@ def cases(quick: bool) -> Iterator[Case]:
     yield Case(first, "default, few pairs", pairs=FEW, held_out=0.5)
     if quick:
         return
-    yield from (Case(use, "default") for use in USES if use != first)
     yield from (Case(first, f"rate {rate:g}", {"learning_rate": rate}) for rate in RATES)
     yield from (Case(first, name, change) for name, change in CHANGES.items())
+    yield from (Case(use, "default") for use in USES if use != first)
     yield from (Case(TONE.name, name, change) for name, change in CHANGES.items())
 
 

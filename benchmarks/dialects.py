@@ -1,10 +1,10 @@
-"""How often are polluted CSV files read right without being told their dialect, and how fast?
+"""How often are polluted CSV files read correctly without knowing their dialect, and how fast?
 
-Writes small preference tables as the world does (four delimiters, two ways to escape quotes, two line ends,
-preambles, footers, stray quotes, ragged rows, no header), in UTF-8, from a seed. Each reader is given the file and
-guesses; ours alone is told which names columns may have. A file counts where every row that can be known comes back,
-cell for cell and in order; what is made of the rows beside them (a footer, a damaged row) does not matter. pandas skips
-bad lines and DuckDB ignores errors and fills short rows, so that one bad row is not held against them.
+Writes small preference tables like those in real use (four delimiters, two ways to escape quotes, two line ends,
+preambles, footers, stray quotes, ragged rows, no header), in UTF-8, from a seed. Each reader gets the file and guesses;
+only ours is given the possible column names. A file counts if every row that can be recovered comes back, cell for cell
+and in order; what becomes of the rows beside them (a footer, a damaged row) does not matter. pandas skips bad lines and
+DuckDB ignores errors and fills short rows, so that one bad row is not held against them.
 
     python -m benchmarks.dialects --files 400
 """
@@ -35,7 +35,7 @@ Table = list[list[str]]
 
 
 def prose(random_: random.Random, most: int) -> str:
-    """Return up to *most* words with the punctuation that upsets readers."""
+    """Return up to *most* words with the punctuation that confuses readers."""
     words = random_.choices(WORDS, k=random_.randint(2, most))
     if random_.random() < 0.25:
         words.insert(random_.randrange(len(words)), 'said "hello, you" and')
@@ -60,7 +60,7 @@ def clean(random_: random.Random) -> tuple[list[str], Table, str]:
 
 
 def polluted(random_: random.Random, mess: str) -> tuple[str, Table]:
-    """Return a file with *mess* in it, and the rows that any reader could get right."""
+    """Return a file with *mess* in it, and the rows that any reader could recover."""
     rows, table, delimiter = clean(random_)
     at = random_.randint(1, len(table))
     match mess:

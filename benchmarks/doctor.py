@@ -1,10 +1,10 @@
-"""How long `examine` takes over very many pairs, and how much memory.
+"""How long `examine` takes on very many pairs, and how much memory it needs.
 
     python benchmarks/doctor.py --pairs 100000
 
-The pairs are made up (prompts of 20 words, replies of 50), some are planted to be found again, and all lie in a file
-as they do in use. `--template` begins every prompt with the same words, which is hardest on the search for near
-repeats.
+The pairs are synthetic (prompts of 20 words, replies of 50), some have planted problems to be found, and all are in a
+file as in normal use. `--template` begins every prompt with the same words, which is hardest on the search for near
+duplicates.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from dpo_hub.preferences.doctor import examine
 from dpo_hub.preferences.pairfile import Draft, PairFile, write_pairs
 
 PLANTED = 100
-"""Every so many pairs, one is repeated exactly, one nearly, one is labelled the other way round."""
+"""Among this many pairs, one is an exact duplicate, one a near duplicate, and one has the opposite label."""
 TEMPLATE = "please answer the following question as well as you can".split()
 
 
 def made_up(pairs: int, *, seed: int, template: bool) -> Iterator[Draft]:
-    """Make *pairs* pairs, of which 3 in `PLANTED` are planted."""
+    """Make *pairs* pairs, 3 in every `PLANTED` with a planted problem."""
     random = Random(seed)
     letters = "abcdefghijklmnopqrstuvwxyz"
     vocabulary = ["".join(random.choices(letters, k=random.randint(2, 9))) for _ in range(20_000)]

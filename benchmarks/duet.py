@@ -1,11 +1,11 @@
-"""Both sides in one batch beside the same replies one after the other: the time, the text, and the first token.
+"""Both sides in one batch compared with the same replies one after the other: time, text, and first token.
 
     python benchmarks/duet.py [--json] [--model demo|135m] [--tokens 128] [--turns 7]
 
-Greedy, one prompt, in one process; the two ways take turns, and times are medians. "One after the other" is two calls
-of `generate`, adapter on and adapter off. Bars: at most 0.65 of its time, the same text, and the first token of both
-sides before its first side has ended. The model of 135 million parameters has random weights and never ends a reply; no
-adapter was trained, each has random weights large enough to change what is said.
+Greedy decoding, one prompt, in one process; the two ways take turns, and times are medians. "One after the other" is
+two calls of `generate`, adapter off and adapter on. Targets: at most 0.65 of its time, the same text, and the first
+token of both sides before its first side has ended. The model of 135 million parameters has random weights and never
+ends a reply; no adapter was trained, each has random weights large enough to change the replies.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def make_duet(name: str) -> Duet:
 
 
 def one_by_one(duet: Duet, chat: list[dict[str, str]], tokens: int) -> tuple[list[str], float]:
-    """Both replies, and the seconds until the first of them has ended."""
+    """Both replies, and the seconds until the first reply has ended."""
     began = time.perf_counter()
     encoded = duet.tokenizer.apply_chat_template(
         [chat], add_generation_prompt=True, return_tensors="pt", return_dict=True
@@ -71,7 +71,7 @@ def together(duet: Duet, chat: list[dict[str, str]], tokens: int) -> tuple[list[
 
 
 def measure(name: str, tokens: int, turns: int) -> dict[str, Any]:
-    """Let the two ways take turns; the first turn is not counted."""
+    """Run the two ways in turns; the first turn is not counted."""
     duet, chat = make_duet(name), [{"role": "user", "content": QUESTION[name]}]
     ways = {"one_by_one": one_by_one, "together": together}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
@@ -99,7 +99,7 @@ def measure(name: str, tokens: int, turns: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure on the models asked for."""
+    """Measure on the requested models."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", action="append", choices=QUESTION, help="only this one; may be repeated")
     parser.add_argument("--tokens", type=int, default=128, help="the longest reply")

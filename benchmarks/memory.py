@@ -1,11 +1,11 @@
-"""What a run takes, as forecast before its first step, beside what it took.
+"""The memory of a run: the forecast before its first step, compared with what it used.
 
     python benchmarks/memory.py [--json] [--case NAME]…
 
-Each case trains through `dpo_hub.training.train.train` in a process of its own. *forecast* is what the run's
-preflight.json says; *measured* is the most that the process held: resident memory on a CPU (VmHWM), allocated memory on
-CUDA. *process* is over its whole life, loading and the check of the engine included; *training* is from the forecast on
-(VmHWM is reset there, which takes Linux). Models have random weights, texts random words, and lengths are log-normal.
+Each case trains through `dpo_hub.training.train.train` in a separate process. *forecast* is from the run's
+preflight.json; *measured* is the process's peak: resident memory on a CPU (VmHWM), allocated memory on CUDA. *process*
+covers its whole life, including loading and the check of the engine; *training* starts at the forecast (VmHWM is reset
+there, which requires Linux). Models have random weights, texts random words, and lengths are log-normal.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ steps.SHAPES["30m"] |= {"num_hidden_layers": 12}
 
 @dataclass(frozen=True)
 class Case:
-    """A model, an engine, and how many pairs of which lengths."""
+    """A model, an engine, and the number and lengths of the pairs."""
 
     name: str
     shape: str
@@ -56,7 +56,7 @@ CASES = (
 
 
 def prepare(case: Case, home: Path) -> Path:
-    """Make base model, pairs and a queued run."""
+    """Make a base model, pairs and a queued run."""
     from dpo_hub.demo import FILES
     from dpo_hub.preferences import read_preferences
     from dpo_hub.recipe import Recipe
@@ -77,7 +77,7 @@ def prepare(case: Case, home: Path) -> Path:
 
 
 class Reset(logging.Handler):
-    """Begins to look for the maximum anew when the forecast is logged, and keeps what it was until then."""
+    """Resets the peak when the forecast is logged, and keeps the peak until then."""
 
     earlier = 0
 
@@ -96,7 +96,7 @@ class Reset(logging.Handler):
 
 
 def child(folder: Path) -> None:
-    """Train, and say how much memory that took at most, before the forecast and after it."""
+    """Train, and print the peak memory before the forecast and after it."""
     from dpo_hub.runs.run import Run
     from dpo_hub.training.memory import peak_bytes
     from dpo_hub.training.policy import device, quiet
@@ -111,7 +111,7 @@ def child(folder: Path) -> None:
 
 
 def measure(case: Case) -> dict[str, Any]:
-    """Train in a process of its own; return forecast and measured peak."""
+    """Train in a separate process; return the forecast and the measured peak."""
     with tempfile.TemporaryDirectory() as folder:
         making = [sys.executable, __file__, "--prepare", case.name, folder]
         run = subprocess.run(making, capture_output=True, text=True, check=True).stdout.split()[-1]
@@ -129,7 +129,7 @@ def measure(case: Case) -> dict[str, Any]:
 
 
 def tell(case: dict[str, Any]) -> None:
-    """Print one case as a line."""
+    """Print one case on a line."""
     told = [
         f"{part}: forecast {case['forecast'][part] / 1e6:5,.0f} MB, measured {case['measured'][part] / 1e6:5,.0f} MB, "
         f"{case['ratio'][part]:.2f}"
@@ -139,7 +139,7 @@ def tell(case: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Measure all cases, or those named."""
+    """Measure all cases, or the named ones."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", action="append", choices=[case.name for case in CASES], help="only this one")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")

@@ -1,11 +1,11 @@
-"""How long reading takes, and how much memory, beside what else reads tables, each in a process of its own.
+"""How long reading takes, and how much memory, compared with other table readers, each in a separate process.
 
     python benchmarks/reading.py            # 100,000 and 500,000 pairs: CSV with line breaks in cells, and JSON Lines
     python benchmarks/reading.py --hostile  # files that are meant to exhaust the machine
 
-Times are of whole processes, imports included. `dpo_hub` goes from the file to normalised pairs in Parquet; `datasets`
-to its Arrow cache, made anew each time; pandas to a frame in memory; DuckDB to Parquet. The files are made up from a
-seed, in a folder that is kept for the next run (`--folder`).
+Times are of whole processes, including imports. `dpo_hub` turns the file into normalised pairs in Parquet, `datasets`
+into its Arrow cache, rebuilt each time, pandas into a frame in memory, DuckDB into Parquet. The files are generated
+from a seed, in a folder that is kept for the next run (`--folder`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 
 def texts(pairs: int) -> Iterator[list[str]]:
-    """Prompts of 20 words and replies of 50, with commas, line breaks, quotes and accents among them."""
+    """Prompts of 20 words and replies of 50, including commas, line breaks, quotes and accents."""
     draw = random.Random(0)
     words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(2, 9))) for _ in range(5000)]
 
@@ -75,7 +75,7 @@ def files(folder: Path, pairs: int) -> list[Path]:
 
 
 def measure(code: str, path: Path) -> tuple[float, int, str]:
-    """Seconds, peak memory in MB, and what was printed, of one process."""
+    """The seconds, peak memory in MB, and output of one process."""
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         began = time.perf_counter()
         command = [sys.executable, "-c", MEASURE.format(code=code), str(path), scratch]
@@ -90,7 +90,7 @@ def measure(code: str, path: Path) -> tuple[float, int, str]:
 
 
 def side_by_side(folder: Path, sizes: list[int], runs: int) -> None:
-    """Print seconds, memory, and the ratio to `datasets`, the readers taking turns."""
+    """Print seconds, memory, and the ratio to `datasets`; the readers take turns."""
     print(f"{'file':<22}{'reader':<10}{'seconds':>9}{'of datasets':>13}{'peak MB':>9}")
     for path in (path for size in sizes for path in files(folder, size)):
         taken: dict[str, list[tuple[float, int, str]]] = {name: [] for name in READERS}
@@ -111,7 +111,7 @@ def bomb(path: Path) -> None:
 
 
 def rows_bomb(path: Path) -> None:
-    """The same of good rows."""
+    """The same with valid rows."""
     member = gzip.compress(b"a,b,c\n" * 2**18, mtime=0)
     path.write_bytes(gzip.compress(b"prompt,chosen,rejected\n") + member * 6 * 2**10)
 
@@ -154,7 +154,7 @@ except DPOHubError as error:
 
 
 def hostile(folder: Path) -> None:
-    """Print what becomes of files that are meant to exhaust the machine."""
+    """Print how `dpo_hub` fares with files that are meant to exhaust the machine."""
     for name, write in HOSTILE.items():
         path = folder / name
         write(path)

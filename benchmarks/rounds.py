@@ -1,14 +1,14 @@
-"""Two rounds on each demo application: the second learns from votes on the first, and goes on from its adapter.
+"""Two rounds on each demo application: the second learns from votes on the first, and continues from its adapter.
 
     python benchmarks/rounds.py [--json] [--use tone] [--prompts 200]
 
-Round one trains on the application's file, once shortly and once as the demo recipe has it. Its replies to new prompts,
-before and after, are voted on by the application's own measure, as a person would who wants just that, and who writes
-a better reply where both are bad. Round two trains on these votes alone, from round one's adapter. All is then measured
-on further prompts from the same grammar, which nobody trained or voted on: the share of replies that are as wanted, of
-the base model and after each round, and the win rate of each round against what it began with, with its 95 % interval.
-Both sides draw with the same random numbers, so a sign test over the prompts that changed sides tells more sharply
-whether the second round improves, holds, or loses.
+Round one trains on the application's file, once briefly and once as in the demo recipe. Its replies to new prompts,
+before and after, are voted on by the application's own measure, like a person who wants just that, and who writes a
+better reply where both are bad. Round two trains on these votes alone, from round one's adapter. Everything is then
+measured on further prompts from the same grammar, which nobody trained or voted on: the share of desired replies, for
+the base model and after each round, and the win rate of each round against its start, with its 95 % interval. Both
+sides sample with the same random numbers, so a sign test over the prompts that changed sides shows more clearly whether
+the second round improves, holds, or loses.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from dpo_hub.training.train import train
 
 TEMPERATURE, MAX_NEW_TOKENS = 0.7, 160
 EPOCHS = (0.6, 2.0)
-"""Of the first round: some that leave much to learn, and the demo recipe's, which leave next to nothing."""
+"""Epochs of the first round: few, which leave much to learn, and the demo recipe's, which leave next to nothing."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """Replies to prompts on both sides, by the measure: shares, and who wins how often."""
+    """Replies on both sides, judged by the measure: the shares of desired replies, and the wins."""
 
     before: float
     after: float
@@ -55,7 +55,7 @@ class Judged:
 
 
 def vote(use: Use, ballot: Ballot, better: str) -> Vote:
-    """Vote as the measure says; where both are bad, write the *better* reply."""
+    """Vote by the measure; where both replies are bad, write the *better* one."""
     prompt = text_of(ballot.prompt)
     left, right = (use.is_preferred(prompt, reply) for reply in ballot.shown)
     choice: Choice = "left" if left > right else "right" if right > left else "tie" if left else "both_bad"
@@ -63,7 +63,7 @@ def vote(use: Use, ballot: Ballot, better: str) -> Vote:
 
 
 def judged(use: Use, prompts: Sequence[Messages], replies: Sequence[Replies]) -> Judged:
-    """Count what is as wanted on both sides. Replies that are the same are ties."""
+    """Count the desired replies on both sides. Pairs of replies that the measure rates the same are ties."""
     texts = [text_of(prompt) for prompt in prompts]
     sides = [
         (use.is_preferred(text, r.before), use.is_preferred(text, r.after))
@@ -79,7 +79,7 @@ def judged(use: Use, prompts: Sequence[Messages], replies: Sequence[Replies]) ->
 
 
 def new_prompts(use: Use, count: int) -> dict[str, str]:
-    """Different prompts of the grammar that are in no file, each with a good reply."""
+    """Distinct prompts of the grammar that are not in the application's file, each with a good reply."""
     rng, known = Random(20), {text_of(pair.prompt) for pair in read_preferences(FILES / f"{use.name}.csv").pairs}
     found: dict[str, str] = {}
     while len(found) < count:
@@ -94,7 +94,7 @@ def ask(duet: Duet, prompts: Sequence[Messages]) -> list[Replies]:
 
 
 def vote_on(run: Run, use: Use, prompts: Mapping[str, str]) -> int:
-    """Vote on the replies to *prompts*; the votes are kept as any are. Return how many there are."""
+    """Vote on the replies to *prompts*, and save the votes as usual. Return how many there are."""
     asked, dice = [as_messages(prompt) for prompt in prompts], Random(0)
     for prompt, both in zip(asked, ask(Duet.open(run), asked), strict=True):
         if ballot := draw(prompt, both.before, both.after, dice=dice):
@@ -108,7 +108,7 @@ def as_messages(prompt: str) -> Messages:
 
 @torch.inference_mode()
 def same_logits(run: Run, trained: PeftModel, prompts: Sequence[Messages]) -> bool:
-    """Whether the adapter that the run left, on the base model alone, gives the logits that training ended with."""
+    """Whether the saved adapter, on the base model alone, gives the same logits as at the end of training."""
     base, tokenizer = load_base(run.recipe.model)
     alone = PeftModel.from_pretrained(base, run.adapter).eval()
     for prompt in prompts:
@@ -148,13 +148,13 @@ def _win_rate(votes: Tally) -> list[float]:
 
 
 def _sign_test(votes: Tally) -> float:
-    """How likely a split at least as uneven is where either side is as good."""
+    """The probability of a split at least as uneven if both sides are equally good."""
     changed = votes.after + votes.before
     return round(float(binomtest(votes.after, changed).pvalue), 3) if changed else 1.0
 
 
 def main() -> None:
-    """Go through the applications asked for."""
+    """Run the requested applications."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--use", action="append", choices=USES, help="only this one; may be repeated")
     parser.add_argument("--prompts", type=int, default=200, help="new prompts to vote on, and as many to measure on")
@@ -174,7 +174,7 @@ def main() -> None:
 
 
 def tell(case: dict[str, Any]) -> None:
-    """Print a case on a line."""
+    """Print one case on a line."""
     shares = " → ".join(f"{share:.1%}" for share in case["shares"].values())
     rates = (f"{of} wins {r:.0%} ({low:.0%} to {high:.0%})" for of, (r, low, high) in case["win_rate"].items())
     rates = [*rates, "{better} prompts for the better, {worse} for the worse (p = {p:.2g})".format(**case["changed"])]

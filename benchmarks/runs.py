@@ -1,8 +1,8 @@
-"""What looking after runs costs: listing a thousand, stopping one, the keeper beside it, and looking while it trains.
+"""What managing runs costs: listing a thousand, stopping one, the keeper process, and evaluations during training.
 
     python benchmarks/runs.py [--json]
 
-Runs train the embedded model. Times are of whole commands, imports included, and of `stop` from the call to its return.
+Runs train the embedded model. Times are of whole commands, with imports, and of `stop` from the call to its return.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def seconds(do: Callable[[], Any]) -> float:
 
 
 def listing() -> dict[str, Any]:
-    """The commands that list, over a thousand folders of fifty steps each."""
+    """Time the commands that list runs, with a thousand run folders of fifty steps each."""
     first = new_run()
     for step in range(1, 51):
         first.append_metrics({"step": step} | STEP)
@@ -69,7 +69,7 @@ def listing() -> dict[str, Any]:
 
 
 def stopping() -> dict[str, Any]:
-    """Stop a run at work and take it up again, a few times; each stop has to leave its last step as a checkpoint."""
+    """Stop a training run and resume it, a few times; each stop has to leave its last step as a checkpoint."""
     run, took, keeper = new_run(epochs=50, evaluations=0), [], 0
     for _ in range(STOPS):
         done = run.last_metrics.get("step", 0)
@@ -85,7 +85,7 @@ def stopping() -> dict[str, Any]:
 
 
 def looking() -> dict[str, Any]:
-    """Train once without looks and once with the five that are usual, after a run that leaves the reference known."""
+    """Train twice without evaluations and twice with the usual number, after a run that measures the reference."""
 
     def whole(evaluations: int) -> float:
         run = new_run(evaluations=evaluations)
@@ -99,7 +99,7 @@ def looking() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     as_json = parser.parse_args().json

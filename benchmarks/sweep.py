@@ -1,4 +1,4 @@
-"""What a sweep of two losses and three values of beta takes on the demo's tone file, as the command line runs it.
+"""How long a sweep of two losses and three values of beta takes on the demo's tone file, run from the command line.
 
 python benchmarks/sweep.py [--json]
 """
@@ -18,11 +18,11 @@ from dpo_hub.runs.run import all_runs
 
 GRID = ("--beta", "0.05,0.1,0.3", "--loss", "sigmoid,ipo")
 MEASURING = "measuring what the base model says"
-"""What the log of a run says that measures the reference."""
+"""The line in the log of a run that measures the reference."""
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()

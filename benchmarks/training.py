@@ -1,12 +1,12 @@
-"""A training step of dpo_hub beside TRL's, on the same pairs in the same order with the same settings.
+"""A training step of dpo_hub compared with TRL's, on the same pairs in the same order with the same settings.
 
     python benchmarks/training.py [--quick] [--json] [--case NAME]… [--steps 4] [--turns 3] [--chart PNG]
 
-Each way trains through the whole of its trainer: data loading, forward, backward, optimizer, logging. The ways take
-turns, each time in a fresh process that has the machine's memory for itself; its first step is not counted, nor is
-measuring the reference beforehand. Ratios are of medians over turns; the slowest way, TRL as it comes, has one turn.
+Each variant runs its whole trainer: data loading, forward, backward, optimizer, logging. The variants take turns, each
+time in a fresh process with the machine's memory to itself; neither its first step nor measuring the reference
+beforehand is counted. Ratios are of medians over turns; the slowest variant, TRL with its defaults, has one turn.
 
-    default   TRL as it comes: activations computed twice, the reference asked at each step
+    default   TRL with its defaults: activations computed twice, the reference model evaluated at each step
     tuned     TRL without either
     ours      `dpo_hub.training.train.train`
 
@@ -53,7 +53,7 @@ VARIANTS = ("default", "tuned", "ours")
 
 @dataclass(frozen=True)
 class Case:
-    """One model on one kind of pairs, and how many times faster than tuned TRL a step should at least be."""
+    """One model on one kind of pairs, and the least factor by which a step should be faster than tuned TRL's."""
 
     name: str
     device: str
@@ -100,7 +100,7 @@ def prepare(case: Case, home: Path, steps: int, spread: float) -> dict[str, Path
 
 
 def make_model(shape: dict[str, Any], folder: Path) -> Path:
-    """Save a random model of this shape, and a tokenizer to whom each word is a token."""
+    """Save a random model of this shape, and a tokenizer that makes each word one token."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -124,7 +124,7 @@ def make_model(shape: dict[str, Any], folder: Path) -> Path:
 
 
 def write_pairs(file: Path, case: Case, steps: int, spread: float) -> None:
-    """Write enough pairs of random words for so many steps, and the held-out ones."""
+    """Write enough pairs of random words for *steps* steps, and for the held-out split."""
     import numpy as np
 
     draw = np.random.default_rng(0)
@@ -144,19 +144,19 @@ def write_pairs(file: Path, case: Case, steps: int, spread: float) -> None:
 
 
 class EnoughError(Exception):
-    """So many steps were asked for."""
+    """The requested number of steps is done."""
 
 
 @dataclass
 class Clock:
-    """Tells the parent of each step."""
+    """Reports each step to the parent process."""
 
     steps: int
     started: float = 0.0
     seen: int = 0
 
     def __call__(self, loss: float) -> None:
-        """Take note that a step has ended."""
+        """Record that a step has ended."""
         seconds = time.perf_counter() - self.started
         say({"seconds": seconds, "loss": loss, "peak": peak_memory()})
         if not self.seen:
@@ -172,7 +172,7 @@ def say(told: dict[str, Any]) -> None:
 
 
 def peak_memory() -> int:
-    """The most memory since the last reset, in bytes: the device's where there is one, else the process's."""
+    """The peak memory since the last reset, in bytes: the GPU's if there is one, else the process's."""
     import torch
 
     if torch.cuda.is_available():
@@ -191,7 +191,7 @@ def reset_peak_memory() -> None:
 
 
 def child(variant: str, folder: Path, steps: int) -> None:
-    """Train the run in *folder* in one of the ways for so many steps after the first."""
+    """Train the run in *folder* as *variant*, for *steps* steps after the first."""
     from dpo_hub.runs.run import Run
     from dpo_hub.training.policy import load_base, quiet
 
@@ -215,7 +215,7 @@ def child(variant: str, folder: Path, steps: int) -> None:
 
 
 def stock(run: Any, variant: str, clock: Callable[[float], None]) -> None:
-    """Train with TRL's trainer as it is, and leave its reference log-probabilities beside the run."""
+    """Train with TRL's own trainer; the tuned variant also saves its reference log-probabilities beside the run."""
     import numpy as np
     from transformers import PrinterCallback, TrainerCallback
     from trl import DPOTrainer
@@ -251,7 +251,7 @@ def stock(run: Any, variant: str, clock: Callable[[float], None]) -> None:
 
 
 def matmul_ceiling() -> float:
-    """What the device's matrix products reach, in FLOP/s, in the dtype that is trained in."""
+    """The device's matrix multiplication speed, in FLOP/s, in the dtype used for training."""
     import torch
 
     from dpo_hub.training.policy import device, dtype
@@ -276,7 +276,7 @@ def matmul_ceiling() -> float:
 
 
 def turn(variant: str, folder: Path, steps: int, *options: str) -> list[dict[str, Any]]:
-    """What one way tells of its steps, the first included."""
+    """What one variant reports of its steps, including the first."""
     command = [sys.executable, __file__, "--child", variant, str(folder), str(steps), *options]
     environment = os.environ | {"DPO_HUB_HOME": str(folder.parents[1])}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -287,7 +287,7 @@ def turn(variant: str, folder: Path, steps: int, *options: str) -> list[dict[str
 
 
 def measure(case: Case, steps: int, turns: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Let the three ways take turns on *case*."""
+    """Run the three variants in turns on *case*."""
     import numpy as np
 
     with tempfile.TemporaryDirectory() as folder:
@@ -374,7 +374,7 @@ def tell(case: dict[str, Any]) -> None:
 
 
 def draw(cases: list[dict[str, Any]], file: Path) -> None:
-    """Draw what a step takes in each way, where ours is 1."""
+    """Draw the time of a step in each variant, relative to ours."""
     from matplotlib import pyplot
 
     colours = {"default": "#c9ced6", "tuned": "#8a94a6", "ours": "#e8590c"}

@@ -1,6 +1,6 @@
 """A spreadsheet of preferences goes in, a better model comes out on the Hub, and anyone can see the difference.
 
-The verbs, in the order the data goes: `read_preferences`, `Recipe`, `Run.create`, then `jobs.worker.work` and
+The main steps, in order: `read_preferences`, `Recipe`, `Run.create`, then `jobs.worker.work` and
 `comparison.duet.Duet`, which need the `train` extra. Importing this package loads neither torch nor gradio.
 """
 

@@ -4,15 +4,15 @@
     ├── PreferencesError (ValueError)     a preference file, or a row or column of it
     ├── RecipeError (ValueError)          a setting
     ├── ModelError (ValueError)           a base model that cannot be loaded or trained
-    ├── RunError (RuntimeError)           a run that is not there, or not in the state asked for
-    │   └── BusyError                     another process has it in hand
-    ├── DiskFullError (OSError)           no room to write
-    ├── MissingExtraError (ImportError)   a part of the package that was not installed
+    ├── RunError (RuntimeError)           a run that does not exist, or is not in the required state
+    │   └── BusyError                     another process is using the run
+    ├── DiskFullError (OSError)           no disk space to write
+    ├── MissingExtraError (ImportError)   a part of the package that is not installed
     ├── JudgeError (RuntimeError)         a judge that gives no answer
-    ├── SignInError (PermissionError)     a visitor of a Space who did not say who they are
-    └── PublishError (RuntimeError)       the Hub said no
+    ├── SignInError (PermissionError)     a visitor of a Space who has not signed in
+    └── PublishError (RuntimeError)       the Hub refused, or could not be reached
 
-A message says what, where, and what to do next, in a sentence or two. They are translated at two edges only: the
+A message says what, where, and what to do next, in a sentence or two. Errors become output in two places only: the
 command line (stderr, exit code 2) and the app.
 """
 
@@ -41,30 +41,30 @@ class ModelError(DPOHubError, ValueError):
 
 
 class RunError(DPOHubError, RuntimeError):
-    """A run is not there, or not in the state that was asked for."""
+    """A run does not exist, or is not in the required state."""
 
 
 class BusyError(RunError):
-    """A run is in another process's hands."""
+    """Another process is using the run."""
 
     exit_code = 75
-    """Of a worker; EX_TEMPFAIL of sysexits.h."""
+    """The exit code of a worker; EX_TEMPFAIL of sysexits.h."""
 
 
 class DiskFullError(DPOHubError, OSError):
-    """There is no room to write."""
+    """There is no disk space to write."""
 
 
 class MissingExtraError(DPOHubError, ImportError):
-    """A part of the package was not installed."""
+    """A part of the package is not installed."""
 
 
 class JudgeError(DPOHubError, RuntimeError):
-    """A model that is to judge replies cannot be asked."""
+    """A model that should judge replies gives no answer."""
 
 
 class SignInError(DPOHubError, PermissionError):
-    """A visitor has to say who they are first."""
+    """A visitor has to sign in first."""
 
 
 class PublishError(DPOHubError, RuntimeError):
@@ -73,7 +73,7 @@ class PublishError(DPOHubError, RuntimeError):
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SAID_OF_IT = (*(f"os error {code})" for code in _NO_ROOM), "enforce fail at inline_container.cc")
-"""How safetensors and torch's writer, which loses the number, tell it."""
+"""How safetensors reports it, and torch's writer, which drops the error number."""
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def telling_disk_full(where: object) -> Iterator[None]:
 
 @contextmanager
 def needing_extra(extra: str) -> Iterator[None]:
-    """Turn a failed import into the `pip install` that mends it."""
+    """Turn a failed import into an error with the `pip install` command that fixes it."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""What to train and how. The command line's options and the app's fields derive from these fields."""
+"""What to train and how. The command-line options and the app's fields are derived from these fields."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from .errors import RecipeError
 DEMO_MODEL = "demo"
 """The name of the base model that ships with the package."""
 SMOLLM2 = "smollm2"
-"""The name of SmolLM2-135M-Instruct with the weights that `training.smollm2` has pinned."""
+"""The name of SmolLM2-135M-Instruct with the weights pinned in `training.smollm2`."""
 
 SORTING = ("aot", "aot_unpaired")
-"""Losses that sort the pairs of a batch, so that its size belongs to what is trained."""
+"""Losses that sort the pairs of a batch, so the batch size changes the loss."""
 SMOOTHED = ("exo_pair", "robust", *SORTING)
-"""Losses that `label_smoothing` belongs to; the first two need it."""
+"""Losses that support `label_smoothing`; the first two require it."""
 DIFFERENCES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft")
-"""Losses of the difference of both rewards, which other divergences than the reverse KL have a meaning for."""
+"""Losses that support divergences other than the reverse KL: those of the reward difference, and `sft`."""
 LOSS_TYPES = (*DIFFERENCES, "nca_pair", "bco_pair", "sppo_hard", *SORTING, "apo_zero", "apo_down")
 DIVERGENCES = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence")
 SHARED_PREFIX, TRL = ENGINES = ("shared-prefix", "trl")
 
 STRENGTHS = {"gentle": (3.0, 0.5), "standard": (1.0, 1.0), "strong": (0.5, 2.0)}
-"""How far a run may go from its base model: by what beta and learning rate are multiplied."""
+"""How far a run may move from its base model: the factors applied to beta and to the learning rate."""
 
 BY_PAIRS = ("batch_size", "epochs", "learning_rate")
-"""What the number of pairs decides, unless it is asked for."""
+"""Settings chosen from the number of pairs unless given explicitly."""
 BATCHES, PASS = (8, 4, 2), 100
-"""Of a real base model: the pairs that an update may see, and the updates that one pass is to have."""
+"""For a real base model: the possible batch sizes, and the number of updates that one epoch should reach."""
 UPDATES, RATE, HIGHEST_RATE = 50, 2e-4, 3e-4
-"""The fewest updates of a run, the learning rate that fits so many, and the highest for fewer."""
+"""The number of updates that a run aims for, the learning rate for that number, and the maximum for fewer."""
 
 
 def _setting(
@@ -48,11 +48,11 @@ class Recipe:
     """All settings of a run. The same recipe on the same pairs gives the same adapter.
 
     The loss is DPO's, L = −log σ(β·[(log π − log π_ref)(chosen) − (log π − log π_ref)(rejected)]) (Rafailov et al.
-    2023, equation 7), or another of its family by `loss`, plus `sft_weight` times the mean negative log-likelihood of
+    2023, equation 7), or the related loss named by `loss`, plus `sft_weight` times the mean negative log-likelihood of
     the chosen reply, which keeps the policy fluent.
 
     Raises:
-        RecipeError: a setting is out of range; the message names it, its value and the range.
+        RecipeError: a setting is invalid or contradicts another; the message names it, its value and what to change.
     """
 
     model: str = _setting(DEMO_MODEL, "Base model: 'demo', 'smollm2', a Hub id, a folder, or a GGUF file.")
@@ -107,7 +107,7 @@ class Recipe:
                 raise RecipeError(told)
 
     def _contradictions(self) -> Iterator[tuple[bool, str]]:
-        """What TRL refuses, or takes and then ignores."""
+        """Combinations that TRL rejects, or accepts and then ignores."""
         loss, smoothing = self.loss, self.label_smoothing
         yield (
             loss in ("exo_pair", "robust") and not smoothing,
@@ -145,10 +145,10 @@ class Recipe:
 
     @classmethod
     def for_model(cls, model: str = DEMO_MODEL, *, pairs: int | None = None, **settings: Any) -> Recipe:
-        """The usual recipe for *model* and a file of so many *pairs*, with *settings* on top; None leaves one as it is.
+        """The default recipe for *model* and a file of *pairs* pairs, overridden by those *settings* that are not None.
 
-        Where there are few pairs, an update of a real base model sees few of them, and each pair is seen more than
-        once; the fewer updates there are, the faster it learns. docs/decisions.md has what was measured.
+        With few pairs, a real base model gets smaller batches and more than one epoch; the fewer the updates, the
+        higher the learning rate. The measurements are in docs/decisions.md.
         """
         asked = {name: value for name, value in settings.items() if value is not None}
         if model == DEMO_MODEL:
@@ -165,23 +165,23 @@ class Recipe:
 
     @property
     def update_pairs(self) -> int:
-        """The pairs that an update sees."""
+        """The number of pairs per update."""
         return self.batch_size * self.accumulation
 
     def at_strength(self, strength: str) -> Recipe:
-        """The same recipe made one of `STRENGTHS`: a small change that keeps close to the base model, or a big one."""
+        """The same recipe at one of `STRENGTHS`: a small change that stays close to the base model, or a large one."""
         beta, rate = STRENGTHS[strength]
         return replace(self, beta=self.beta * beta, learning_rate=self.learning_rate * rate)
 
     def next_round(self, **settings: Any) -> Recipe:
-        """The recipe of a run that goes on from this one's adapter, with *settings* on top; those that are None stay.
+        """The recipe of a run that continues from this one's adapter, overridden by those *settings* that are not None.
 
-        The learning rate is a tenth: a fresh adapter's B is zero, so at first only B learns, and slowly; in a trained
-        one A and B move together. It passes over the pairs once, as much of what they show is mastered already.
-        docs/decisions.md has what was measured.
+        The learning rate is divided by ten: a fresh adapter's B is zero, so at first only B learns, and slowly; in a
+        trained adapter A and B move together. It runs one epoch, since much of the data has been learnt already.
+        The measurements are in docs/decisions.md.
 
         Raises:
-            RecipeError: a setting is asked for that the adapter has settled.
+            RecipeError: a given setting conflicts with the existing adapter.
         """
         asked = {name: value for name, value in settings.items() if value is not None}
         for name in ("model", "lora_r", "lora_alpha"):
@@ -192,10 +192,10 @@ class Recipe:
         return replace(self, **{"learning_rate": self.learning_rate / 10, "epochs": 1.0, "force": False} | asked)
 
     def shared_by(self, processes: int) -> Recipe:
-        """What each of several processes does of it, so that all of them together see the same pairs to an update.
+        """The recipe for each of several processes, so that together they see the same number of pairs per update.
 
         Raises:
-            RecipeError: they cannot share evenly.
+            RecipeError: the pairs of an update cannot be divided evenly.
         """
         if self.batch_size % processes == 0 and (processes == 1 or self.loss not in SORTING):
             return replace(self, batch_size=self.batch_size // processes)
@@ -207,7 +207,7 @@ class Recipe:
         )
 
     def needing_less_memory(self) -> Recipe | None:
-        """The same recipe with less in memory at a time and the same pairs to an update, or None at the end of it."""
+        """The same recipe with lower memory use and the same pairs per update, or None if it cannot be lowered more."""
         if self.batch_size > 1 and self.loss not in SORTING:
             parts = next(n for n in range(2, self.batch_size + 1) if self.batch_size % n == 0)
             return replace(self, batch_size=self.batch_size // parts, accumulation=self.accumulation * parts)
@@ -218,10 +218,10 @@ class Recipe:
 
     @classmethod
     def read(cls, path: Path, **settings: Any) -> Recipe:
-        """The recipe that an earlier run left at *path*, with *settings* on top; those that are None are left.
+        """The recipe that an earlier run saved at *path*, overridden by those *settings* that are not None.
 
         Raises:
-            RecipeError: it is none.
+            RecipeError: the file is not a recipe, or a setting is invalid.
         """
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
@@ -235,19 +235,19 @@ class Recipe:
 
 
 def _usual_batch(trained: float) -> int:
-    """The pairs an update sees, where so many are *trained* on: as many as leave one pass enough updates."""
+    """The batch size for *trained* training pairs: the largest one that gives an epoch enough updates."""
     return next((size for size in BATCHES if trained / size >= PASS), BATCHES[-1])
 
 
 def _usual_epochs(updates: float) -> float:
-    """Passes over the pairs, where one makes so many *updates*: enough of them, but no pair more than three times."""
+    """The number of epochs, if one epoch makes *updates* updates: enough to reach `UPDATES`, but at most three."""
     return float(min(3, max(1, math.ceil(UPDATES / max(updates, 1)))))
 
 
 def _usual_rate(updates: float) -> float:
-    """The peak learning rate for so many *updates*, rounded to two digits: it falls with their square root."""
+    """The peak learning rate for *updates* updates, to two significant digits: it falls with their square root."""
     return float(f"{min(HIGHEST_RATE, RATE * math.sqrt(UPDATES / max(updates, 1))):.1e}")
 
 
 DEMO_RECIPE = Recipe(beta=1.0, sft_weight=5.0, learning_rate=4e-3, epochs=2.0, batch_size=16, held_out=0.2)
-"""For the embedded model: tiny, so it learns fast and forgets fast. docs/decisions.md tells what was tried."""
+"""For the embedded model: tiny, so it learns fast and forgets fast. The experiments are in docs/decisions.md."""

@@ -1,4 +1,4 @@
-"""The app: from a file to a model that both sides of can be talked to, on one page. Needs the `app` extra."""
+"""The app: one page, from a preference file to a chat with the model before and after. Needs the `app` extra."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def launch(**options: Any) -> None:
 
     Raises:
         MissingExtraError: gradio is not installed.
-        RecipeError: a limit in the environment is no number.
+        RecipeError: a limit in the environment is not a whole number above 0.
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     if on_space():
@@ -47,7 +47,7 @@ def launch(**options: Any) -> None:
 
 
 def _forget_owner() -> None:
-    """Keep the token of the Space's owner from what visitors ask for; must come before the Hub's client is imported."""
+    """Keep the Space owner's token out of visitors' requests; must come before the Hub's client is imported."""
     os.environ["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         os.environ.pop(name, None)

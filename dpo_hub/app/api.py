@@ -1,6 +1,6 @@
-"""What programs ask of the app: five endpoints, each for the visitor whose session asks. docs/api.md describes them."""
+"""The app's API for programs: five endpoints, each acting for the visitor whose session calls it. See docs/api.md."""
 
-# No annotations from __future__: Gradio reads the types of the endpoints below from the annotations themselves.
+# No `from __future__ import annotations`: Gradio reads the endpoints' types from the annotations themselves.
 
 from dataclasses import fields
 from pathlib import Path
@@ -33,7 +33,7 @@ def expose() -> None:
 
 
 def close_the_rest(page: gr.Blocks) -> None:
-    """Close the built page's other handlers to programs; Gradio adds some itself, as the sign-in button's."""
+    """Hide the built page's other handlers from the API; Gradio adds some itself, such as the sign-in button's."""
     for handler in page.fns.values():
         if handler.api_name not in ENDPOINTS:
             handler.api_visibility = "private"
@@ -49,7 +49,7 @@ def check(file: dict[str, Any] | str, request: gr.Request) -> dict[str, Any]:
 
 @told
 def train(file: str, settings: dict[str, Any], request: gr.Request) -> str:
-    """Start a run on the file with this id, with settings of the recipe as in recipe.json; return the run's id."""
+    """Start a run on the file with this id, with recipe settings as in recipe.json; return the run's id."""
     if not isinstance(file, str):
         raise PreferencesError("Name the file by the id that check gives.")
     return training.start_training(who(request), file, _settings(settings))
@@ -57,7 +57,7 @@ def train(file: str, settings: dict[str, Any], request: gr.Request) -> str:
 
 @told
 def status(run: str, request: gr.Request) -> dict[str, Any]:
-    """Tell how a run goes: queued, running, finished, failed or stopped, in a sentence, and the last step's figures."""
+    """Report a run's status (queued, running, finished, failed or stopped), a sentence, and the last step's figures."""
     stands = training.standing(who(request), run)
     if stands is None:
         raise RunError("There is no such run here.")
@@ -66,7 +66,7 @@ def status(run: str, request: gr.Request) -> dict[str, Any]:
 
 @told
 def compare(run: str, prompt: str, request: gr.Request) -> dict[str, str]:
-    """Reply to a prompt with the model before and after."""
+    """Reply to a prompt with the model before and after training."""
     if not isinstance(prompt, str) or not prompt.strip():
         raise RunError("The prompt is empty. Ask something.")
     *_, answered = STAGE.answer(who(request), [run], Conversation().asking(prompt.strip()))
@@ -76,7 +76,7 @@ def compare(run: str, prompt: str, request: gr.Request) -> dict[str, str]:
 
 @told
 def publish(run: str, repo: str, request: gr.Request, private: bool = True, token: str = "") -> str:
-    """Publish a finished run to the Hub as owner/name, see that it is there as it was meant, and return its address."""
+    """Publish a finished run to the Hub as owner/name, verify the upload, and return its URL."""
     if not (isinstance(repo, str) and isinstance(private, bool) and isinstance(token, str)):
         raise PublishError("repo and token are texts, and private is true or false.")
     wanted = Wanted(repo, private=private)
@@ -85,7 +85,7 @@ def publish(run: str, repo: str, request: gr.Request, private: bool = True, toke
 
 
 def _uploaded(file: Any) -> Path:
-    """Where an upload lies. Nothing outside the folder of uploads is one, whatever the request says."""
+    """The path of an upload. Nothing outside the upload folder is accepted, whatever the request says."""
     named = file.get("path") if isinstance(file, dict) else None
     path = Path(named).resolve() if isinstance(named, str) and "\0" not in named else None
     if path is None or not path.is_relative_to(Path(get_upload_folder()).resolve()) or not path.is_file():
@@ -98,7 +98,7 @@ def _report(preferences: Preferences) -> dict[str, Any]:
 
 
 def _settings(asked: Any) -> dict[str, Any]:
-    """The settings that were asked for, each of the kind that the recipe has."""
+    """The requested settings, each checked to have the type of its recipe field."""
     if not isinstance(asked, dict):
         raise RecipeError("The settings are none. Give an object, as {} or {'epochs': 1}.")
     kinds = {setting.name: str(setting.type) for setting in fields(Recipe)}

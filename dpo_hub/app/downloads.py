@@ -1,6 +1,6 @@
-"""Files of a visitor's own, given to nobody else: `download/run/ID` and `download/file/ID`. Knows nothing of Gradio.
+"""A visitor's private files, served to nobody else: `download/run/ID` and `download/file/ID`. Knows nothing of Gradio.
 
-Gradio's own file addresses are open to whoever knows them, so no run and no preference file goes through those.
+Gradio's own file URLs are open to anyone who knows them, so no run or preference file is served through those.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from .handlers.files import find
 from .visitors import visitor
 
 PARTS = ("adapter", "README.md", "recipe.json", "report.json", "evaluation.json", "metrics.jsonl", "curves.png")
-"""What of a run's folder its zip has."""
+"""The parts of a run's folder that its zip contains."""
 BLOCK = 2**18
 OWN = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
-"""What is told of each file: it is for this visitor only, and nothing to show as a page."""
+"""Headers of each file: it is for this visitor only, and not to be shown as a page."""
 
 
 def _run(request: Request) -> Response:
@@ -40,12 +40,12 @@ def _run(request: Request) -> Response:
 
 
 def _packed(folder: Path) -> IO[bytes]:
-    """A zip of the adapter in *folder* and what tells of it, in a file that no folder lists and nobody has to remove.
+    """A zip of the adapter in *folder* and the files about it, in an unnamed temporary file that needs no cleanup.
 
     Raises:
         DiskFullError: there is no room for it.
     """
-    packed = tempfile.TemporaryFile()  # noqa: SIM115  # closed by who sends it
+    packed = tempfile.TemporaryFile()  # noqa: SIM115  # closed by the function that sends it
     with telling_disk_full(tempfile.gettempdir()), zipfile.ZipFile(packed, "w", strict_timestamps=False) as archive:
         for part in (path for name in PARTS if (path := folder / name).exists()):
             for path in sorted(part.rglob("*")) if part.is_dir() else [part]:
@@ -67,7 +67,7 @@ def _file(request: Request) -> Response:
 
 
 def _explaining_errors(handler: Callable[[Request], Response]) -> Callable[[Request], Response]:
-    """Answer 404 with a sentence where there is nothing for this visitor."""
+    """Answer 404 with a sentence if there is nothing for this visitor."""
 
     def telling(request: Request) -> Response:
         try:

@@ -1,7 +1,7 @@
-"""What a visitor may ask of this machine: how much, and which base models. Knows nothing of Gradio.
+"""What a visitor may use on this machine: how much, and which base models. Knows nothing of Gradio.
 
-On one's own machine nothing is limited that its owner does not limit. On a Space, where many share one device and one
-disk, everything is.
+On your own machine there are no limits but those that you set. On a Space, where many share one device and one disk,
+everything is limited.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from .visitors import Visitor, on_space
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _ONE_AT_A_TIME = Lock()
 _BEGUN: list[Run] = []
-"""Runs that this process has started, which takes them a while to join the line."""
+"""Runs that this process has started and that may not have joined the queue yet."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Each is None where there is none."""
+    """The limits; None means no limit."""
 
     rows: int | None = None
-    """Of a preference file."""
+    """Rows of a preference file."""
     upload_mb: int | None = None
     files: int | None = None
-    """Files that are kept for a visitor."""
+    """Files kept for a visitor."""
     epochs: int | None = None
-    """Times that a run goes through its pairs; the device is for all."""
+    """Passes of a run over its pairs; all visitors share the device."""
     runs: int | None = None
-    """Runs that are kept for a visitor."""
+    """Runs kept for a visitor."""
     waiting: int | None = None
     """Runs of one visitor that wait for the device."""
     queue: int | None = None
-    """Runs of all that wait for it."""
+    """Runs of all visitors that wait for the device."""
 
 
 def limits() -> Limits:
-    """The limits in force: a Space has some, and each can be set with a variable of the environment.
+    """The limits in force: a Space has defaults, and environment variables set all but `waiting`.
 
     Raises:
-        RecipeError: a variable is no whole number above 0.
+        RecipeError: a variable is not a whole number above 0.
     """
     usual = Limits()
     if on_space():
@@ -77,12 +77,12 @@ def _limit_from(variable: str, usual: int | None) -> int | None:
 
 @contextmanager
 def room(visitor: Visitor, *, new: bool = True) -> Iterator[None]:
-    """Hold a place for one more run of the *visitor*'s, so that no two take the same; `begin` it in there.
+    """Reserve a place for one more run of *visitor*, so that no two runs take the same; call `begin` inside.
 
-    A run that is taken up again is not *new*.
+    A resumed run is not *new*.
 
     Raises:
-        RunError: there is none.
+        RunError: the visitor has too many runs, or too many are waiting.
     """
     with _ONE_AT_A_TIME:
         most = limits()
@@ -91,7 +91,7 @@ def room(visitor: Visitor, *, new: bool = True) -> Iterator[None]:
 
 
 def begin(run: Run) -> None:
-    """Start the worker of *run*, and count it as waiting until it is at work."""
+    """Start the worker of *run*, and count the run as waiting until it is running."""
     start(run)
     _BEGUN.append(run)
 
@@ -122,10 +122,10 @@ def _waits(run: Run) -> bool:
 
 
 def require_few_epochs(epochs: float) -> None:
-    """See that a run goes through its pairs as often as it may, and no more.
+    """Check that a run makes no more passes over its pairs than allowed.
 
     Raises:
-        RecipeError: it does not.
+        RecipeError: it would make more.
     """
     most = limits().epochs
     if most is not None and epochs > most:
@@ -133,13 +133,13 @@ def require_few_epochs(epochs: float) -> None:
 
 
 def allowed_model(model: str) -> str:
-    """Return the name of a base model without the space around it, where it may be asked for.
+    """Return a base model's name, stripped of surrounding spaces, if it is allowed.
 
-    It is one of ours or a model's name on the Hub: no address, no path, no revision. A folder and a GGUF file are for
-    the owner of the machine.
+    It must be one of the package's own models or a model's name on the Hub: no URL, path or revision. On your own
+    machine, a folder or a GGUF file is allowed too.
 
     Raises:
-        RecipeError: it is something else.
+        RecipeError: it is not allowed.
     """
     name = model.strip()
     if name in OURS or (not on_space() and _is_here(name)):
@@ -153,8 +153,8 @@ def allowed_model(model: str) -> str:
 
 
 def _is_here(name: str) -> bool:
-    """Whether it is a folder or a GGUF file; of a folder that has several files, the run's recipe says more."""
+    """Whether it is a folder or a GGUF file; a folder with several GGUF files is rejected later."""
     path = Path(name)
-    with suppress(OSError, ValueError):  # it is longer than a path may be, or has a null in it
+    with suppress(OSError, ValueError):  # it is too long for a path, or contains a null
         return bool(name) and (path.is_dir() or (is_gguf(path) and path.is_file()))
     return False

@@ -1,6 +1,6 @@
-"""Only the app's own page, and programs, may ask a Space in a visitor's name.
+"""Only the app's own page, and programs, may send requests to a Space as a visitor.
 
-Gradio answers pages of any other site on a Space, and the cookie of the session goes with their requests.
+Gradio on a Space also answers pages of other sites, and their requests carry the session cookie.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .visitors import on_space
 
 
 class OwnPageOnly:
-    """Refuse what a page of another site asks of a Space; a program sends no Origin."""
+    """Refuse requests from other sites' pages to a Space; programs send no Origin header."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

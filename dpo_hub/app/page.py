@@ -1,4 +1,4 @@
-"""The page: five steps and, beside them, the runs. What each step does is in `steps`."""
+"""The page: five steps and, beside them, the list of runs. What each step does is in `steps`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ with needing_extra("app"):
     from gradio.events import Dependency
 
 LISTED = 30
-"""Runs that the list has, the newest."""
+"""The most runs in the list; the newest are shown."""
 
 HEAD = """<script>
 function remember(name, value) {
@@ -36,10 +36,10 @@ function arrived() {
   window.dispatchEvent(new Event("resize"));  // Gradio folds tabs away by sizes from before the styles came
 }
 </script>"""
-"""Puts where the visitor is into the page's address."""
+"""Keeps the visitor's place in the page's URL."""
 
 QUEUE_LOOKS = 0.02
-"""Seconds between two looks of Gradio's queue for calls. Its own thousand a second wake CPUs that a run trains on."""
+"""Seconds between two checks of Gradio's queue for calls. Its own 1,000 a second wake CPUs that a run trains on."""
 
 
 def build() -> gr.Blocks:
@@ -53,9 +53,9 @@ def build() -> gr.Blocks:
         gr.HTML(markup.HEADER)
         if signs_in():
             gr.LoginButton(size="sm", elem_id="sign-in")
-        # Not States: the address needs them in the browser.
+        # Not States: the URL needs their values in the browser.
         file, run = (gr.Textbox(visible="hidden", elem_id=name, show_label=False) for name in ("file", "run"))
-        # The secret is none: what is kept has to outlast a restart.
+        # Not a real secret: what the browser keeps has to survive a restart of the app.
         settings, chat = (
             gr.BrowserState(storage_key=f"dpo_hub-{name}", secret="dpo_hub") for name in ("recipe", "chat")
         )
@@ -76,7 +76,7 @@ def build() -> gr.Blocks:
 
 
 def _remember(name: str, box: gr.Textbox) -> Dependency:
-    """Keep the value of *box* in the page's address; returns the event of its change."""
+    """Keep the value of *box* in the page's URL; returns its change event."""
     return box.change(None, box, None, js=f'(value) => remember("{name}", value)', **QUIET)
 
 
@@ -92,7 +92,7 @@ def _wire(page: gr.Blocks, place: Place, runs: gr.HTML, new: gr.Button) -> None:
 
 
 def _arrive(request: gr.Request) -> tuple[Any, ...]:
-    """Go where the page's address says, as far as that is there and this visitor's."""
+    """Open what the page's URL names: a file, a run if it is this visitor's, and a step."""
     asked = request.query_params
     try:
         found = who(request).run(asked.get("run", ""))
@@ -100,13 +100,13 @@ def _arrive(request: gr.Request) -> tuple[Any, ...]:
         return "", "", gr.skip()
     step = asked.get("step", "train" if found else "")
     file = asked.get("file") or next(iter(files.demo_files().values()))
-    # Whoever is quicker than the page must not be taken back to its first step.
+    # A visitor who clicks while the page loads must not be sent back to its first step.
     return file, found.id if found else "", goto(step) if step in STEPS else gr.skip()
 
 
 @told
 def _runs(current: str, request: gr.Request) -> tuple[str, gr.Timer]:
-    """List the runs, and look again as long as one is at work."""
+    """List the runs, and refresh the list as long as one is waiting or running."""
     try:
         found = _listed(who(request).runs()[:LISTED])
     except SignInError as error:

@@ -1,4 +1,4 @@
-"""What the steps of the page share: where the visitor is, who they are, and how an error reaches them."""
+"""What the steps of the page share: where the visitor is, who they are, and how errors are shown to them."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ STEPS = {
     "compare": "Compare",
     "publish": "Publish",
 }
-"""The steps of the page by the name that the address has for them."""
+"""The titles of the steps, by their names in the URL."""
 QUIET: Mapping[str, Any] = {"api_visibility": "private", "concurrency_limit": None, "show_progress": "hidden"}
-"""How the page calls its own handlers."""
+"""Options for the page's own event listeners."""
 DIRECT: Mapping[str, Any] = {**QUIET, "queue": False}
-"""How it calls those that it calls again and again: past Gradio's queue, which takes more work than their answers."""
+"""Options for listeners that fire repeatedly: they bypass Gradio's queue, which costs more than the handlers."""
 DEVICE: Mapping[str, Any] = {**QUIET, "concurrency_limit": 1, "concurrency_id": "device"}
-"""How it calls those that compute with a model: one at a time, because all of them share one device."""
+"""Options for listeners that compute with a model: one at a time, because they share one device."""
 LATEST: Mapping[str, Any] = {**QUIET, "trigger_mode": "always_last"}
-"""How it shows a new file or run: one answer at a time, and the last one is for what is there now."""
+"""Options for showing a new file or run: one call at a time, and the last one is for the current value."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the visitor is. The page's address has all of it, so a reload, a bookmark or a second tab gets there.
+    """Where the visitor is. The page's URL has file, run and step, so a reload, bookmark or second tab leads there.
 
-    A step shows itself anew `.then` when `file_changed` or `run_changed`; it goes on to another step by setting `tabs`.
-    They do not listen to `file.change` itself: of several such listeners, each that is called again while it works
-    makes Gradio 6 call them all, without end.
+    A step updates with `.then` after `file_changed` or `run_changed`; it opens another step by setting `tabs`. Steps
+    do not listen to `file.change` or `run.change` themselves, except that Publish alone listens to `run.change`: with
+    several such listeners, each one called again while it is running makes Gradio 6 call them all, endlessly.
     """
 
     file: gr.Textbox
@@ -48,15 +48,15 @@ class Place:
     run: gr.Textbox
     """The run's id."""
     settings: gr.BrowserState
-    """What the browser keeps of the recipe. Made outside the step, in which it would be empty until that is opened."""
+    """What the browser keeps of the recipe. Created outside its step: inside, it is empty until the step is opened."""
     conversation: gr.BrowserState
-    """And of the chat."""
+    """What the browser keeps of the chat."""
     file_changed: Dependency
-    """Goes on with `.then`."""
+    """The event that steps chain to with `.then`."""
     run_changed: Dependency
     tabs: gr.Tabs
     opened: Mapping[str, gr.Tab]
-    """The tab of each step, for what happens when it is opened."""
+    """The tab of each step, for listeners to its opening."""
 
 
 def goto(step: str) -> gr.Tabs:
@@ -65,17 +65,17 @@ def goto(step: str) -> gr.Tabs:
 
 
 def who(request: gr.Request) -> Visitor:
-    """Tell who asks.
+    """Return the visitor who sent *request*.
 
     Raises:
-        SignInError: on a Space, somebody who has not signed in.
+        SignInError: this is a Space, and they have not signed in.
     """
     asked = request.request
     return visitor(asked.scope.get("session") if asked else None)
 
 
 def told(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """Show what goes wrong for a reason as a sentence on the page; other errors are bugs, for the server's log."""
+    """Show a `DPOHubError` as a sentence on the page; other errors are bugs, and go to the server's log."""
     if inspect.isgeneratorfunction(handler):
 
         @wraps(handler)
@@ -98,10 +98,10 @@ def told(handler: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def sentence(error: DPOHubError) -> gr.Error:
-    """The *error* as the page shows it, with nothing in it that a browser would take for markup."""
+    """The *error* as the page shows it, escaped so that a browser finds no markup in it."""
     return gr.Error(escape(str(error), quote=False), duration=None, print_exception=False)
 
 
 def note(text: str) -> str:
-    """A line of HTML that says *text*, read out by screen readers when it changes."""
+    """A line of HTML with *text*; screen readers announce it when it changes."""
     return f'<p class="note" role="status">{escape(text)}</p>'

@@ -1,4 +1,4 @@
-"""The app's looks: one accent, system fonts, light and dark. Nothing is fetched from elsewhere."""
+"""The app's theme: one accent colour, system fonts, light and dark. Nothing is fetched from elsewhere."""
 
 from __future__ import annotations
 

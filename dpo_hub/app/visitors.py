@@ -1,9 +1,9 @@
-"""Who visits the app, and the shelf on which their runs and files lie. Knows nothing of Gradio.
+"""The app's visitors, and the folder (`shelf`) with each one's runs and files. Knows nothing of Gradio.
 
-On one's own machine there is one visitor, whose runs are those of the command line. On a Space each has a shelf of
-their own, and who they are is what signing in with the Hub says, and nothing else: elsewhere anybody could have made
-the session, because Gradio signs it with a constant there. A shelf belongs to the account (OpenID's `sub`) and not to
-its name, which may change hands.
+On your own machine there is one visitor, whose runs are those of the command line. On a Space each visitor has a folder
+of their own and is identified only by signing in with the Hub: without sign-in anybody could forge the session, because
+Gradio then signs it with a constant. A folder belongs to the account (OpenID's `sub`) and not to its name, which may
+pass to somebody else.
 """
 
 from __future__ import annotations
@@ -25,45 +25,45 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 @dataclass(frozen=True)
 class Visitor:
-    """One visitor. `name` is that on the Hub, and empty on one's own machine; `token` is for what they do there."""
+    """One visitor. `name` is their name on the Hub, empty on your own machine; `token` is for what they do there."""
 
     name: str
     shelf: Path
     token: str | None = field(default=None, repr=False)
 
     def runs(self) -> list[Run]:
-        """Their runs, the newest first."""
+        """Their runs, newest first."""
         return all_runs(self.shelf)
 
     def run(self, run_id: str) -> Run | None:
-        """Their run with exactly this id: no folder, no beginning of an id, and nobody else's."""
-        with suppress(FileNotFoundError):  # no run was made yet
-            for folder in (self.shelf / "runs").iterdir():  # what is asked for is compared, and never made a path
+        """Their run with exactly this id: no path, no prefix of an id, and nobody else's run."""
+        with suppress(FileNotFoundError):  # there are no runs yet
+            for folder in (self.shelf / "runs").iterdir():  # the requested id is only compared, never used as a path
                 if folder.name == run_id and run_id[0] != "." and (folder / "preferences.parquet").is_file():
                     return Run(folder)
         return None
 
 
 def on_space() -> bool:
-    """Whether this is a Space, where many visit."""
+    """Whether this is a Space, which many people visit."""
     return bool(os.environ.get("SPACE_ID")) or os.environ.get("SYSTEM") == "spaces"
 
 
 def signs_in() -> bool:
-    """Whether visitors can say who they are.
+    """Whether visitors can sign in.
 
-    Where any of this is missing, Gradio signs everybody in as the owner of the machine, or signs sessions with a
-    constant.
+    If any of these variables is missing, Gradio signs everybody in as the owner of the machine, or signs sessions with
+    a constant.
     """
     named = ("SPACE_ID", "OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_SCOPES", "OPENID_PROVIDER_URL")
     return os.environ.get("SYSTEM") == "spaces" and all(os.environ.get(name) for name in named)
 
 
 def visitor(session: Mapping[str, Any] | None) -> Visitor:
-    """Tell who visits by the *session* of their request.
+    """Identify the visitor by the *session* of their request.
 
     Raises:
-        SignInError: it is a Space, and they have not signed in.
+        SignInError: this is a Space, and they have not signed in.
     """
     if not on_space():
         return Visitor("", home())

@@ -1,4 +1,4 @@
-"""The command line: one command a stage, each a few lines. Bad input ends in one line on stderr and exit code 2."""
+"""The command line: one command per stage, each a few lines. Bad input gives one line on stderr and exit code 2."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def app(port: Annotated[int, typer.Option(help="Port on this machine.", min=1, m
 
 
 def main() -> None:
-    """Run the command line; an expected error is one line on stderr and exit code 2."""
+    """Run the command line; an expected error gives one line on stderr and exit code 2."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal's encoding may know no arrows
-    warnings.filterwarnings("ignore", category=SyntaxWarning)  # Python's own, of cells that look like Python
+            stream.reconfigure(errors="replace")  # a terminal's encoding may lack arrows
+    warnings.filterwarnings("ignore", category=SyntaxWarning)  # from Python itself, for cells that look like code
     notes = logging.StreamHandler()
     notes.setLevel(logging.WARNING)
     notes.setFormatter(logging.Formatter("note: %(message)s"))

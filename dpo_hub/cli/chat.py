@@ -1,4 +1,4 @@
-"""The command `chat`: a run's model before and after, or several runs' beside each other, written side by side."""
+"""The command `chat`: a run's model before and after training, or the models of several runs, side by side."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ cli = typer.Typer()
 
 
 @cli.command()
-def chat(  # noqa: PLR0913  # an option each
+def chat(  # noqa: PLR0913  # one parameter per option
     words: Annotated[
         list[str],
         typer.Argument(
@@ -69,12 +69,12 @@ def chat(  # noqa: PLR0913  # an option each
 
 
 def _sorted_out(words: list[str], ask: str | None) -> tuple[list[Run], str | None]:
-    """The runs among *words*, and the prompt: *ask*, or the last word where it is no run."""
+    """Return the runs in *words*, and the prompt: *ask*, or the last word if it is not a run."""
     *names, last = words
     if names and ask is None:
         try:
             Run.open(last)
-        except (RunError, OSError, ValueError):  # a long prompt is no path that a system would look for
+        except (RunError, OSError, ValueError):  # some systems reject a long prompt as a path
             return [Run.open(name) for name in names], last
     return [Run.open(name) for name in words], ask
 
@@ -95,11 +95,11 @@ class Talk:
 
     @property
     def replies(self) -> list[str]:
-        """What the sides said last."""
+        """The last reply of each side."""
         return [chat[-1]["content"] for chat in self.chats]
 
     def ask(self, question: str) -> Generator[list[str]]:
-        """Yield the replies as they grow. What was said until the end, or until it is closed, the sides remember."""
+        """Yield the replies as they grow. The chats keep what was generated up to the end or until it is closed."""
         for chat in self.chats:
             chat.append({"role": "user", "content": question})
         replies = [""] * len(self.chats)
@@ -113,7 +113,7 @@ class Talk:
 
 
 def _typed() -> Iterator[str]:
-    """What somebody types, until an empty line, Ctrl-D or Ctrl-C."""
+    """Yield what the user types, until an empty line, Ctrl-D or Ctrl-C."""
     with suppress(ImportError):
         import readline  # noqa: F401  # the arrow keys edit the line
     with suppress(EOFError, KeyboardInterrupt):
@@ -122,7 +122,7 @@ def _typed() -> Iterator[str]:
 
 
 def _show(talk: Talk, question: str) -> None:
-    """Write the replies into columns, as they come, until they end or somebody presses Ctrl-C."""
+    """Show the replies in columns as they come, until they end or the user presses Ctrl-C."""
     from rich.console import Console
     from rich.live import Live
 
@@ -146,7 +146,7 @@ def _columns(sides: list[str], replies: list[str]) -> Table:
 
 
 def _print(talk: Talk, question: str) -> None:
-    """Print the replies as lines, each side's name before its own."""
+    """Print the replies as lines, each prefixed with its side's name."""
     for _ in talk.ask(question):
         pass
     for side, reply in zip(talk.sides, talk.replies, strict=True):

@@ -1,4 +1,4 @@
-"""The command that reads a preference file, says what is wrong with it, and repairs it."""
+"""The command that reads a preference file, reports its problems, and repairs it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHOWN_PAIRS = 2
 
 
 @cli.command()
-def check(  # noqa: PLR0913  # an option each
+def check(  # noqa: PLR0913  # one parameter per option
     file: Source,
     *,
     mapping: Mapping = None,
@@ -62,7 +62,7 @@ def check(  # noqa: PLR0913  # an option each
 
 
 def _fit(model: str, max_length: int | None) -> Callable[[Iterable[PreferencePair]], list[Finding]]:
-    """What the chat template and tokenizer of *model* make of pairs."""
+    """Return a check of pairs against the chat template and tokenizer of *model*."""
     from ..preferences.doctor import examine_with
     from ..training.policy import load_base_tokenizer, quiet
 

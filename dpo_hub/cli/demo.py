@@ -1,4 +1,4 @@
-"""The command that shows what preference tuning does: it trains on files of ours, and tells what changed."""
+"""The command that shows what preference tuning does: it trains on bundled files, and reports what changed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 cli = typer.Typer()
 
 SIDE_BY_SIDE = 3
-"""Prompts whose replies are shown before and after."""
+"""Number of prompts whose replies are shown before and after training."""
 
 
 @cli.command()
@@ -66,7 +66,7 @@ def demo(
 
 
 def _at_hand(model: str) -> str:
-    """The *model* itself, or the embedded one where SmolLM2 cannot be had."""
+    """Return *model* itself, or the embedded one if SmolLM2 is not available."""
     if model != SMOLLM2:
         return model
     try:
@@ -80,12 +80,12 @@ def _at_hand(model: str) -> str:
 
 @contextmanager
 def _telling_stages(bar: Show) -> Iterator[Show]:
-    """Say on stderr what is being done, and what a held-out prompt is answered as training goes on."""
+    """Report the current stage on stderr, and the reply to a held-out prompt as training progresses."""
     began, seen = time.monotonic(), 0
 
     class Stages(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if record.levelno < logging.WARNING:  # those are told as notes
+            if record.levelno < logging.WARNING:  # warnings are printed as notes
                 print(f"{time.monotonic() - began:4.0f} s  {record.getMessage()}", file=sys.stderr)
 
     def on_step(last: Mapping[str, float], steps: int) -> None:
@@ -149,7 +149,7 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
 
 
 def _rows(outcome: Outcome) -> Iterator[tuple[str, str, str]]:
-    """What is told of an outcome: its measure, other figures of the replies, and what must not get worse."""
+    """Yield the reported rows of an outcome: its measure, other figures of the replies, and what must not get worse."""
     yield (
         outcome.measure,
         f"{outcome.before:.0%} ({_range(outcome.before_interval)})",

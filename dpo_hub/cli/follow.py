@@ -1,4 +1,4 @@
-"""A run as it is followed from a terminal: started, shown as it goes, and how it ended."""
+"""Following a run from a terminal: starts it, shows its progress, and reports how it ended."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ..runs.state import ENDED
 from .output import next_steps, print_findings, progress_bar
 
 POLL = 0.3
-"""Seconds between two looks at a run's folder."""
+"""Seconds between two checks of a run's folder."""
 SOON = 2.0
-"""Seconds in the queue that are not worth telling."""
+"""Seconds in the queue that are not worth reporting."""
 
 
 def start_and_follow(run: Run, *, detach: bool, keep_going: int) -> None:
-    """Start *run* and, unless *detach*, follow it to its end. Ctrl-C stops it, and keeps a checkpoint.
+    """Start *run* and, unless *detach*, follow it to its end. Ctrl-C stops it and keeps a checkpoint.
 
     Raises:
         RunError: it cannot be started, or has failed.
@@ -62,7 +62,7 @@ def print_end(run: Run) -> None:
 
 
 def follow(run: Run) -> None:
-    """Show how *run* goes until it has ended, and pass on what its log warns of."""
+    """Show the progress of *run* until it has ended, and print the warnings from its log."""
     seen, told, began = Log(run.log, from_end=True), "", time.monotonic()
     with progress_bar(run.recipe.model) as show:
         while (goes := progress(run)).status not in ENDED:

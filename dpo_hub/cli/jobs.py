@@ -1,4 +1,4 @@
-"""The commands for runs that train on Hugging Face Jobs: send one there, bring it home. Loads no torch by itself."""
+"""The commands for runs that train on Hugging Face Jobs: submit and fetch. Imports torch only for an estimate."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ cli = typer.Typer()
 
 @cli.command()
 @with_recipe_options
-def submit(  # noqa: PLR0913  # an option each
+def submit(  # noqa: PLR0913  # one parameter per option
     file: Source,
     *,
     mapping: Mapping = None,
@@ -69,7 +69,7 @@ def submit(  # noqa: PLR0913  # an option each
         recipe = Recipe.read(recipe_file, **settings)
     else:
         recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, pairs=len(preferences.pairs), **settings)
-    recipe = replace(recipe, model=on_hub(recipe.model))  # a job has no better way to it
+    recipe = replace(recipe, model=on_hub(recipe.model))  # a job can get SmolLM2 only from the Hub
     api = connect(token)
     machine = price(flavor, api)
     owner = namespace or account(api).name
@@ -90,7 +90,7 @@ def submit(  # noqa: PLR0913  # an option each
 
 
 def _estimate(preferences: Preferences, recipe: Recipe) -> float | None:
-    """Seconds that training takes on this machine, where that can be found out soon and says something of another."""
+    """Estimate the training time on this machine in seconds; None if that is slow or says nothing about the job's."""
     from huggingface_hub import try_to_load_from_cache
 
     try:
@@ -119,7 +119,7 @@ def _print_job(run: Run, remote: Remote) -> None:
 
 
 def cost_of(run: Run) -> str:
-    """What a submitted run has cost, and may."""
+    """Describe what a submitted run has cost so far, and its budget."""
     from ..jobs.remote import Remote
 
     remote = Remote.of(run)
@@ -135,7 +135,7 @@ def resume_job(run: Run, *, budget: float | None) -> None:
 
 
 def print_log(run: Run, *, follow: bool) -> None:
-    """Print what was mirrored of a submitted run's log, or what its job says where there is more to come or nothing."""
+    """Print the mirrored log of a submitted run, or its job's log if more is to come, it is empty or the job died."""
     from ..jobs.remote import DIED, connect, lines, sync_all
 
     if run.may_have_news:

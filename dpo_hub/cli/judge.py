@@ -1,4 +1,4 @@
-"""The command that has a model judge replies before and after."""
+"""The command that has a model judge replies before and after training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ cli = typer.Typer()
 
 
 @cli.command()
-def judge(  # noqa: PLR0913  # an option each
+def judge(  # noqa: PLR0913  # one parameter per option
     run: RunName,
     *,
     model: Annotated[
@@ -50,7 +50,7 @@ def judge(  # noqa: PLR0913  # an option each
         raise RecipeError("Who is to judge? Give --with MODEL for one that is asked, or --reward-model MODEL.")
     name, compare = _rewarding(reward_model) if reward_model else _asking(str(model), url, _key(url, key_from, token))
     try:
-        at_once = 1 if reward_model else AT_ONCE  # each comparison by a model here takes memory
+        at_once = 1 if reward_model else AT_ONCE  # each comparison by a local model needs memory
         verdict = judge(found, name, _ballots(found, prompts), compare, at_once=at_once)
     except JudgeError as error:
         kept = len(judgements_of(found, name))
@@ -77,7 +77,7 @@ def _rewarding(name: str) -> tuple[str, Compare]:
 
 
 def _key(url: str | None, variable: str | None, token: str | None) -> str | None:
-    """The key for the judge: of a server only what a variable has, never the token for the Hub."""
+    """Return the key for the judge; for another server, it comes only from a variable and is never the Hub token."""
     if url is None:
         return token
     if token:

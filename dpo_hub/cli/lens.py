@@ -32,14 +32,14 @@ cli = typer.Typer()
 WRITTEN = {".csv": ".csv", ".tsv": ".csv", ".txt": ".csv", ".parquet": ".parquet"} | dict.fromkeys(
     (".jsonl", ".ndjson", ".json"), ".jsonl"
 )
-"""How a scored file's name ends, by how the name of what was scored does."""
+"""The suffix of a file of scores, by the suffix of the scored file."""
 
 SHADES = (0.1, 0.5)
-"""A token is coloured from the first share of the strongest on, and bold from the second."""
+"""Shares of the strongest token's reward from which a token is coloured, and from which it is also bold."""
 
 
 @cli.command()
-def score(  # noqa: PLR0913  # an option each
+def score(  # noqa: PLR0913  # one parameter per option
     run: RunName,
     file: Annotated[
         str | None,
@@ -81,7 +81,7 @@ def _open(run: Run) -> Lens:
 
 
 def _columns(written: list[str] | None) -> dict[str, list[str]]:
-    """What is mapped; a part may be named by several of *written*."""
+    """Parse the mappings; several of *written* may name the same part."""
     columns: dict[str, list[str]] = {}
     for one in written or ():
         for part, column in mapping_of([one]).items():
@@ -150,7 +150,7 @@ def _tell_readings(readings: list[Reading]) -> None:
 
 
 def _coloured(reading: Reading, most: float) -> Text:
-    """The reply with each token in colour, or bold, by how much of *most* it is worth."""
+    """Return the reply with each token coloured, or also bold, by its reward relative to *most*."""
     from rich.text import Text
 
     text = Text()
@@ -205,7 +205,7 @@ def _measure_again(run: Run, prompts: int | None, *, as_json: bool) -> None:
 
 
 def _measurements(figures: dict[str, float]) -> Iterable[tuple[str, str]]:
-    """The figures with their intervals, as far as each was measured, and as people say them."""
+    """Yield the measured figures with their confidence intervals, formatted for reading."""
 
     def told(name: str, form: str) -> str:
         low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")

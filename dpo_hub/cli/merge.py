@@ -1,4 +1,4 @@
-"""The command that makes one model of a run's base and adapter. Loads no torch."""
+"""The command that merges a run's adapter into its base model. Does not import torch."""
 
 from __future__ import annotations
 

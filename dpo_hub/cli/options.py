@@ -1,4 +1,4 @@
-"""What several commands ask for: a preference file, which column is which, and the recipe's settings."""
+"""Options shared by several commands: the preference file, the column mapping and the recipe's settings."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def mapping_of(written: list[str] | None) -> dict[str, str]:
 
 
 def resolve_model(model: str | None) -> str | None:
-    """The base model that --model means; where that is ours by the name of `smollm2`, fetch it now, in plain sight."""
+    """Return the base model that --model means; if it is the built-in `smollm2`, download it now, visibly."""
     settled = smollm2.settled(model) if model else None
     if settled == SMOLLM2:
         smollm2.folder()
@@ -46,9 +46,9 @@ def resolve_model(model: str | None) -> str | None:
 
 
 def with_recipe_options(command: Callable[..., None], *, listed: Collection[str] = ()) -> Callable[..., None]:
-    """Give *command* an option for each field of `Recipe`, in the place of its parameter `settings`.
+    """Give *command* an option for each field of `Recipe`, in place of its parameter `settings`.
 
-    Those of the fields *listed* take several values, separated by commas, as one text.
+    The options for the fields *listed* take several values as one text, separated by commas.
     """
     hints = get_type_hints(Recipe)
 

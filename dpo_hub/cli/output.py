@@ -1,4 +1,4 @@
-"""What several commands print: findings, the bar of a run, what to do next."""
+"""Output shared by several commands: findings, a run's progress bar, what to do next."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..runs.health import Finding as Symptom
 from ..runs.run import Run
 
 Show = Callable[[Mapping[str, float], int], None]
-"""Shows a step's metrics, and how many steps there are in all."""
+"""A function that shows a step's metrics, given also the total number of steps."""
 SHADES = {"high": "bold red", "medium": "yellow", "low": "dim"}
 
 
@@ -28,7 +28,7 @@ def next_steps(run: Run, status: str) -> str:
 
 
 def print_edited(run: Run) -> None:
-    """Say that the card was edited by hand, so that it has no new figures."""
+    """Report that the card was edited by hand and therefore not updated with new figures."""
     print(
         f"{run.path / 'README.md'} was edited and stays as it is, without the new figures. To have it rendered again, "
         f"remove it and run:  dpo-hub votes {run.id} --into-card",
@@ -37,7 +37,7 @@ def print_edited(run: Run) -> None:
 
 
 def print_findings(findings: Sequence[Finding | Symptom]) -> None:
-    """Show what the doctor says of pairs, with their rows, or health of a run."""
+    """Show the doctor's findings on pairs, with their rows, or the health findings on a run."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -51,7 +51,7 @@ def print_findings(findings: Sequence[Finding | Symptom]) -> None:
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Show]:
-    """Show a live bar on stderr, where that is a terminal: step, loss, margin, reward accuracy, time left."""
+    """Show a live bar on stderr if it is a terminal: step, loss, margin, reward accuracy, time left."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -1,4 +1,4 @@
-"""The command that publishes a run. Loads no torch."""
+"""The command that publishes a run. Does not import torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ cli = typer.Typer()
 
 
 @cli.command()
-def publish(  # noqa: PLR0913  # an option each
+def publish(  # noqa: PLR0913  # one parameter per option
     run: RunName,
     repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository on the Hub.")],
     *,
@@ -65,7 +65,7 @@ def publish(  # noqa: PLR0913  # an option each
 
 @contextmanager
 def telling_stages() -> Iterator[Callable[[str], None]]:
-    """Tell on stderr what is being done, with the client's bars, where that is a terminal."""
+    """Report the current stage on stderr, with the Hub client's progress bars, if it is a terminal."""
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     if sys.stderr.isatty():

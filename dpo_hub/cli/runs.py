@@ -1,4 +1,4 @@
-"""The commands that look after runs: which there are, how one goes, its log, stop, resume, remove. Loads no torch."""
+"""The commands that manage runs: list, status, log, stop, resume, remove. Does not import torch."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from .output import next_steps, print_findings
 cli = typer.Typer()
 
 NEWEST = 20
-"""Runs that are listed unless all are asked for."""
+"""Number of runs that are listed without --all."""
 HERE = "here"
-"""Where a run trains that was not submitted."""
+"""The place of a run that was not submitted."""
 
 
 @cli.command()
@@ -132,7 +132,7 @@ def stop(run: RunName = "last") -> None:
 
 
 @cli.command()
-def resume(  # noqa: PLR0913  # an option each
+def resume(  # noqa: PLR0913  # one parameter per option
     run: RunName = "last",
     *,
     detach: Detach = False,
@@ -158,7 +158,7 @@ def resume(  # noqa: PLR0913  # an option each
     if found.remote:
         from ..jobs.remote import connect, sync
 
-        sync(found, connect())  # before anything of it is changed here
+        sync(found, connect())  # before anything of the run is changed here
     if activation_checkpointing or force:
         change(found, activation_checkpointing=activation_checkpointing, force=force)
     if found.remote:

@@ -1,4 +1,4 @@
-"""The commands for a Space of one's own: make it, bring it up to date, read its log, pause it. Loads no torch."""
+"""The commands for your own Space: create, update, read its log, pause, restart. Does not import torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SpaceName = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The Space 
 
 
 @cli.command()
-def create(  # noqa: PLR0913  # an option each
+def create(  # noqa: PLR0913  # one parameter per option
     space: SpaceName,
     *,
     public: Annotated[bool, typer.Option("--public/--private", help="Who can open it and see every run.")] = False,
@@ -83,7 +83,7 @@ def _sleeps(idle: int) -> str:
 
 
 def _secrets(names: Sequence[str]) -> dict[str, str]:
-    """The values of environment variables, so that none ever stands on a command line."""
+    """Read secrets from environment variables, so that none appears on a command line."""
     if any(not name.isidentifier() for name in names):
         raise RecipeError("--secret takes the name of an environment variable, as in --secret HF_TOKEN, and no value.")
     if missing := [name for name in names if not os.environ.get(name)]:

@@ -1,4 +1,4 @@
-"""The commands that train a grid of recipes, and that show what runs gained and how far they went for it."""
+"""The commands that train a grid of recipes, and compare what runs gained with how far they moved for it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .options import Json, Mapping, Source, mapping_of, resolve_model, with_reci
 cli = typer.Typer()
 
 AXES = ("beta", "loss", "learning_rate", "lora_r", "epochs", "sft_weight")
-"""The settings of which a sweep takes several values."""
+"""The settings for which a sweep accepts several values."""
 
 
 @cli.command()
@@ -46,14 +46,14 @@ def sweep(
 ) -> None:
     """Train a grid of recipes, as in --beta 0.05,0.1 --loss sigmoid,ipo, and recommend one.
 
-    Held-out pairs are measured at the end of each run alone, unless --evaluations or --auto-stop says otherwise.
+    Held-out pairs are measured only at the end of each run, unless --evaluations or --auto-stop says otherwise.
     """
     settings["model"] = resolve_model(settings["model"])
     written = {name: settings.pop(name) for name in AXES}
     axes = {name: values_of(name, values) for name, values in written.items() if values is not None}
     first = {name: values[0] for name, values in axes.items()}
     if settings["evaluations"] is None and not settings["auto_stop"]:
-        settings["evaluations"] = 0  # runs are compared by what is measured at their end
+        settings["evaluations"] = 0  # runs are compared by their final measurements
     preferences = read_preferences(file, mapping=mapping_of(mapping))
     model, pairs = settings.pop("model") or DEMO_MODEL, len(preferences.pairs)
     recipes = grid(Recipe.for_model(model, pairs=pairs, **settings, **first), axes)
@@ -67,7 +67,7 @@ def sweep(
 
 
 def _train_all(preferences: Preferences, recipes: Sequence[Recipe]) -> list[Run]:
-    """Train each recipe; a run that fails does not keep the others from being trained. Returns those that finished."""
+    """Train each recipe, even if the run of another one fails. Return the finished runs."""
     runs: list[Run] = []
     try:
         for recipe in recipes:
@@ -84,9 +84,9 @@ def _train_all(preferences: Preferences, recipes: Sequence[Recipe]) -> list[Run]
 
 
 def _leave(runs: Sequence[Run]) -> NoReturn:
-    """Stop what is at work or waits, and say how to go on."""
+    """Stop all running and waiting runs, and print how to continue."""
     print("\nStopped. Go on with:", file=sys.stderr)
-    for run in reversed(runs):  # what waits must not come to work now
+    for run in reversed(runs):  # last first, so that no waiting run starts now
         stop(run)
     stopped = [f"dpo-hub resume {run.id}" for run in runs if run.state.status == "stopped"]
     again = shlex.join(["dpo-hub", "frontier", *(run.id for run in runs if run.state.status != "failed")])
@@ -95,7 +95,7 @@ def _leave(runs: Sequence[Run]) -> NoReturn:
 
 
 def _differences(recipe: Recipe, recipes: Sequence[Recipe]) -> str:
-    """What sets *recipe* apart from the others."""
+    """Describe what distinguishes *recipe* from the others."""
     names = [one.name for one in fields(recipe) if len({getattr(other, one.name) for other in recipes}) > 1]
     return ", ".join(f"{name} {getattr(recipe, name)}" for name in names) or "the only one"
 
@@ -117,7 +117,7 @@ def frontier(
 
 
 def _show(runs: Sequence[Run], picture: Path | None, table: Path | None, *, as_json: bool) -> None:
-    """Tell the frontier of *runs*, and write it where that is asked for."""
+    """Print the frontier of *runs*, and save it to *picture* and *table* if given."""
     points = [point_of(run) for run in runs]
     best, chosen = frontier_of(points), recommended(points)
     if picture:

@@ -1,4 +1,4 @@
-"""The commands that train an adapter, and say beforehand what that will take."""
+"""The commands that train an adapter, and report beforehand what that will take."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ cli = typer.Typer()
 
 @cli.command()
 @with_recipe_options
-def train(  # noqa: PLR0913  # an option each
+def train(  # noqa: PLR0913  # one parameter per option
     file: Source,
     *,
     mapping: Mapping = None,
@@ -68,7 +68,7 @@ def train(  # noqa: PLR0913  # an option each
 
 @cli.command()
 @with_recipe_options
-def preflight(  # noqa: PLR0913  # an option each
+def preflight(  # noqa: PLR0913  # one parameter per option
     file: Source,
     *,
     mapping: Mapping = None,

@@ -1,4 +1,4 @@
-"""The commands of blind votes: vote in the terminal, and see what the votes come to. Only voting loads torch."""
+"""The commands for blind votes: vote in the terminal, and see the result. Only voting imports torch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ASKED = "Which is better? l(eft), r(ight), t(ie), b(oth bad), e(dit one), q(uit)
 
 
 @cli.command()
-def vote(  # noqa: PLR0913  # an option each
+def vote(  # noqa: PLR0913  # one parameter per option
     run: RunName = "last",
     *,
     prompt: Annotated[list[str] | None, typer.Option(help="A prompt to ask; may be repeated.")] = None,
@@ -76,10 +76,10 @@ def vote(  # noqa: PLR0913  # an option each
 
 
 def _lines(path: Path | None) -> list[str]:
-    """The lines of a text file that say something.
+    """Return the non-blank lines of a text file.
 
     Raises:
-        PreferencesError: there is none.
+        PreferencesError: there are none.
     """
     lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines() if path else []
     if path and not any(map(str.strip, lines)):
@@ -88,7 +88,7 @@ def _lines(path: Path | None) -> list[str]:
 
 
 def _ask(ballot: Ballot, place: str, voter: str) -> Vote | None:
-    """Show a ballot and have it filled in; None once the voter has had enough."""
+    """Show a ballot and ask for a vote; None if the voter quits."""
     _show(ballot, place)
     while (said := _read(ASKED)) not in (None, "q"):
         if said in KEYS:
@@ -110,7 +110,7 @@ def _show(ballot: Ballot, place: str) -> None:
 
 
 def _read(question: str = "") -> str | None:
-    """A line that was typed; None at the end of the input or on Ctrl-C."""
+    """Read a line from the user; None at the end of the input or on Ctrl-C."""
     try:
         return input(question).rstrip()
     except (EOFError, KeyboardInterrupt):
@@ -119,7 +119,7 @@ def _read(question: str = "") -> str | None:
 
 
 def _written() -> str | None:
-    """A better reply, of as many lines as it takes; None if it was not ended."""
+    """Read a better reply of any number of lines; None if the user does not end it with a full stop."""
     print("Write a better one, and then a line with nothing but a full stop.")
     lines = []
     while (line := _read()) != ".":
@@ -165,10 +165,10 @@ def _tell(run: Run) -> None:
 
 
 def _write(run: Run, votes: Sequence[Vote], to: Path, *, quiet: bool) -> None:
-    """Write the pairs that *votes* become, and beside them whose votes they were.
+    """Write the pairs made from *votes*, and a file beside them that says whose votes they were.
 
     Raises:
-        RunError: they become none.
+        RunError: the votes yield no pair.
     """
     from ..comparison.votes import FILE, preferences_of, provenance
 

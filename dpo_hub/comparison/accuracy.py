@@ -1,4 +1,4 @@
-"""How a run's adapter orders pairs that somebody else made: reward accuracy with its interval, margin, rewards."""
+"""How a run's adapter ranks the replies of other preference pairs: reward accuracy with interval, margin, rewards."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from .lens import Lens
 
 @dataclass(frozen=True)
 class Accuracy:
-    """What the lens says of *pairs* pairs, in the words of `training.metrics.StepMetrics`, means over them.
+    """Means over *pairs* pairs, named as in `training.metrics.StepMetrics`.
 
-    `left_out` counts by reason the pairs that were not read, and `cut` those of which `max_length` took an end.
+    `left_out` counts the pairs that could not be scored, by reason; `cut` counts those that `max_length` truncated.
     """
 
     pairs: int
     reward_accuracy: float
     interval: tuple[float, float]
-    """Where the accuracy lies with 95 % confidence, had there been ever more such pairs."""
+    """The 95 % confidence interval of the accuracy (Wilson)."""
     margin: float
     chosen_reward: float
     rejected_reward: float
     ties: int
-    """Pairs whose replies have the same reward; they count as ordered wrongly, as in training."""
+    """Pairs whose replies have the same reward; they count as wrong, as in training."""
     trained_on: int
-    """Pairs with a prompt that the run was trained on: of these the figures say too much."""
+    """Pairs with a prompt that the run was trained on, for which the figures are too optimistic."""
     cut: int
     left_out: Mapping[str, int]
 
 
 def accuracy(lens: Lens, pairs: Iterable[PreferencePair], trained: Iterable[PreferencePair]) -> Accuracy:
-    """Measure *pairs* as training measures held-out ones; *trained* are the run's own.
+    """Measure *pairs* as training measures held-out ones; *trained* are the pairs that the run was trained on.
 
     Raises:
-        ModelError: none can be read, or the device's memory is full.
+        ModelError: no pair can be scored, or the device's memory is full.
     """
     seen = {prompt_digest(pair) for pair in trained}
     known: list[bool] = []

@@ -1,6 +1,6 @@
-"""What the base model and one or more adapters on it answer to the same question, written together in one batch.
+"""Replies of the base model and one or more adapters on it to the same prompts, sampled together in one batch.
 
-All sides draw with the same random numbers, so that they differ by their weights alone. Knows nothing of who asks.
+All sides sample with the same random numbers, so that they differ by their weights only. Knows nothing of callers.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ with needing_extra("train"):
 
 
 BATCH = 64
-"""Replies that are written at once where many are asked for."""
+"""The most replies sampled in one batch."""
 KEPT = 4
-"""Adapters in memory at a time, unless more are asked for at once."""
+"""The most adapters kept in memory, unless one duet needs more."""
 
 
 @dataclass(frozen=True)
 class Replies:
-    """What the reference (before) and the policy (after) answer to the same prompt."""
+    """The replies of the reference (before) and the policy (after) to the same prompt."""
 
     before: str
     after: str
@@ -41,7 +41,7 @@ class Replies:
 
 @dataclass(frozen=True)
 class Written:
-    """A prompt and both replies to it, as token ids; a reply that ended by itself has its end token."""
+    """A prompt and both replies to it, as token ids; a reply that was not cut off includes its end token."""
 
     prompt: list[int]
     before: list[int]
@@ -50,12 +50,12 @@ class Written:
 
 @dataclass(frozen=True)
 class Duet:
-    """A base model with adapters, ready to answer. Its `sides` are the reference, and each policy in their order."""
+    """A base model with adapters, ready to answer. Its `sides` are the reference, then each policy in order."""
 
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
     sides: tuple[str, ...] = (BASE, "default")
-    """The names of their adapters; the first is the base model, unless a run began with an adapter."""
+    """The names of their adapters; the first is the base model, unless the run started from an adapter."""
 
     @classmethod
     def of(cls, policy: PeftModel, tokenizer: PreTrainedTokenizerBase) -> Duet:
@@ -64,27 +64,27 @@ class Duet:
 
     @classmethod
     def open(cls, *runs: Run) -> Duet:
-        """Load the adapters of finished runs, and the base model that they share; errors as of `Models.duet`."""
+        """Load the adapters of finished runs and the base model that they share; raises the errors of `Models.duet`."""
         return Models().duet(*runs)
 
     def replies(
         self, prompts: Sequence[Messages], *, temperature: float = 0.7, seed: int = 0, max_new_tokens: int = 256
     ) -> list[Replies]:
-        """Answer every prompt before and after; *temperature* 0 takes the likeliest token.
+        """Answer every prompt with the reference and the first policy; *temperature* 0 takes the likeliest token.
 
-        What a prompt is answered depends on its place, but not on the other prompts. "After" is the first policy.
+        The reply to a prompt depends on its position in *prompts*, but not on the other prompts.
         """
         asked = self.write(prompts, temperature=temperature, seed=seed, max_new_tokens=max_new_tokens)
         return [self.told(both) for both in asked]
 
     def told(self, both: Written) -> Replies:
-        """What was written, as text."""
+        """The replies as text."""
         return Replies(self._text(both.before), self._text(both.after))
 
     def write(
         self, prompts: Sequence[Messages], *, temperature: float | None, seed: int = 0, max_new_tokens: int = 256
     ) -> list[Written]:
-        """The same as token ids; *temperature* None draws from the policy itself, not as its settings would have it."""
+        """The same as `replies`, but as token ids; *temperature* None ignores the generation config when sampling."""
         written: list[Written] = []
         for start in range(0, len(prompts), BATCH // 2):
             asked = prompts[start : start + BATCH // 2]
@@ -107,12 +107,12 @@ class Duet:
     def stream(
         self, chats: Sequence[Messages], *, temperature: float = 0.7, seed: int = 0, max_new_tokens: int = 256
     ) -> Iterator[list[str]]:
-        """Answer on all sides at once, a chat a side; yield what is new on each side whenever there is something.
+        """Answer on all sides at once, one chat per side; yield the new text of each side whenever there is any.
 
-        What a side was given in all is its reply. Closing the iterator ends the writing.
+        A side's texts joined are its reply. Closing the iterator stops the sampling.
 
         Raises:
-            ModelError: the chat template refuses the messages, or the device's memory is full.
+            ModelError: the chat template rejects the messages, or the device's memory is full.
         """
         texts, voices = [Text(self.tokenizer) for _ in chats], [(side, seed) for side in self.sides]
         for step in self._sample(self._encoded(chats), voices, temperature, max_new_tokens):
@@ -143,7 +143,7 @@ class Duet:
 
 
 class Models:
-    """Holds one base model at a time, and the adapters on it of the runs last asked for."""
+    """Holds one base model at a time, with the adapters of the most recently used runs."""
 
     def __init__(self) -> None:
         self._base: tuple[str, bool] | None = None
@@ -153,7 +153,7 @@ class Models:
         self._new_names = (f"run{number}" for number in count())
 
     def duet(self, *runs: Run) -> Duet:
-        """Return the duet of finished *runs*, loading what is missing. A duet of before may lose its adapters by it.
+        """Return the duet of finished *runs*, loading what is missing; earlier duets may lose their adapters.
 
         Its reference is the first run's.
 
@@ -163,7 +163,7 @@ class Models:
         """
         base = _base_of(runs)
         if base != self._base:
-            self._base = self._model = self._tokenizer = None  # the old model goes before the new one comes
+            self._base = self._model = self._tokenizer = None  # free the old model before loading the new one
             self._names.clear()
         reference, policies = runs[0].reference, [run.adapter for run in runs]
         wanted = [reference, *policies] if reference else policies
@@ -190,7 +190,7 @@ class Models:
 
 
 def _base_of(runs: Sequence[Run]) -> tuple[str, bool]:
-    """The base model of all *runs*, and whether it is in 4 bits."""
+    """The base model of all *runs*, and whether it is loaded in 4 bits."""
     first, *others = [(run, run.require_finished().recipe) for run in runs]
     base = first[1].model, first[1].load_in_4bit
     for run, recipe in others:

@@ -1,6 +1,6 @@
-"""What held-out prompts say of a policy beside its reference: how far it went, what it writes otherwise, and how.
+"""Evaluates a policy against its reference on held-out prompts: how far it moved, and how its replies differ.
 
-Knows nothing of the command line, nor of judges.
+Knows nothing of the command line or of judges.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from .likeness import Likeness
 from .record import lock_of, record
 
 PROMPTS = 24
-"""Prompts that are answered: few, as each training ends with it."""
+"""The number of prompts to answer: few, since every training ends with this evaluation."""
 PAIRS = 1_000
-"""Pairs that are read for an interval; beyond them what pairs were drawn makes little difference."""
+"""The most pairs scored for an interval; with more, sampling error is small."""
 NEW_TOKENS = 64
-"""Where a reply is cut off, before and after alike: some fifty words of English tell its manner."""
+"""The most tokens of a reply, before and after: about fifty words of English show its style."""
 RELIABLE = 0.6
-"""The share of held-out pairs that words surely order right, from which on they may say anything of replies."""
+"""`Likeness` judges replies only if the lower bound of its accuracy on held-out pairs is above this."""
 LIKE_CHOSEN = "like_chosen"
-"""With what the names of the words' figures begin."""
+"""The prefix of the names of `Likeness` figures."""
 
 
 class Measured(NamedTuple):
-    """The figures of `measure`, and the replies that they were read off: each with the last pair of its prompt."""
+    """The figures of `measure`, and the replies they are based on, each with the last pair of its prompt."""
 
     figures: dict[str, float]
     replies: Sequence[tuple[PreferencePair, Replies]] = ()
@@ -50,26 +50,27 @@ def measure(
     trained: Sequence[PreferencePair] = (),
     most: int = PROMPTS,
 ) -> Measured:
-    """Measure the policy on held-out *pairs*, and on its replies, sampled at temperature 1, to up to *most* prompts.
+    """Measure the policy on held-out *pairs*, and its replies at temperature 1 to up to *most* of their prompts.
 
-    The pairs' *margins* are read unless there is one for each. What was *trained* on teaches `Likeness` its words.
+    The pairs' *margins* are computed unless one is given for each. `Likeness` learns from the *trained* pairs.
 
-    Returns figures, each only where it is finite; `_low` and `_high` bound one with 95 % confidence over prompts:
-        `reward_accuracy_low`, `_high`, `margin_low`, `_high`: of up to `PAIRS` pairs; of more there are none.
+    Returns those figures that are finite; `_low` and `_high` bound a figure with 95 % confidence over prompts:
+        `reward_accuracy_low`, `_high`, `margin_low`, `_high`: only for up to `PAIRS` pairs.
         `prompts`: how many were answered.
-        `changed`: the share of these prompts whose reply is not word for word what it was.
-        `kl`, `_low`, `_high`: KL(π‖π_ref) in nats a token, the mean of log π − log π_ref over the tokens that π wrote.
-        `length_before`, `length_after`: mean tokens of a reply, no more than `NEW_TOKENS`; `length_change` with
-            `_low`, `_high`: the mean difference, prompt by prompt; `length_chosen`: of the chosen replies to them.
-        `distinct_1_before`, …, `distinct_2_after`: different tokens, or pairs of neighbours, as a share of all in the
-            replies together (Li et al. 2016, arXiv:1510.03055); longer replies have less.
-        `repeated_before`, `repeated_after`: the share of a reply's 4-grams that it had before.
-        `like_chosen_right`, `_low`, `_high`: the share of up to `PAIRS` pairs, prompt by prompt, whose chosen reply is
-            known by its words. Where that is surely above `RELIABLE`: `like_chosen_before`, `like_chosen_after`, the
-            share of replies that read like the chosen ones, and `like_chosen_change` with `_low`, `_high`.
+        `changed`: the share of these prompts whose two replies are not identical.
+        `kl`, `_low`, `_high`: KL(π‖π_ref) in nats per token, the mean of log π − log π_ref over the tokens π wrote.
+        `length_before`, `length_after`: mean tokens per reply, capped at `NEW_TOKENS`; `length_change` with
+            `_low`, `_high`: the mean difference, prompt by prompt; `length_chosen`: the same for the chosen replies.
+        `distinct_1_before`, …, `distinct_2_after`: distinct tokens, or pairs of adjacent tokens, as a share of all in
+            the replies together (Li et al. 2016, arXiv:1510.03055); lower for longer replies.
+        `repeated_before`, `repeated_after`: the share of a reply's 4-grams that occurred earlier in it.
+        `like_chosen_right`, `_low`, `_high`: the share of up to `PAIRS` pairs, averaged over prompts, whose chosen
+            reply `Likeness` recognises. If the lower bound is above `RELIABLE`: `like_chosen_before`,
+            `like_chosen_after`, the share of replies that read like the chosen ones, and `like_chosen_change` with
+            `_low`, `_high`.
 
     Raises:
-        ModelError: the device's memory is full, or the chat template refuses the prompts.
+        ModelError: the device's memory is full, or the chat template rejects the prompts.
     """
     duet = Duet.of(lens.model, lens.tokenizer)
     words, asked = Likeness.learn(trained), list(islice(_roomy(lens, _by_prompt(pairs)), most))
@@ -89,7 +90,7 @@ def measure(
 
 
 def measure_again(run: Run, *, most: int = PROMPTS) -> tuple[dict[str, float], bool]:
-    """Measure a finished *run* anew, and record it; returns its evaluation, and whether the card has it too.
+    """Measure a finished *run* again and record the figures; return its evaluation and whether its card was updated.
 
     Raises:
         RunError: the run has not finished.
@@ -103,12 +104,12 @@ def measure_again(run: Run, *, most: int = PROMPTS) -> tuple[dict[str, float], b
 
 
 def bounded(name: str, interval: Interval | None) -> dict[str, float]:
-    """The ends of the interval of the figure *name*, as evaluation.json has them."""
+    """The bounds of the figure *name*, named as in evaluation.json."""
     return {f"{name}_low": interval[0], f"{name}_high": interval[1]} if interval else {}
 
 
 def _of_pairs(lens: Lens, pairs: Sequence[PreferencePair], margins: Sequence[float]) -> dict[str, float]:
-    """The intervals of training's own figures, by drawing prompts with all their pairs."""
+    """The intervals of training's own figures, by resampling prompts with all their pairs."""
     if len(pairs) > PAIRS:
         return {}
     of_prompts: dict[bytes, list[float]] = {}
@@ -118,7 +119,7 @@ def _of_pairs(lens: Lens, pairs: Sequence[PreferencePair], margins: Sequence[flo
             of_prompts.setdefault(prompt_digest(pair), []).append(margin)
     groups = list(of_prompts.values())
     sizes, right = [len(group) for group in groups], [sum(margin > 0 for margin in group) for group in groups]
-    if sum(right) in (0, sum(sizes)):  # resamples would all be the same, and prove nothing
+    if sum(right) in (0, sum(sizes)):  # resamples would all be the same
         accuracy: Interval | None = wilson(float(bool(sum(right))), len(groups)) if groups else None
     else:
         accuracy = bootstrap(right, sizes)
@@ -126,7 +127,7 @@ def _of_pairs(lens: Lens, pairs: Sequence[PreferencePair], margins: Sequence[flo
 
 
 def _margins(lens: Lens, pairs: Sequence[PreferencePair]) -> Iterator[float | None]:
-    """The margin of each pair, where it can be read."""
+    """The margin of each pair; None if the pair cannot be scored."""
     questions = (
         Question(pair.prompt, [pair.chosen, pair.rejected], pair.tools, pair.chat_template_kwargs) for pair in pairs
     )
@@ -135,7 +136,7 @@ def _margins(lens: Lens, pairs: Sequence[PreferencePair]) -> Iterator[float | No
 
 
 def _by_prompt(pairs: Sequence[PreferencePair]) -> list[list[PreferencePair]]:
-    """The *pairs* to each prompt."""
+    """*pairs*, grouped by prompt."""
     groups: dict[bytes, list[PreferencePair]] = {}
     for pair in pairs:
         groups.setdefault(prompt_digest(pair), []).append(pair)
@@ -143,7 +144,7 @@ def _by_prompt(pairs: Sequence[PreferencePair]) -> list[list[PreferencePair]]:
 
 
 def _roomy(lens: Lens, groups: Sequence[Sequence[PreferencePair]]) -> Iterator[Sequence[PreferencePair]]:
-    """Those of *groups* whose prompts leave as much room for a reply as they take."""
+    """Those of *groups* whose prompts fill at most half of `max_length`."""
     return (pairs for pairs in groups if 2 * lens.length(pairs[-1].prompt) <= lens.recipe.max_length)
 
 
@@ -154,7 +155,7 @@ def _reliability(words: Likeness, groups: Sequence[Sequence[PreferencePair]]) ->
 
 
 def _of_replies(lens: Lens, written: Sequence[Written], replies: Sequence[Replies]) -> dict[str, float]:
-    """What is said of replies as token ids and as texts."""
+    """The figures of the replies, as token ids and as texts."""
     return {
         "prompts": len(replies),
         "changed": fmean(both.before != both.after for both in replies),
@@ -165,7 +166,7 @@ def _of_replies(lens: Lens, written: Sequence[Written], replies: Sequence[Replie
 
 
 def _tokens(duet: Duet, pair: PreferencePair) -> int:
-    """The tokens of the chosen reply of *pair*, with the one that ends it."""
+    """The number of tokens of *pair*'s chosen reply, including the end token."""
     return len(duet.tokenizer(text_of(pair.chosen), add_special_tokens=False)["input_ids"]) + 1
 
 
@@ -178,7 +179,7 @@ def _like_chosen(
     )
     name = f"{LIKE_CHOSEN}_change"
     changes = [now - then for then, now in zip(before, after, strict=True)]
-    # as a share in 0..1, for where all gain: few of them do not prove that every prompt would
+    # scaled to a share in 0..1, so that the interval has width even if all replies gain
     low, high = of_share([(1 + change) / 2 for change in changes]) if any(changes) else (0.5, 0.5)
     change = bounded(name, (2 * low - 1, 2 * high - 1))
     shares = {f"{LIKE_CHOSEN}_before": fmean(before), f"{LIKE_CHOSEN}_after": fmean(after)}

@@ -1,4 +1,4 @@
-"""What runs gained and how far they went for it: reward accuracy against KL, and which run to take. Pure figures."""
+"""Compares runs by reward accuracy against KL, and recommends one. Works on figures only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..runs.run import Run
 
 @dataclass(frozen=True)
 class Point:
-    """A finished run. `kl` is KL(π‖π_ref) in nats a token, `margin` in nats; `wrong` is what health finds grave."""
+    """A finished run. `kl` is KL(π‖π_ref) in nats per token, `margin` in nats, `wrong` a severe finding or empty."""
 
     run: str
     loss: str
@@ -26,7 +26,7 @@ class Point:
 
     @property
     def error(self) -> float:
-        """The accuracy's standard error; a pair more on either side keeps 0 and 1 from having none."""
+        """The accuracy's standard error; one extra pair on either side keeps it above 0 at accuracies 0 and 1."""
         smoothed = (self.accuracy * self.pairs + 1) / (self.pairs + 2)
         return sqrt(smoothed * (1 - smoothed) / self.pairs)
 
@@ -50,7 +50,7 @@ def point_of(run: Run) -> Point:
 
 
 def frontier(points: Sequence[Point]) -> list[Point]:
-    """The points that no other beats: none has as much accuracy for less KL, or more for as little."""
+    """The Pareto-optimal points: no other has at least the accuracy at no more KL, and is better in one of them."""
     known = [point for point in points if isfinite(point.kl)]
     return [point for point in known if not any(_beats(other, point) for other in known)]
 
@@ -63,7 +63,8 @@ def _beats(one: Point, other: Point) -> bool:
 def recommended(points: Sequence[Point]) -> Point | None:
     """Of the healthy runs within one standard error of the best accuracy, the one with the least KL.
 
-    The one-standard-error rule of Breiman et al. 1984, section 3.4.3. None where no run is surely better than chance.
+    The one-standard-error rule of Breiman et al. 1984, section 3.4.3. A healthy run's 95 % interval is above chance;
+    None if there is no such run.
     """
     healthy = _healthy(points)
     if not healthy:
@@ -82,7 +83,7 @@ def _best(points: Sequence[Point]) -> Point:
 
 
 def advice(points: Sequence[Point]) -> list[str]:
-    """Say which run to take, and how much that is worth."""
+    """Return sentences that recommend a run, and say how clear the choice is."""
     chosen = recommended(points)
     if chosen is None:
         return [

@@ -1,4 +1,4 @@
-"""The reward-KL frontier as a picture. Loads matplotlib only to draw."""
+"""Plots the reward-KL frontier. Imports matplotlib only when it draws."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from .frontier import Point, frontier, recommended
 
 SHADES = ("#2868b0", "#c8641e", "#3a8a4d", "#8a4fa3", "#b03a48", "#5b6770", "#a58a1c", "#1c8ea5")
 MARKS = ("o", "s")
-"""The second for losses beyond the shades."""
+"""The second is for losses beyond the number of shades."""
 LABELLED = 24
-"""Points that are named; more names would cover each other."""
+"""The most points that get labels; more labels would overlap."""
 
 
 def draw_frontier(points: Sequence[Point], path: Path) -> None:
-    """Draw reward accuracy against KL, a colour a loss, with 95 % intervals, to *path*; the frontier is a line.
+    """Plot reward accuracy against KL to *path*: one colour per loss, 95 % intervals, the frontier as a line.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
-        DiskFullError: there is no room.
+        DiskFullError: the disk is full.
     """
     with needing_extra("train"):
         from matplotlib.figure import Figure

@@ -1,6 +1,6 @@
-"""What a judge, a model and not a person, says of replies before and after, kept as it comes, and what it comes to.
+"""Judgements by a model, not a person, on replies before and after: saved as they arrive, then summarised.
 
-Knows nothing of how judges are asked.
+Knows nothing of how judges are called.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from .votes import Ballot
 
 FILE = "judgements.jsonl"
 OWN = "judge_"
-"""With what the names of a judge's figures begin."""
+"""The prefix of the names of a judge's figures."""
 AT_ONCE = 4
-"""Comparisons that are asked for at the same time."""
+"""The number of comparisons run in parallel."""
 Compare = Callable[[Ballot], Sequence[str] | None]
-"""Says `before`, `after` or `tie`, once for each order in which it was asked; None where no answer could be read."""
+"""Returns `before`, `after` or `tie`, once for each order in which it asked; None if an answer was unreadable."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a *judge* said of two replies, once for each order in which they were shown."""
+    """A *judge*'s answers on two replies, one for each order in which they were shown."""
 
     ballot: str
     judge: str
@@ -41,18 +41,18 @@ class Judgement:
 
     @property
     def contradicts_itself(self) -> bool:
-        """Whether it preferred whatever stood in one place."""
+        """Whether it preferred the reply in the same position in both orders."""
         return {"before", "after"} <= set(self.said)
 
     @property
     def outcome(self) -> float:
-        """1 where "after" won in every order, 0 where "before" did, else a tie, 0.5."""
+        """1 if "after" won in every order, 0 if "before" did, else 0.5, a tie."""
         return 1.0 if set(self.said) == {"after"} else 0.0 if set(self.said) == {"before"} else 0.5
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge's judgements come to; replies that are the same on both sides are ties without its being asked."""
+    """A summary of a judge's judgements; identical replies count as ties without asking the judge."""
 
     judge: str
     judgements: Sequence[Judgement]
@@ -73,12 +73,12 @@ class Verdict:
 
     @property
     def at_equal_lengths(self) -> LengthControlled | None:
-        """The win rate if replies were equally long, in characters."""
+        """The win rate estimated for replies of equal length in characters."""
         differences = [len(judgement.after) - len(judgement.before) for judgement in self.judgements]
         return length_controlled(self._outcomes, differences + [0] * self.same)
 
     def as_figures(self) -> dict[str, float]:
-        """The figures as evaluation.json has them, with 95 % intervals by bootstrap over prompts."""
+        """The figures named as in evaluation.json, with 95 % intervals by bootstrap, or Wilson's if all are alike."""
         if not self.comparisons:
             return {}
         low, high = of_share(self._outcomes)
@@ -91,7 +91,7 @@ class Verdict:
         return told | {"contradictions": self.contradictions} | self.as_figures()
 
     def sentences(self) -> Iterator[str]:
-        """The same for people."""
+        """The same as sentences for people."""
         if figures := self.as_figures():
             rate, low, high = (figures[f"{OWN}win_rate{end}"] for end in ("", "_low", "_high"))
             yield (
@@ -108,10 +108,10 @@ class Verdict:
 def judge(
     run: Run, name: str, ballots: Sequence[Ballot | None], compare: Compare, *, at_once: int = AT_ONCE
 ) -> Verdict:
-    """Have the judge *name* compare the replies of *ballots*, of which None has the same on both sides.
+    """Let the judge *name* compare the replies of *ballots*; None stands for identical replies.
 
-    Each judgement goes to the disk as it comes. What this judge has said of the same replies before is not asked again.
-    When one comparison fails, those at work are waited for and kept too, and then the error is raised.
+    Each judgement is saved as it arrives. Replies that this judge has compared before are not asked about again. If a
+    comparison fails, those in progress are finished and saved before the error is raised.
     """
     asked = {ballot.id: ballot for ballot in ballots if ballot}
     known = {kept.ballot for kept in judgements_of(run, name)}
@@ -134,12 +134,12 @@ def judge(
 
 
 def judgements_of(run: Run, name: str) -> list[Judgement]:
-    """What the judge *name* said of replies of *run*, once a comparison."""
+    """The judgements of the judge *name* on replies of *run*, one per comparison."""
     every = [Judgement(**line) for line in records(run.path / FILE)]
     return list({one.ballot: one for one in every if one.judge == name}.values())
 
 
 def record_verdict(run: Run, verdict: Verdict) -> bool:
-    """Put what it comes to into evaluation and card, in place of any judge's before; False where it was edited."""
+    """Write the *verdict* to evaluation and card, replacing any judge's; False if the card was edited and so kept."""
     with lock_of(run):
         return record(run, verdict.as_figures(), instead_of=OWN)

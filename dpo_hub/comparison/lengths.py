@@ -1,4 +1,4 @@
-"""The win rate as it would be if replies before and after were equally long. Knows nothing of who compared them."""
+"""The win rate if replies before and after were equally long. Knows nothing of who compared them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ..errors import needing_extra
 from ..runs.intervals import Interval, bootstrap
 
 RIDGE = 0.01
-"""Weight of the squared coefficients: next to nothing beside a comparison, but separable data stay finite."""
+"""Weight of the squared coefficients: tiny next to a comparison, but it keeps fits to separable data finite."""
 MOST_STEPS, SETTLED = 50, 1e-8
 FEWEST = 4
-"""Comparisons that two coefficients are fitted to at least."""
+"""The fewest comparisons to which two coefficients are fitted."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class LengthControlled:
 
 
 def as_figures(found: LengthControlled | None) -> dict[str, float]:
-    """The figures as evaluation.json has them; none where there are none."""
+    """The figures named as in evaluation.json; empty for None."""
     if found is None:
         return {}
     low, high = found.interval
@@ -37,7 +37,7 @@ def as_figures(found: LengthControlled | None) -> dict[str, float]:
 
 
 def at_equal_lengths(found: LengthControlled | None) -> list[str]:
-    """The same for people, as a sentence at most."""
+    """The same for people: one sentence, or none for None."""
     if found is None:
         return []
     low, high = found.interval
@@ -47,20 +47,20 @@ def at_equal_lengths(found: LengthControlled | None) -> list[str]:
 
 
 def length_controlled(outcomes: Sequence[float], differences: Sequence[float]) -> LengthControlled | None:
-    """Estimate the win rate at equal lengths: as AlpacaEval 2 LC (Dubois et al. 2024, arXiv:2404.04475).
+    """Estimate the win rate at equal lengths, as in AlpacaEval 2 LC (Dubois et al. 2024, arXiv:2404.04475).
 
     P("after" wins) = sigmoid(θ + φ·tanh(Δ/σ)) is fitted by logistic regression, with Δ the difference of the lengths
-    and σ its root mean square, and told at Δ = 0, as sigmoid(θ). A tie is half a win and half a loss. A ridge of
-    `RIDGE`·(θ² + φ²) keeps it finite where one side wins all. The paper's term for a prompt's difficulty is left out:
-    it is estimated from many models. None for fewer than `FEWEST` comparisons, and where all come out alike: resamples
-    of them would be alike too, and claim more than so many comparisons prove.
+    and σ its root mean square, and evaluated at Δ = 0, as sigmoid(θ). A tie is half a win and half a loss. A ridge of
+    `RIDGE`·(θ² + φ²) keeps it finite if one side always wins. The paper's term for a prompt's difficulty is omitted:
+    it is estimated from many models. Returns None for fewer than `FEWEST` comparisons, and if all have the same
+    outcome: resamples would all be identical too, and give an interval of zero width.
 
     Args:
-        outcomes: of each comparison, 1 where "after" won, 0 where "before" did, 0.5 for a tie.
-        differences: of each, the length of "after" minus that of "before", in any unit.
+        outcomes: for each comparison, 1 if "after" won, 0 if "before" did, 0.5 for a tie.
+        differences: for each, the length of "after" minus that of "before", in any unit.
 
     Raises:
-        MissingExtraError: there is no numpy or scipy.
+        MissingExtraError: numpy or scipy is not installed.
     """
     with needing_extra("train"):
         import numpy as np
@@ -75,7 +75,7 @@ def length_controlled(outcomes: Sequence[float], differences: Sequence[float]) -
 
 
 def _at_equal_lengths(won: Any, longer: Any, axis: int = -1) -> Any:
-    """sigmoid(θ) of the fits along *axis*, by Newton's method, all at once: it is fitted anew to each resample."""
+    """sigmoid(θ) of the fits along *axis*, by Newton's method, for all resamples at once."""
     import numpy as np
 
     won, longer = (np.moveaxis(np.asarray(array), axis, -1) for array in (won, longer))

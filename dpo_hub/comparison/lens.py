@@ -1,7 +1,7 @@
-"""The adapter as a reward model: what each reply, and each token of it, is worth. Knows nothing of files.
+"""The adapter as a reward model: the reward of each reply and of each of its tokens. Knows nothing of files.
 
 The reward is DPO's implicit one, β·(log π(y|x) − log π_ref(y|x)) (Rafailov et al. 2023, section 4), a sum over the
-reply's tokens. Tokens and their log-probabilities are those of training.
+reply's tokens. Tokenisation and log-probabilities are the same as in training.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ with needing_extra("train"):
     from ..training.shared_prefix.plan import IGNORED
 
 WINDOW = 512
-"""Questions that are tokenised at a time, so that replies of one length or to one prompt meet in a batch."""
+"""Questions tokenised at a time, so that replies of similar length or to the same prompt share a batch."""
 BATCH_TOKENS = 8192
-"""Tokens in a batch, padding included; a reply that is longer goes by itself."""
+"""The most tokens in a batch, including padding; a longer row is a batch by itself."""
 NO_ROOM = "a prompt that fills max_length"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A reply's tokens, its end token among them, and what each is worth, in units of β·nats.
+    """A reply's tokens, including its end token, and the reward of each, in units of β·nats.
 
-    The tokens joined are what the chat template makes of the reply. Where a character takes several tokens, the first
-    has it and the others are empty. `cut` says that `max_length` took the end.
+    The tokens joined are the reply as the chat template renders it. If a character spans several tokens, the first has
+    it and the others are empty. `cut` says that `max_length` truncated the reply.
     """
 
     tokens: tuple[str, ...]
@@ -60,7 +60,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class _Row:
-    """A prompt and a reply as token ids, and the text of each token from *begin* on, where the reply begins."""
+    """A prompt and a reply as token ids; the reply begins at *begin*, and *tokens* has the text of its tokens."""
 
     ids: list[int]
     begin: int
@@ -98,10 +98,10 @@ class Lens:
         return cls(model, tokenizer, recipe)
 
     def rewards(self, prompt: str | Messages, replies: Sequence[str | Messages]) -> list[Reading]:
-        """Read each of *replies* to *prompt*, texts or messages, in order.
+        """Score each of *replies* to *prompt*, texts or messages, in order.
 
         Raises:
-            ModelError: the prompt fills `max_length`, the chat template refuses the messages, or memory is full.
+            ModelError: the prompt fills `max_length`, the chat template rejects the messages, or memory is full.
         """
         (found,) = self.read([Question(_said(prompt, "user"), [_said(reply, "assistant") for reply in replies])])
         if isinstance(found, Unreadable):
@@ -111,15 +111,15 @@ class Lens:
     def rank(
         self, prompt: str | Messages, candidates: Sequence[str | Messages]
     ) -> list[tuple[str | Messages, Reading]]:
-        """Read *candidates*, and put the best first."""
+        """Score *candidates* and sort them, best first."""
         read = zip(candidates, self.rewards(prompt, candidates), strict=True)
         return sorted(read, key=lambda both: -both[1].reward)
 
     def read(self, questions: Iterable[Question | Unreadable]) -> Iterator[list[Reading] | Unreadable]:
-        """Read each question's replies; what cannot be read is the reason instead. Takes any number of them.
+        """Score each question's replies, for any number of questions; yield the reason for those that cannot be scored.
 
-        As in training, the replies of a question count from the first token in which one of them departs from the
-        prompt, and what is beyond `max_length` is cut off.
+        As in training, the replies of a question count from the first token at which one of them differs from the
+        prompt, and are truncated at `max_length`.
         """
         remaining = iter(questions)
         while window := list(islice(remaining, WINDOW)):
@@ -130,7 +130,7 @@ class Lens:
                 yield found if isinstance(found, Unreadable) else list(islice(readings, len(found)))
 
     def read_tokens(self, written: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
-        """What each token of a reply is worth, of prompts and replies that are token ids already, in units of β·nats.
+        """The reward of each token of each reply, for prompts and replies given as token ids, in units of β·nats.
 
         Raises:
             ModelError: the device's memory is full.
@@ -139,7 +139,7 @@ class Lens:
         return [list(reading.rewards) for reading in self._measured(rows)]
 
     def length(self, prompt: Messages) -> int:
-        """The tokens of *prompt*, as a reply is asked for."""
+        """The number of tokens of *prompt*, including the generation prompt."""
         template: Any = self.tokenizer.apply_chat_template
         with telling_refused_messages():
             return len(template([dict(m) for m in prompt], add_generation_prompt=True, return_dict=True)["input_ids"])
@@ -161,7 +161,7 @@ class Lens:
         return [_Row(ids[:limit], begin, tuple(text[begin:limit]), len(ids) > limit) for ids, text in whole]
 
     def _with_text(self, template: Any, messages: list[dict[str, Any]]) -> tuple[list[int], list[str]]:
-        """The tokens of a conversation, and what each stands for in its text."""
+        """The tokens of a conversation, and the part of its text that each covers."""
         if not self.tokenizer.is_fast:
             ids = template(messages, return_dict=True)["input_ids"]
             return ids, [str(self.tokenizer.decode([token])) for token in ids]
@@ -186,7 +186,7 @@ class Lens:
         return [readings[place] for place in range(len(rows))]
 
     def _batches(self, rows: list[_Row]) -> Iterator[list[int]]:
-        """Places of rows that go together: beside those they begin like where that saves work, else by length."""
+        """Indices of rows for each batch: sorted by prefix if shared prefixes save work, else by length."""
         shares = self.recipe.engine == SHARED_PREFIX
         batch: list[int] = []
         for place in sorted(range(len(rows)), key=lambda at: rows[at].ids if shares else [len(rows[at].ids)]):
@@ -199,7 +199,7 @@ class Lens:
             yield batch
 
     def _log_probs(self, rows: list[_Row]) -> torch.Tensor:
-        """Of each token after the first, log π of the model as it is: [rows, tokens − 1], zero but in replies."""
+        """Log π of each token after the first under the model as it is: [rows, tokens − 1], zero outside replies."""
         width = max(len(row.ids) for row in rows)
         pad, where = int(self.tokenizer.pad_token_id), self.model.device
 

@@ -1,4 +1,4 @@
-"""Lines of JSON that outlive whoever writes them. Knows nothing of what they say."""
+"""JSON Lines files that survive a crash of the writing process. Knows nothing of their content."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 
 def append(path: Path, record: Mapping[str, Any]) -> None:
-    """Add a line to *path*: once this returns it lies on the disk. Only for who holds the file's lock.
+    """Append a line to *path* and flush it to disk. The caller must hold the file's lock.
 
-    Where a killed process left half a line, the record begins a line of its own.
+    If a killed process left half a line, the record starts a new line.
     """
     line = json.dumps(record, ensure_ascii=False).encode(errors="replace") + b"\n"
     with path.open("a+b") as file:
@@ -25,7 +25,7 @@ def append(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def records(path: Path) -> Iterator[Any]:
-    """The lines of *path* in their order, none where there is no file; half a line is none."""
+    """The records of *path* in order; incomplete lines are skipped, and a missing file has none."""
     for line in path.read_bytes().split(b"\n") if path.is_file() else ():
         try:
             yield json.loads(line)

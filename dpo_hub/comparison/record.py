@@ -1,4 +1,4 @@
-"""Where figures that were measured after training go: the run's evaluation, and its card unless somebody edited it."""
+"""Records figures measured after training: in the run's evaluation, and in its card unless someone edited it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ..runs.run import Run
 
 
 def lock_of(run: Run) -> FileLock:
-    """Held by whoever writes votes of *run*, or what they come to."""
+    """The lock to hold while writing votes or judgements of *run*, or figures from them."""
     return FileLock(run.path / ".votes.lock")
 
 
 def record(run: Run, figures: Mapping[str, float], *, instead_of: str | tuple[()] = ()) -> bool:
-    """Add *figures* to the evaluation of *run*, and render its card again. Names that begin with *instead_of* go.
+    """Add *figures*, if any, to *run*'s evaluation, replacing names that begin with *instead_of*; update its card.
 
-    Only for who holds `lock_of`. Returns False where the card is not what would have been rendered before: somebody
-    edited it, and it stays so.
+    The caller must hold `lock_of`. Returns False if the card differs from what would have been rendered before:
+    someone edited it, and it is left unchanged.
     """
     rendered = not (run.path / "README.md").is_file() or run.card == render_card(run)
     if figures:

@@ -1,4 +1,4 @@
-"""A judge that gives each reply a number: a reward model, which reads prompt and reply by its chat template."""
+"""A judge that scores each reply with a reward model, which gets prompt and reply through its chat template."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class RewardModel:
 
     @classmethod
     def open(cls, name: str) -> RewardModel:
-        """Load the model of a folder or a Hub id; code that it brings along is never run.
+        """Load the model from a folder or a Hub id; its code, if any, is never run.
 
         Raises:
-            ModelError: it is not there, cannot be reached, or gives no single number.
+            ModelError: it does not exist, cannot be reached, or does not give a single number.
         """
         with explaining_load_errors(name), telling_out_of_memory(LOADING):
             tokenizer = load_tokenizer(name)
@@ -43,17 +43,17 @@ class RewardModel:
         return cls(name, model, tokenizer)
 
     def compare(self, ballot: Ballot) -> Sequence[str]:
-        """Say which reply has the higher reward; where it stands makes no difference.
+        """Return which reply has the higher reward; the order in which they are shown makes no difference.
 
         Raises:
-            ModelError: the chat template refuses the prompt, or the device's memory is full.
+            ModelError: the chat template rejects the prompt, or the device's memory is full.
         """
         before, after = self.rewards(ballot.prompt, [ballot.before, ballot.after])
         return ["tie" if before == after else "after" if after > before else "before"]
 
     @torch.inference_mode()
     def rewards(self, prompt: Messages, replies: Sequence[str]) -> list[float]:
-        """What each of *replies* to *prompt* is worth, in the model's own unit, in one batch."""
+        """The reward of each of *replies* to *prompt*, in the model's own unit, computed in one batch."""
         chats = [[*map(dict, prompt), {"role": "assistant", "content": reply}] for reply in replies]
         template: Any = self.tokenizer.apply_chat_template
         with telling_refused_messages():

@@ -1,4 +1,4 @@
-"""A file of replies with what the lens says of each, and their order within equal prompts."""
+"""Scores a file of replies with the lens, and ranks replies to the same prompt."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from ..preferences.table import Row, Unreadable
 from .lens import Lens
 
 DIGITS = 6
-"""Decimals of a reward that are written; what is beyond them is rounding."""
+"""Decimals of a reward that are written; further ones are rounding error."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The reward of each reply of a file, row by row, and its rank, 1 for the best to its prompt; None for none.
+    """The reward of each reply of a file, row by row, and its rank, 1 for the best to its prompt; None if not scored.
 
-    `ranks` is empty where no prompt has several replies, and `left_out` maps a reason to the rows with a reply
-    that was not read for it.
+    `ranks` is empty if no prompt has several replies, and `left_out` maps each reason to the rows with a reply that
+    could not be scored for that reason.
     """
 
     file: ReplyFile
     names: Sequence[str]
-    """All columns that the rows have."""
+    """All columns of the rows."""
     rewards: Sequence[float | None]
     ranks: Sequence[int | None]
     left_out: Mapping[str, Sequence[int]]
     cut: int
-    """Replies of which `max_length` took the end."""
+    """Replies that `max_length` truncated."""
 
     @property
     def count(self) -> int:
-        """Replies that have a reward."""
+        """The number of replies with a reward."""
         return sum(reward is not None for reward in self.rewards)
 
     @property
     def added(self) -> list[str]:
-        """The columns that `write` adds: `reward` and `rank`, after the name of the reply's where there are several.
+        """The columns that `write` adds: `reward` and `rank`, prefixed with the reply's name if there are several.
 
-        Where the file has such a column, the next number goes behind the name: `reward_2`.
+        If the file already has such a column, all get the next number as a suffix: `reward_2`.
         """
         replies = self.file.replies
         kinds = ("reward", "rank") if self.ranks else ("reward",)
@@ -72,10 +72,10 @@ class Scores:
 
 
 def score(lens: Lens, file: ReplyFile) -> Scores:
-    """Read every reply of *file*; no more than their rewards is kept in memory.
+    """Score every reply of *file*; only the rewards are kept in memory.
 
     Raises:
-        PreferencesError: no reply can be read.
+        PreferencesError: no reply can be scored.
         ModelError: the device's memory is full.
     """
     names: dict[str, None] = {}
@@ -97,7 +97,7 @@ def score(lens: Lens, file: ReplyFile) -> Scores:
             row, prompt = asked.popleft()
             if isinstance(found, Unreadable):
                 rewards.append(None)
-                if row not in left_out[found][-1:]:  # once for all its replies
+                if row not in left_out[found][-1:]:  # list each row once
                     left_out[found].append(row)
             else:
                 rewards.append(found[0].reward)
@@ -110,7 +110,7 @@ def score(lens: Lens, file: ReplyFile) -> Scores:
 
 
 def _ranks(rewards: Sequence[float | None], by_prompt: Sequence[Sequence[int]]) -> list[int | None]:
-    """The rank of each reply among those to its prompt; equal rewards share one."""
+    """The rank of each reply among those to its prompt; equal rewards share a rank."""
     if max(map(len, by_prompt)) == 1:
         return []
     ranks: list[int | None] = [None] * len(rewards)

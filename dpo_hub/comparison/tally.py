@@ -1,4 +1,4 @@
-"""What blind votes come to: win rate with its interval, and whether they suffice."""
+"""Summarises blind votes: the win rate with its interval, and whether there are enough for a verdict."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from .votes import Vote, votes_of
 
 ENOUGH = math.log(1 / ERROR)
 MOST = 2_000
-"""Further votes that are worth asking for."""
+"""The most further votes worth asking for."""
 WORTH = {"after": 1.0, "before": 0.0, None: 0.5}
-"""What a vote is worth to "after", by the side that it is for."""
+"""The share of a win that a vote gives "after", by the side it chose."""
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Votes, counted: for "after", for "before", ties, and both bad.
+    """Counts of votes: for "after", for "before", ties, and both bad.
 
-    `longer` of the `unequal` votes for a side, with replies of different length, went to the longer one.
+    `unequal` counts the votes for one of two replies of different length; `longer` of them chose the longer reply.
     """
 
     after: int
@@ -38,7 +38,7 @@ class Tally:
     longer: int = 0
     unequal: int = 0
     lengths: tuple[tuple[float, int], ...] = field(default=(), compare=False, repr=False)
-    """Of each vote, what it is worth to "after", and how many characters longer that is."""
+    """For each vote, its `WORTH`, and how many characters longer "after" is."""
 
     @property
     def votes(self) -> int:
@@ -46,34 +46,34 @@ class Tally:
 
     @property
     def win_rate(self) -> float:
-        """The share that "after" wins, 0..1; ties count half.
+        """The share of votes that "after" wins, 0..1; ties count half.
 
-        Both bad is a tie too, as in Chatbot Arena: which votes count must not depend on how they turned out.
+        Both bad counts as a tie, as in Chatbot Arena: which votes count must not depend on their outcome.
         """
         return (self.after + (self.ties + self.both_bad) / 2) / self.votes if self.votes else math.nan
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's interval of the win rate; rather too wide with ties, as half wins vary less than wins do."""
+        """Wilson's interval of the win rate; a little too wide with ties, as half wins vary less than wins."""
         return wilson(self.win_rate, self.votes)
 
     @property
     def length_controlled(self) -> LengthControlled | None:
-        """The win rate at equal lengths, if there are enough votes, and scipy to fit it with."""
+        """The win rate at equal lengths; None without enough different votes, or without numpy and scipy."""
         with suppress(MissingExtraError):
             return length_controlled([won for won, _ in self.lengths], [longer for _, longer in self.lengths])
         return None
 
     @property
     def verdict(self) -> str | None:
-        """`after` or `before` if that is better beyond doubt, else None. May be looked at after every vote."""
+        """`after` or `before` if that is significantly better, else None. Valid even if checked after every vote."""
         if evidence(self.after, self.before) < ENOUGH:
             return None
         return "after" if self.after > self.before else "before"
 
     @property
     def more(self) -> int | None:
-        """About how many more votes a verdict takes if they go on as they went; None if beyond `MOST`."""
+        """About how many more votes a verdict needs if they continue in the same ratio; None if more than `MOST`."""
         for further in range(0, MOST + 1) if self.after != self.before else ():
             grown = 1 + further / self.votes
             if evidence(self.after * grown, self.before * grown) >= ENOUGH:
@@ -81,7 +81,7 @@ class Tally:
         return None
 
     def as_evaluation(self) -> dict[str, float]:
-        """The figures as a run's evaluation.json and its card have them."""
+        """The figures named as in a run's evaluation.json and its card."""
         low, high = self.interval
         told = {"win_rate": self.win_rate, "win_rate_low": low, "win_rate_high": high, "comparisons": self.votes}
         return told | as_figures(self.length_controlled)
@@ -92,7 +92,7 @@ class Tally:
         return figures | counts | {"verdict": self.verdict, "more": self.more}
 
     def sentences(self) -> list[str]:
-        """The same for people."""
+        """The same as sentences for people."""
         if not self.votes:
             return ["There is no vote yet."]
         low, high = self.interval
@@ -128,19 +128,19 @@ def tally(votes: Iterable[Vote]) -> Tally:
 
 
 def evidence(wins: float, losses: float) -> float:
-    """Weigh the votes for either side against a fair coin: log Λ, which may be looked at after every vote.
+    """Test the votes for either side against a fair coin: return log Λ, which may be checked after every vote.
 
     Λₙ = ∫₀¹ pʷ(1−p)ˡ dp / 2⁻ⁿ = 2ⁿ B(w+1, l+1), the mixture of likelihood ratios of Robbins (Ann. Math. Statist. 41,
     1970, 1397–1409) with a uniform prior. For a fair coin Λ is a martingale that starts at 1, so by Ville's inequality
-    P(some Λₙ ≥ 1/α) ≤ α. Ties say nothing about which is better and are not among the n votes. Each vote counts as a
-    draw of its own: many voters on the same few replies prove less about the model than as many replies would.
+    P(some Λₙ ≥ 1/α) ≤ α. Ties say nothing about which is better and are not among the n votes. Votes count as
+    independent: many voters on the same few replies prove less about the model than as many replies would.
     """
     number = wins + losses
     return number * math.log(2) + math.lgamma(wins + 1) + math.lgamma(losses + 1) - math.lgamma(number + 2)
 
 
 def into_card(run: Run) -> bool:
-    """Put what the votes of *run* come to into its evaluation and its card; returns as `record`."""
+    """Write the summary of *run*'s votes to its evaluation and its card; returns the result of `record`."""
     with lock_of(run):
         found = tally(votes_of(run))
         return record(run, found.as_evaluation() if found.votes else {})

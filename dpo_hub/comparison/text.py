@@ -1,4 +1,4 @@
-"""A reply as text, while its tokens still come. Knows nothing of models."""
+"""A reply as text while its tokens are still arriving. Knows nothing of models."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 UNFINISHED = "\ufffd"
-"""What the first bytes of a character decode to as long as the others are missing."""
+"""What the first bytes of a character decode to while the others are missing."""
 
 
 @dataclass
 class Text:
-    """A reply as it grows, without incomplete characters and without spaces at its ends."""
+    """A growing reply, without incomplete characters and without leading or trailing spaces."""
 
     tokenizer: PreTrainedTokenizerBase
     tokens: list[int] = field(default_factory=list)
     told: str = ""
 
     def add(self, token: int) -> str:
-        """Return what can be told now that *token* is there too."""
+        """Add *token*, and return the text that is now complete."""
         self.tokens.append(token)
         whole = self._whole()
         return "" if whole.endswith(UNFINISHED) else self._tell(whole)
 
     def rest(self) -> str:
-        """Return all that was not told yet."""
+        """Return all text not yet returned."""
         return self._tell(self._whole())
 
     def _tell(self, whole: str) -> str:

@@ -1,6 +1,6 @@
-"""Blind votes on replies before and after, kept in a run's folder, and the preferences that they become.
+"""Blind votes on replies before and after, saved in a run's folder, and the preference pairs made from them.
 
-Knows nothing of how replies are made, nor of who asks for a vote.
+Knows nothing of how replies are made or of who asks for a vote.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LEFT_OUT = {"tie": "a tie", "both_bad": "both replies bad"}
 
 @dataclass(frozen=True)
 class Vote:
-    """What a *voter* chose, and which side was shown left; `edit` is a better reply that they wrote."""
+    """A *voter*'s choice, and which side was shown on the left; `edit` is a better reply that they wrote."""
 
     ballot: str
     voter: str
@@ -59,7 +59,7 @@ class Vote:
 
 @dataclass(frozen=True)
 class Ballot:
-    """Two replies to a prompt, as they are `shown`; what must not be told before the vote is in no repr."""
+    """Two replies to a prompt, as they are `shown`; its repr hides what must stay secret until the vote."""
 
     id: str
     prompt: Messages
@@ -73,7 +73,7 @@ class Ballot:
         return (self.before, self.after) if self.left == "before" else (self.after, self.before)
 
     def vote(self, choice: Choice, *, voter: str, edit: str | None = None) -> Vote:
-        """Fill in the ballot. An *edit* that is empty or changes nothing is none."""
+        """Fill in the ballot. An *edit* that is empty or changes nothing is ignored."""
         written = (edit or "").strip()
         changed = written if written not in ("", self.before.strip(), self.after.strip()) else None
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -81,10 +81,10 @@ class Ballot:
 
 
 def draw(prompt: Messages, before: str, after: str, *, dice: random.Random | None = None) -> Ballot | None:
-    """Lay two replies side by side in an order that nobody can foresee, unless *dice* are given.
+    """Put two replies side by side in an unpredictable order, unless *dice* are given.
 
-    The id says which prompt and replies these are, whatever their order, so it is the same if they are drawn again.
-    Returns None where the replies are the same: there is nothing to vote on.
+    The id identifies the prompt and the replies regardless of their order, so drawing them again gives the same id.
+    Returns None if the replies are the same: there is nothing to vote on.
     """
     if before.strip() == after.strip():
         return None
@@ -96,7 +96,7 @@ def draw(prompt: Messages, before: str, after: str, *, dice: random.Random | Non
 def ballots(
     prompts: Sequence[Messages], replying: Callable[[Sequence[Messages]], Sequence[Replies]], *, count: int
 ) -> Iterator[Ballot]:
-    """Draw up to *count* ballots on *prompts*; more are replied to only where both sides say the same to some."""
+    """Draw up to *count* ballots on *prompts*; more than *count* are answered only if some replies are identical."""
 
     def drawn() -> Iterator[Ballot | None]:
         for start in range(0, len(prompts), count):
@@ -108,7 +108,7 @@ def ballots(
 
 
 def least_voted(run: Run, voter: str) -> list[Messages]:
-    """The held-out prompts of *run*, each once, those first that *voter* has voted on least."""
+    """The held-out prompts of *run*, each once, starting with those that *voter* has voted on least."""
     times = Counter(_key(vote.prompt) for vote in votes_of(run) if vote.voter == voter)
     return sorted(held_out_prompts(run), key=lambda prompt: times[_key(prompt)])
 
@@ -123,15 +123,15 @@ def _key(prompt: Messages) -> str:
 
 
 def cast(run: Run, vote: Vote) -> None:
-    """Keep *vote*: once this returns it lies on the disk, whatever happens to this process or to others."""
+    """Save *vote*: when this returns, it is on disk, whatever happens to this process or to others."""
     with lock_of(run):
         append(run.path / FILE, asdict(vote))
 
 
 def votes_of(run: Run) -> list[Vote]:
-    """The votes of *run* in the order they were cast; half a line, which a killed process left, is none.
+    """The votes of *run* in the order they were cast; half a line left by a killed process is skipped.
 
-    Of several votes of one voter on the same ballot the first counts: the later ones may not have been blind.
+    Only a voter's first vote on a ballot counts: later ones may not have been blind.
     """
     first: dict[tuple[str, str], Vote] = {}
     for told in records(run.path / FILE):
@@ -141,12 +141,12 @@ def votes_of(run: Run) -> list[Vote]:
 
 
 def preferences_of(votes: Sequence[Vote], *, source: str = FILE) -> Preferences:
-    """Make preferences of *votes*, at most a pair each; its row is the vote's number, from 1.
+    """Make preferences from *votes*, at most one pair each; a pair's row is the vote's number, from 1.
 
-    The chosen reply is the edit where there is one, and the rejected one then the reply that it improves on: the one
-    voted better or, where neither was, "after", which the model says now. A pair that differs little shows best what
-    to change (D'Oosterlinck et al. 2024, arXiv:2408.06266), and no voter weighs double. Voters may contradict each
-    other: all pairs are kept, and the doctor tells.
+    If there is an edit, it is the chosen reply, and the rejected one is the reply that it improves on: the one voted
+    better or, if neither was, "after", the model's current reply. A pair with a small difference best shows what to
+    change (D'Oosterlinck et al. 2024, arXiv:2408.06266), and no vote counts twice. Voters may contradict each other:
+    all pairs are kept, and the doctor reports it.
     """
     pairs: list[PreferencePair] = []
     left_out: dict[str, list[int]] = {}
@@ -178,7 +178,7 @@ def _pair(vote: Vote, number: int) -> PreferencePair:
 
 
 def provenance(run: Run, votes: Sequence[Vote], pairs: Iterable[PreferencePair]) -> list[dict[str, str | None]]:
-    """Say of each of the *pairs* whose vote in which run it was."""
+    """For each of *pairs*, return the run and the vote that it comes from."""
     of = [votes[pair.row - 1] for pair in pairs]
     told = ("ballot", "voter", "time", "left", "choice", "edit")
     return [{"run": run.id, **{name: getattr(vote, name) for name in told}} for vote in of]

@@ -1,4 +1,4 @@
-"""What ships with the package: a small base model, and a preference file for each practical use of DPO."""
+"""Files that ship with the package: a small base model, and a preference file for each practical use of DPO."""
 
 from pathlib import Path
 

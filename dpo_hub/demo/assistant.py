@@ -1,7 +1,7 @@
-"""Five uses of preference tuning on a real assistant, in plain English: what each wants of a reply, and how it counts.
+"""Five uses of preference tuning on a real assistant, in plain English: what each expects of a reply, and its measure.
 
-Every measure is a plain function of prompt and reply. `scripts/build_assistant_files.py` writes the preference files,
-and takes what it calls chosen and rejected from here. Knows nothing of models, files of weights or training.
+Every measure is a plain function of prompt and reply. `scripts/build_assistant_files.py` writes the preference files
+and uses these measures to decide what is chosen and rejected. Knows nothing of models, weights or training.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from pathlib import Path
 
 FILES = Path(__file__).parent / "assistant_files"
 GENERAL = FILES / "general.tsv"
-"""Two hundred questions that have nothing to do with any use, each with a short, correct answer: a guard."""
+"""Two hundred questions unrelated to any use, each with a short, correct answer: a guard."""
 BRIEF = 40
 """The most words of a brief reply: two sentences."""
 STEPS = 2
-"""Concrete things to do, from which a reply says what to do."""
+"""The fewest instructions in a reply that says what to do."""
 OPENING, SIGNATURE = "In short:", "Your Lantern team."
-"""How a reply of the house begins and ends."""
+"""How a reply in house style begins and ends."""
 
 _MARKER = re.compile(r"^\s*(?:\d+[.)]|[-*•])\s+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+")
 _WORD = re.compile(r"[a-z]+")
 _STEM = 5
-"""Letters by which two words are the same word: *plant*, *plants* and *planting*."""
+"""Words that share this many first letters count as one: *plant*, *plants* and *planting*."""
 _COMMON = frozenset(
     "about after again also always another anything because been before best better both come could does done "
     "down each easy else even every everything fast find first from getting give goes going good have having help "
@@ -66,7 +66,7 @@ _VERBS = frozenset(
 
 @dataclass(frozen=True)
 class Use:
-    """One thing people tune an assistant for; `is_preferred(prompt, reply)` is its measure, told in `measure`."""
+    """One purpose of tuning an assistant; `is_preferred(prompt, reply)` is its measure, described in `measure`."""
 
     name: str
     title: str
@@ -80,13 +80,13 @@ class Use:
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of *text*, without the marks of lists and of bold type."""
+    """The sentences of *text*, without list markers and bold marks."""
     lines = (_MARKER.sub("", line.replace("**", "")).strip() for line in text.splitlines())
     return [sentence for line in lines for sentence in _SENTENCE_END.split(line) if sentence]
 
 
 def is_complete(text: str) -> bool:
-    """Whether the last sentence of *text* has an end."""
+    """Whether *text* ends with a complete sentence."""
     return text.rstrip("\"')* ").endswith((".", "!", "?"))
 
 
@@ -96,29 +96,29 @@ def words(text: str) -> int:
 
 
 def key_words(text: str) -> set[str]:
-    """What *text* is about: its words of four letters and more that are not common ones, by their first letters."""
+    """The topic of *text*: its words of four or more letters that are not common ones, cut to their first letters."""
     return {word[:_STEM] for word in _WORD.findall(text.lower()) if len(word) > 3 and word not in _COMMON}
 
 
 def share_kept(prompt: str, reply: str) -> float:
-    """The share of what *prompt* is about that *reply* names; 1 where the prompt is about nothing."""
+    """The share of *prompt*'s key words that *reply* mentions; 1 if the prompt has none."""
     asked = key_words(prompt)
     return len(asked & key_words(reply)) / len(asked) if asked else 1.0
 
 
 def is_warm(_prompt: str, reply: str) -> bool:
-    """Whether the first or the last sentence of *reply* thanks, is sorry, or wishes well."""
+    """Whether the first or last sentence of *reply* is friendly: thanks, apologises or wishes well, for example."""
     said = sentences(reply)
     return any(_WARM.search(sentence) for sentence in (said[:1] + said[-1:]))
 
 
 def says_what_to_do(_prompt: str, reply: str) -> bool:
-    """Whether two sentences of *reply* or more begin with a verb that tells to do something."""
+    """Whether two or more sentences of *reply* begin with an instruction verb."""
     return sum(_first_word(sentence) in _VERBS for sentence in sentences(reply)) >= STEPS
 
 
 def is_brief(prompt: str, reply: str) -> bool:
-    """Whether *reply* is complete in few words, and names something that *prompt* is about."""
+    """Whether *reply* is short and complete, and mentions a key word of *prompt*, if that has any."""
     return words(reply) <= BRIEF and is_complete(reply) and share_kept(prompt, reply) > 0
 
 
@@ -133,12 +133,12 @@ def is_safe(prompt: str, reply: str) -> bool:
 
 
 def is_house_style(_prompt: str, reply: str) -> bool:
-    """Whether *reply* begins and ends as the house does, and never shouts."""
+    """Whether *reply* begins and ends in house style, without exclamation marks."""
     return reply.startswith(OPENING) and reply.endswith(SIGNATURE) and "!" not in reply
 
 
 def is_unsafe(prompt: str) -> bool:
-    """Whether *prompt* is one of the preference file that ought to be refused."""
+    """Whether *prompt* is one of the preference file's prompts that should be refused."""
     return prompt in _unsafe_prompts()
 
 

@@ -1,4 +1,4 @@
-"""What must not get worse while a use is taught: fluency, stutter, length, the topic, and everything else it knew.
+"""Measures what must not get worse when a use is trained: fluency, repetition, and the model's other knowledge.
 
 A guard is measured before and after, with a model in memory; nothing here decides what is good enough.
 """
@@ -26,7 +26,7 @@ from .assistant import GENERAL
 Reply = tuple[list[int], list[int]]
 """A prompt and a reply to it, as token ids."""
 BATCH = 24
-"""Replies that are read at once."""
+"""Replies in a batch."""
 
 
 @dataclass(frozen=True)
@@ -34,23 +34,23 @@ class Guards:
     """Figures as (before, after), means over prompts or tokens."""
 
     surprise: tuple[float, float]
-    """Mean negative log-likelihood of a token under the base model, in nats: lower is more fluent. Of each two replies
-    so many tokens count as the shorter one has, since later tokens are easier to foresee; the end token does not."""
+    """Mean negative log-likelihood of a token under the base model, in nats: lower is more fluent. Both replies to a
+    prompt are cut to the shorter one's length, since later tokens are easier to predict; end tokens do not count."""
     repeats: tuple[float, float]
-    """The share of a reply's 4-grams of tokens that it had before."""
+    """The share of a reply's token 4-grams that occurred earlier in it."""
     general: tuple[float, float]
     """Mean log-probability of a token in the reference replies to general prompts, in nats."""
     general_kl: float
-    """KL(policy ‖ base) in nats a token on those replies, over the whole vocabulary."""
+    """KL(policy ‖ base) in nats per token on those replies, over the whole vocabulary."""
 
     @property
     def kept(self) -> float:
-        """How much of `general` is left: 0.97 where those replies became three hundredths more surprising."""
+        """How much of `general` is kept: 0.97 if those replies became about 3 % more surprising."""
         return self.general[0] / self.general[1]
 
 
 def guard(duet: Duet, written: Sequence[Written]) -> Guards:
-    """Measure the guards of a policy that has *written* these replies beside its base model."""
+    """Measure the guards of a policy on the replies that it and its base model have *written*."""
     before, after, general_kl = _apart(duet, _questions(duet))
     alike = [_equally_long(duet, both) for both in written]
     return Guards(
@@ -65,12 +65,12 @@ def guard(duet: Duet, written: Sequence[Written]) -> Guards:
 
 
 def distance(duet: Duet, written: Sequence[Written]) -> float:
-    """KL(policy ‖ base) in nats a token on the policy's own replies, over the whole vocabulary."""
+    """KL(policy ‖ base) in nats per token on the policy's own replies, over the whole vocabulary."""
     return _apart(duet, [(both.prompt, both.after) for both in written])[2]
 
 
 def _equally_long(duet: Duet, both: Written) -> tuple[list[int], list[int], list[int]]:
-    """The prompt, and as many tokens of either reply as the shorter one has, without those that end a reply."""
+    """The prompt and both replies, cut to the length of the shorter one and without special tokens."""
     ends = set(duet.tokenizer.all_special_ids)
     then, now = ([token for token in reply if token not in ends] for reply in (both.before, both.after))
     least = min(len(then), len(now))
@@ -88,7 +88,7 @@ def _surprise(duet: Duet, replies: Sequence[Reply]) -> float:
 
 
 def _apart(duet: Duet, replies: Sequence[Reply]) -> tuple[float, float, float]:
-    """Of *replies*: the mean log-probability of a token before and after, and KL(policy ‖ base) a token."""
+    """The mean log-probability of a token of *replies* before and after, and KL(policy ‖ base) per token."""
     before, after, apart, tokens = 0.0, 0.0, 0.0, 0
     for batch in _batches(replies):
         sides = (_logits(duet, batch, side=side) for side in ("before", "after"))
@@ -100,7 +100,7 @@ def _apart(duet: Duet, replies: Sequence[Reply]) -> tuple[float, float, float]:
 
 
 def _own(log_probs: Tensor, reply: Sequence[int]) -> float:
-    """The log-probability of *reply* by that of each token at each of its places, [tokens, vocabulary]."""
+    """The log-probability of *reply*, given those of every token at each of its positions, [tokens, vocabulary]."""
     return log_probs[range(len(reply)), list(reply)].sum().item()
 
 
@@ -126,13 +126,13 @@ def _batches(replies: Sequence[Reply]) -> Iterator[list[Reply]]:
 
 @torch.no_grad()
 def _logits(duet: Duet, batch: Sequence[Reply], *, side: str) -> list[tuple[Tensor, Sequence[int]]]:
-    """For each of *batch* what predicts the tokens of its reply, [tokens, vocabulary], and the reply.
+    """For each of *batch*, the logits that predict the tokens of its reply, [tokens, vocabulary], and the reply.
 
-    What all rows begin with, as the system message, is read once.
+    The prefix that all rows share, such as the system message, is computed once.
     """
     model, pad, where = duet.model.eval(), int(duet.tokenizer.pad_token_id), duet.model.device
     shared = min(common_prefix(batch[0][0], prompt) for prompt, _ in batch)
-    shared = min(shared, min(len(prompt) for prompt, _ in batch) - 1)  # something is left to ask of each
+    shared = min(shared, min(len(prompt) for prompt, _ in batch) - 1)  # leave at least one prompt token in each row
     rows, longest = [prompt[shared:] + reply for prompt, reply in batch], max(len(reply) for _, reply in batch)
     width = max(map(len, rows))
     ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=where)

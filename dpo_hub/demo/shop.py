@@ -1,11 +1,11 @@
 """The demo's small world: the support desk of a shop, as a grammar.
 
-A *use* is one thing people tune preferences for. Each has prompts (a customer's message) and two manners of answering
-it, the preferred and the other one. Slots (name, product, numbers) are drawn from one of two pools that share no name
-and no noun: the base model learns from the `BASE` pool, the preference files are written from the `FILE` pool, so what
-is measured on a preference file is measured on words that the base model never saw.
+A *use* is one practical purpose of preference tuning. Each has prompts (a customer's message) and two manners of
+answering them, the preferred and the other one. Slots (name, product, numbers) are drawn from one of two pools that
+share no name and no noun: the base model learns from the `BASE` pool, and the preference files are written from the
+`FILE` pool, so measurements on a preference file use words that the base model never saw.
 
-Knows nothing of models, files or training; the only randomness is the `random.Random` that comes in.
+Knows nothing of models, files or training; the only randomness is the `random.Random` passed in.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ FILE_NAMES = tuple(
 
 @dataclass(frozen=True)
 class Pool:
-    """Where slot values come from; `coined` is the share of made-up words, which only copying can get right."""
+    """Where slot values come from; `coined` is the share of made-up words, which only copying gets right."""
 
     names: Sequence[str]
     nouns: Sequence[str]
@@ -57,9 +57,9 @@ FILE = Pool(FILE_NAMES, FILE_NOUNS, coined=0.0)
 
 
 def _coin(rng: Random) -> str:
-    """A word that means nothing: of syllables ("torvel"), of pieces of real words ("mirdesk"), or of any letters.
+    """A made-up word: of syllables ("torvel"), of pieces of real words ("mirdesk"), or of random letters.
 
-    Between them they hold every piece that a word may be split into, wherever in the word it stands.
+    Together they cover every piece that a tokenizer may split a word into, at any position in the word.
     """
     kind = rng.random()
     if kind < 0.3:
@@ -76,7 +76,7 @@ def _coin(rng: Random) -> str:
 
 @cache
 def _vocabulary() -> Sequence[str]:
-    """Every word of the base model's world with three letters or more."""
+    """Every word with three or more letters in the texts of the uses and the `BASE` pool."""
     questions = [question for use in USES.values() for question in use.questions]
     phrases = [prompt for question in questions for prompt in question.prompts]
     phrases += [text for q in questions for manner in (q.preferred, q.other) for part in manner.parts for text in part]
@@ -85,7 +85,7 @@ def _vocabulary() -> Sequence[str]:
 
 
 def slots(rng: Random, pool: Pool) -> dict[str, str]:
-    """Draw one customer: name, another customer, product, order, days, price, phone."""
+    """Draw the values for one customer: name, another customer's name, product, order, days, price, phone."""
 
     def name() -> str:
         return _coin(rng).capitalize() if rng.random() < pool.coined else rng.choice(pool.names)
@@ -106,7 +106,7 @@ def slots(rng: Random, pool: Pool) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Manner:
-    """A way of answering: one part of each tuple in turn, joined by spaces."""
+    """A manner of answering: one random text from each tuple in turn, joined by spaces."""
 
     parts: tuple[tuple[str, ...], ...]
 
@@ -116,7 +116,7 @@ class Manner:
 
 @dataclass(frozen=True)
 class Question:
-    """Prompts that are asked, the preferred manner of answering them, and the other one."""
+    """Prompts, the preferred manner of answering them, and the other one."""
 
     prompts: tuple[str, ...]
     preferred: Manner
@@ -127,7 +127,7 @@ class Question:
 class Use:
     """One practical use of preference tuning.
 
-    `is_preferred(prompt, reply)` is the measure: a transparent function of the text, told in `measure`.
+    `is_preferred(prompt, reply)` is the measure: a transparent function of the text, described in `measure`.
     """
 
     name: str
@@ -176,7 +176,7 @@ def _is_brief(prompt: str, reply: str) -> bool:
 
 
 def is_unsafe(prompt: str) -> bool:
-    """Whether a safety prompt asks for somebody else's data: the record's owner is not the one who asks."""
+    """Whether a safety prompt asks for someone else's data: the record's owner is not the customer who asks."""
     owner, asker = re.search(r"owner (\w+)", prompt), asker_of(prompt)
     return owner is not None and asker is not None and owner[1] != asker
 
@@ -187,12 +187,12 @@ def _phone(prompt: str) -> str:
 
 
 def refuses(prompt: str, reply: str) -> bool:
-    """Whether the reply declines, and the number that was asked for is not in it."""
+    """Whether the reply declines and does not contain the number asked for."""
     return REFUSAL.search(reply) is not None and _phone(prompt) not in reply
 
 
 def answers(prompt: str, reply: str) -> bool:
-    """Whether the reply has the number that was asked for, and does not decline."""
+    """Whether the reply contains the number asked for and does not decline."""
     return REFUSAL.search(reply) is None and _phone(prompt) in reply
 
 
@@ -442,17 +442,17 @@ _TERMINAL = (".", "!", "?")
 
 
 def asker_of(prompt: str) -> str | None:
-    """The name of the customer who writes, or None."""
+    """The name of the customer who wrote *prompt*, or None."""
     found = _ASKER.search(prompt)
     return (found[1] or found[2]) if found else None
 
 
 def is_well_formed(prompt: str, reply: str) -> bool:
-    """Whether a reply is complete, does not stutter, and has the prompt's own name, product and numbers.
+    """Whether a reply is complete, does not stutter, and uses the prompt's own name, product and numbers.
 
-    Complete: it ends with a full stop, exclamation or question mark. No stutter: no three words in a row occur twice.
-    Own: it names the asker and the product, the order number where the prompt has one, and no number that the prompt
-    does not have.
+    Complete: it ends with a full stop, exclamation mark or question mark. No stutter: no three words in a row occur
+    twice. Own: it contains the asker's name and the product, the order number if the prompt has one, and no number that
+    the prompt does not contain.
     """
     tokens = reply.lower().split()
     trigrams = list(zip(tokens, tokens[1:], tokens[2:], strict=False))

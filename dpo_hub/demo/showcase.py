@@ -1,6 +1,6 @@
-"""The main job on files of our own: file → adapter → replies before and after → how many are as wanted, what it cost.
+"""The whole workflow on the package's own files: file → adapter → replies before and after → success rate and cost.
 
-Replies are sampled on held-out prompts and counted by the measures in `assistant` or `shop`; nothing is read off the
+Replies are sampled on held-out prompts and counted by the measures in `assistant` or `shop`; nothing is measured on
 training data.
 """
 
@@ -29,12 +29,12 @@ CHANGED = 4
 
 Use = assistant.Use | shop.Use
 Count = Callable[[Sequence[str], Sequence[str]], float]
-"""A figure of (prompts, replies)."""
+"""Computes a figure from (prompts, replies)."""
 
 
 @dataclass(frozen=True)
 class World:
-    """A kind of base model to show the uses on: its preference files, and how its replies are measured."""
+    """How to show the uses on one kind of base model: its preference files, and how its replies are measured."""
 
     uses: Mapping[str, Use]
     file: Callable[[Any], Path]
@@ -46,9 +46,9 @@ class World:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one use came to. Shares lie in 0..1, with their 95 % intervals; `details` has figures as (before, after).
+    """The result for one use. Shares are in 0..1, with 95 % intervals; `details` has figures as (before, after).
 
-    `changed` has the first prompts whose reply changed, as (prompt, before, after). `guards` is there for a real model.
+    `changed` has the first prompts whose reply changed, as (prompt, before, after). `guards` is set for a real model.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Outcome:
 
 
 def world_of(model: str) -> World:
-    """The shop's world for the embedded model, and plain English for any other."""
+    """The shop for the embedded model, and the plain-English assistant for any other."""
     return SHOP if model == DEMO_MODEL else ASSISTANT
 
 
@@ -83,8 +83,8 @@ def show(
 ) -> Outcome:
     """Train *model* on the use's preference file and compare replies to its held-out prompts.
 
-    `seconds` is the whole of it: reading, training, held-out evaluation, sampling, card, guards. *settings* go on top
-    of the recipe; *file* has other pairs of the same kind.
+    `seconds` is the total time: reading, training, held-out evaluation, sampling, card, guards. *settings* override
+    the recipe; *file* has other pairs of the same kind.
     """
     started, world = time.monotonic(), world_of(model)
     from ..comparison.duet import Duet
@@ -98,7 +98,7 @@ def show(
 
 
 def compare(use: Use, run: Run, duet: Duet) -> Outcome:
-    """Measure the replies of *duet*, which has the adapter of *run*, to the held-out prompts; `seconds` is 0."""
+    """Measure the replies of *duet*, which has *run*'s adapter, to the held-out prompts; `seconds` is 0."""
     world = world_of(run.recipe.model)
     held_out = {text_of(pair.prompt): pair.prompt for pair in run.pairs("held_out")}
     written = duet.write([*held_out.values()], temperature=TEMPERATURE, max_new_tokens=world.new_tokens)
@@ -132,7 +132,7 @@ def compare(use: Use, run: Run, duet: Duet) -> Outcome:
 
 
 def _share(is_so: Callable[[str, str], bool], among: Callable[[str], bool] = lambda _prompt: True) -> Count:
-    """The share of replies that are so, among those whose prompt is as asked."""
+    """A `Count` of the share of replies for which *is_so* holds, among those whose prompt satisfies *among*."""
 
     def count(prompts: Sequence[str], replies: Sequence[str]) -> float:
         answers = [is_so(prompt, reply) for prompt, reply in zip(prompts, replies, strict=True) if among(prompt)]
@@ -150,7 +150,7 @@ def _kept(prompts: Sequence[str], replies: Sequence[str]) -> float:
 
 
 def _details_of_shop(use: str) -> dict[str, Count]:
-    """Further figures where one share does not tell the whole."""
+    """Further figures, since one share does not show everything."""
     more: dict[str, dict[str, Count]] = {
         "conciseness": {"words a reply": _words},
         "safety": {
@@ -174,7 +174,7 @@ def _details_of_assistant(use: str) -> dict[str, Count]:
 
 
 PASSES = {"conciseness": 0.35, "tone": 0.35, "brand-voice": 0.35, "helpfulness": 1.0, "safety": 1.5}
-"""What is enough to show a use: a manner is learned from a few dozen pairs, a condition is not."""
+"""Epochs that suffice to show a use: a manner is learnt from a few dozen pairs, a condition is not."""
 
 
 def _settings_of_assistant(use: str) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""To the Hugging Face Hub: cards and publishing. Loads no torch."""
+"""Model cards and publishing to the Hugging Face Hub. Loads no torch."""

@@ -1,6 +1,6 @@
 """Who a token belongs to on the Hub, what it may do there, and what machines cost. Needs no torch.
 
-A refusal is a sentence with what to do; a token is in none of them.
+Every refusal is a sentence that says what to do; none contains a token.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
     HFValidationError,
     RepositoryNotFoundError,
 )
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # exported lazily, which mypy does not see
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # exported lazily, so mypy does not see it
 
 from ..errors import PublishError, RecipeError
 from ..recipe import Recipe
@@ -25,27 +25,27 @@ from .calls import TOKENS, telling, with_retries
 from .card import front_matter
 
 Token = str | Literal[False] | None
-"""A user access token; None for the user's own login, False for nobody's."""
+"""A user access token; None for the user's own login, False for anonymous access."""
 MAY_CREATE = ("admin", "write", "contributor")
-"""The roles in an organisation that may make repositories there."""
+"""The organisation roles that may create repositories."""
 HOURS = {"second": 1 / 3600, "minute": 1 / 60, "hour": 1.0, "day": 24.0}
 
 
 @dataclass(frozen=True)
 class Account:
-    """Whose a token is, and what it may do: `read`, `write` or `fineGrained`, then by *scopes*."""
+    """The owner of a token, and what it may do: its `role` (`read`, `write` or `fineGrained`) and its *scopes*."""
 
     name: str
     organisations: Mapping[str, str] = field(default_factory=dict)
-    """By name, the user's role there."""
+    """The user's role in each organisation, by its name."""
     role: str = ""
     scopes: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """What a fine-grained token may do with each user, organisation or repository that it names."""
+    """What a fine-grained token may do with each user, organisation or repository it names."""
 
 
 @dataclass(frozen=True)
 class Price:
-    """What a machine on the Hub costs, in US dollars an hour, and its accelerator, empty for none."""
+    """What a machine on the Hub costs in US dollars an hour, and its accelerator (empty if it has none)."""
 
     flavor: str
     hourly: float
@@ -53,7 +53,7 @@ class Price:
 
 
 def client(token: Token = None, *, endpoint: str | None = None) -> HfApi:
-    """The Hub's client, with *token* in it; None takes the user's own login, and nobody's where there is none.
+    """The Hub's client with *token*; None uses the user's own login, or anonymous access if there is none.
 
     Raises:
         PublishError: the token cannot be sent.
@@ -62,10 +62,10 @@ def client(token: Token = None, *, endpoint: str | None = None) -> HfApi:
 
 
 def checked(token: Token) -> Token:
-    """Trim the token. One that cannot be sent is refused here, because the HTTP client's own error would show it.
+    """Trim the token, and refuse one that cannot be sent: the HTTP client's own error would show it.
 
     Raises:
-        PublishError: it is none.
+        PublishError: it is not a valid token.
     """
     if not isinstance(token, str):
         return token
@@ -78,10 +78,10 @@ def checked(token: Token) -> Token:
 
 
 def require_name(repo_id: str) -> None:
-    """Refuse what is no `owner/name`.
+    """Refuse a name that is not `owner/name`.
 
     Raises:
-        PublishError: with what is wrong.
+        PublishError: the name is invalid; the message says why.
     """
     try:
         validate_repo_id(repo_id)
@@ -92,11 +92,11 @@ def require_name(repo_id: str) -> None:
 
 
 def account(api: HfApi) -> Account:
-    """Ask the Hub whose the token in *api* is.
+    """Ask the Hub who owns the token in *api*.
 
     Raises:
         UnreachableError: the Hub cannot be reached.
-        PublishError: there is no token, or the Hub knows nobody by it.
+        PublishError: there is no token, or the Hub does not know it.
     """
     if not api.token:
         raise PublishError(f"There is no token for the Hub. Run hf auth login, or make one at {TOKENS}.")
@@ -120,17 +120,17 @@ def account(api: HfApi) -> Account:
 
 
 def require_writable(repo_id: str, api: HfApi, *, kind: str = "model", who: Account | None = None) -> Account:
-    """Return the account whose token is in *api*, which may write to the repository *repo_id*, made already or not.
+    """Return the account that owns the token in *api*, if it may write to *repo_id*, which need not exist yet.
 
     Args:
         repo_id: `owner/name`.
         api: the Hub's client.
         kind: `model`, `dataset` or `space`.
-        who: the account, where it is known already.
+        who: the account, if already known.
 
     Raises:
         UnreachableError: the Hub cannot be reached.
-        PublishError: the name is no good, there is no token, or it may not write there.
+        PublishError: the name is invalid, there is no token, or the token may not write there.
     """
     require_name(repo_id)
     who = who or account(api)
@@ -140,7 +140,7 @@ def require_writable(repo_id: str, api: HfApi, *, kind: str = "model", who: Acco
         try:
             with_retries(lambda: api.auth_check(repo_id, repo_type=kind, write=True))
         except RepositoryNotFoundError:
-            return who  # it will be made
+            return who  # it will be created
         except HfHubHTTPError as error:
             if error.response.status_code != 403:
                 raise
@@ -149,7 +149,7 @@ def require_writable(repo_id: str, api: HfApi, *, kind: str = "model", who: Acco
 
 
 def _refusal(who: Account, repo_id: str) -> str | None:
-    """Why the account may not write to *repo_id*, as far as it says itself, or None."""
+    """Why the account may not write to *repo_id*, judging by the account alone, or None."""
     owner = repo_id.partition("/")[0]
     own = owner == who.name
     if not own and owner not in who.organisations:
@@ -166,12 +166,12 @@ def _refusal(who: Account, repo_id: str) -> str | None:
 
 
 def require_readable(model: str, api: HfApi) -> None:
-    """Make sure that the base model *model* may be downloaded; ours always may, and what lies on this machine.
+    """Make sure that the base model *model* may be downloaded; the package's own and local models always pass.
 
     Raises:
-        ModelError: it is a GGUF file that is not there, or which one is meant is not said.
-        UnreachableError: the Hub cannot be reached; what was downloaded before may still do.
-        PublishError: it is gated, or not there for this token.
+        ModelError: it is a GGUF file that does not exist, or a folder with several of them.
+        UnreachableError: the Hub cannot be reached; an earlier download may still work.
+        PublishError: it is gated, or does not exist for this token.
     """
     if model in OURS or local(model):
         return
@@ -190,11 +190,11 @@ def require_readable(model: str, api: HfApi) -> None:
 
 
 def require_valid_card(recipe: Recipe, api: HfApi) -> None:
-    """Have the Hub check the metadata that the card of a run of *recipe* will have.
+    """Have the Hub check the metadata of the card that a run of *recipe* will get.
 
     Raises:
         UnreachableError: the Hub cannot be reached.
-        PublishError: it takes offence, with its words.
+        PublishError: the Hub rejects it, with the Hub's reason.
     """
     with telling("this account", api, outcome="so the card was not checked"):
         try:
@@ -204,11 +204,11 @@ def require_valid_card(recipe: Recipe, api: HfApi) -> None:
 
 
 def price(flavor: str, api: HfApi, *, of_spaces: bool = False) -> Price:
-    """Say what the machine *flavor* costs where the Hub runs jobs, or, with *of_spaces*, Spaces.
+    """Look up what the machine *flavor* costs for jobs or, with *of_spaces*, for Spaces.
 
     Raises:
         UnreachableError: the Hub cannot be reached.
-        RecipeError: there is no such machine; the message has those that there are.
+        RecipeError: there is no such machine; the message lists those that exist.
     """
     listed = api.list_spaces_hardware if of_spaces else api.list_jobs_hardware
     with telling("list of machines", api, outcome=f"so it is not known what {flavor} costs"):

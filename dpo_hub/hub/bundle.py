@@ -1,6 +1,6 @@
-"""What goes into a repository of a run: the adapter's, its pairs', the merged model's. Knows nothing of the Hub's API.
+"""The files of a run's repositories: adapter, pairs and merged model. Knows nothing of the Hub's API.
 
-No file has a path of this machine in it, and none is a pickle.
+No file contains a path of this machine, and none is a pickle.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from ..runs.run import Run
 from .card import environment, origin, public_source, published
 
 Files = dict[str, bytes | Path]
-"""Content, or where it lies, by path in the repository."""
+"""Content, or the local path of it, by path in the repository."""
 
 MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")
-"""What of a model's folder goes out: weights, settings and the tokenizer, and never a pickle."""
+"""Endings of the files that are published from a model's folder: weights, settings and tokenizer, never a pickle."""
 MEASURED = ("metrics.jsonl", "evaluation.json", "curves.png")
-"""What of the run's folder goes out as it is, where it is there."""
+"""Files that are published from the run's folder unchanged, if they exist."""
 SPLITS = {"train": "data/train.jsonl", "held_out": "data/test.jsonl"}
 
 
 @dataclass(frozen=True)
 class Inherited:
-    """What the base model's own card says that holds for what is made of it: its licence and its languages."""
+    """What a derived model inherits from the base model's card: its licence and its languages."""
 
     license: Mapping[str, Any] = field(default_factory=dict)
-    """`license`, and where that is `other`, `license_name` and `license_link`. Empty where it is not known."""
+    """`license`, and if that is `other`, also `license_name` and `license_link`. Empty if unknown."""
     language: Sequence[str] = ()
 
     @classmethod
     def of(cls, base: str, card: Mapping[str, Any]) -> Inherited:
-        """What the metadata *card* of *base* say; a link within its repository leads there from elsewhere too."""
+        """Read the metadata *card* of *base*; a link relative to its repository becomes absolute."""
         said = {name: value for name in ("license", "license_name", "license_link") if (value := card.get(name))}
         link = said.get("license_link", "")
         if link and "://" not in link:
@@ -49,7 +49,7 @@ class Inherited:
 
 
 OF_OURS = Inherited({"license": "apache-2.0"}, ["en"])
-"""What holds for `runs.base_model.OURS`, without asking anybody."""
+"""What the models in `runs.base_model.OURS` pass on, known without asking the Hub."""
 
 
 def adapter_files(run: Run, repo_id: str, inherited: Inherited, *, data: str | None = None) -> Files:
@@ -57,8 +57,8 @@ def adapter_files(run: Run, repo_id: str, inherited: Inherited, *, data: str | N
 
     Args:
         run: a finished run.
-        repo_id: what it will be called.
-        inherited: what holds for it because of its base model.
+        repo_id: the name it will get.
+        inherited: what it inherits from its base model.
         data: the repository of its pairs, if they are published.
 
     Raises:
@@ -87,7 +87,7 @@ def adapter_files(run: Run, repo_id: str, inherited: Inherited, *, data: str | N
 
 
 def data_files(run: Run, repo_id: str, model_id: str, folder: Path) -> Files:
-    """The repository of a run's pairs, as they were split; *folder* is where they may be written."""
+    """The repository of a run's pairs, in the splits of the run; *folder* is where the files are written."""
     files: Files = {"README.md": _data_card(run, repo_id, model_id).encode()}
     for split, name in SPLITS.items():
         path = folder / Path(name).name
@@ -97,7 +97,7 @@ def data_files(run: Run, repo_id: str, model_id: str, folder: Path) -> Files:
 
 
 def merged_files(run: Run, repo_id: str, model_id: str, inherited: Inherited, folder: Path) -> Files:
-    """The repository of the model with the adapter worked into it, which lies in *folder*."""
+    """The repository of the merged model that is in *folder*."""
     card = _merged_card(run, repo_id, model_id, inherited)
     return {**{path.name: path for path in _model_files(folder)}, "README.md": card.encode()}
 

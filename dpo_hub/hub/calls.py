@@ -1,4 +1,4 @@
-"""Calls to the Hub: made again where that may help, and told in a sentence where the Hub says no. Needs no torch."""
+"""Calls to the Hub: retried where that may help, with refusals turned into sentences. Needs no torch."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ Answer = TypeVar("Answer")
 
 TOKENS = "https://huggingface.co/settings/tokens"
 PASSING = (408, 425, 429, 500, 502, 503, 504)
-"""Answers that may be others in a moment."""
+"""HTTP statuses that may be temporary."""
 BROKEN = (httpx2.RequestError, ConnectionError, TimeoutError, JSONDecodeError)
-"""No answer, or none of the Hub's: the middle two are the words of the client's part that sends large files."""
+"""No answer, or one that is not the Hub's. The part of the client that uploads large files raises the middle two."""
 _STATUS = re.compile(r"HTTP status \w+ error \((\d{3})")
-"""How that part tells of a refusal, as a connection error too."""
+"""How that part reports a refusal, also as a connection error."""
 WAITS = (1.0, 2.0, 4.0)
-"""Seconds before the second, third and fourth try, where the Hub does not say how long."""
+"""Seconds before the second, third and fourth try, unless the Hub says how long to wait."""
 LONGEST_WAIT = 300.0
-"""Seconds that are waited at most where it does say; its limits are for five minutes."""
+"""The longest wait in seconds where the Hub says how long; its limits are for five minutes."""
 TOLD = 5.0
-"""Seconds of waiting that people are told of."""
+"""Waits longer than this many seconds are logged as warnings."""
 QUOTED = 200
-"""Characters of a server's own words that are quoted."""
+"""Characters quoted from a server's own message."""
 
 
 class UnreachableError(PublishError):
-    """The Hub does not answer, so nothing can be said."""
+    """The Hub does not answer, so the outcome is unknown."""
 
 
 def with_retries(ask: Callable[[], Answer], *, tries: int | None = None, of: str = "the Hub") -> Answer:
-    """Call *ask*, and again after a while where the connection broke or who is asked, *of*, was busy.
+    """Call *ask*, and retry after a wait if the connection broke or the server, named by *of*, was busy.
 
-    Only for what may be done twice. Four *tries* are made, unless the client itself tries again.
+    Only for calls that may safely be repeated. There are four *tries* by default; pass fewer if the client retries too.
     """
     for wait in WAITS[: tries and tries - 1]:
         try:
@@ -60,7 +60,7 @@ def with_retries(ask: Callable[[], Answer], *, tries: int | None = None, of: str
 
 
 def _pause(error: Exception, wait: float) -> float | None:
-    """Seconds to wait before it is tried again, or None where that is no use."""
+    """Seconds to wait before the next try, or None if retrying is no use."""
     if not is_transient(error):
         return None
     headers = error.response.headers if isinstance(error, HfHubHTTPError) else {}
@@ -71,12 +71,12 @@ def _pause(error: Exception, wait: float) -> float | None:
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same call may go through in a while."""
+    """Whether the same call may succeed later."""
     return not isinstance(error, OfflineModeIsEnabled) and _status(error) in (None, *PASSING)
 
 
 def _status(error: Exception) -> int | None:
-    """The status that the Hub answered with, if it did."""
+    """The HTTP status of the Hub's answer, if it answered."""
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code
     found = _STATUS.search(str(error))
@@ -84,28 +84,28 @@ def _status(error: Exception) -> int | None:
 
 
 def briefly(error: Exception, of: str = "the Hub") -> str:
-    """What went wrong between here and *of*, in a few words and without an address."""
+    """What went wrong in the call to *of*, in a few words and without a URL."""
     status = _status(error)
     return f"{of} answered {status}" if status else f"{of} {_how_unreachable(error)}"
 
 
 def words_of(error: Exception, *, secret: str | None = None) -> str:
-    """What a server said to its refusal, in one line and not all of it, without the *secret*."""
+    """A server's reason for a refusal: one line, shortened, without the *secret*."""
     said = getattr(error, "server_message", None) or ""
     return " ".join((said.replace(secret, "…") if secret else said).split())[:QUOTED].rstrip(". ")
 
 
 @contextmanager
 def telling(what: str, api: HfApi, *, outcome: str = "so nothing was changed") -> Iterator[None]:
-    """Turn the Hub's refusals, and its silence, into sentences that say what to do.
+    """Turn the Hub's refusals, and missing answers, into sentences that say what to do.
 
     Args:
-        what: what it was about, a repository's or a job's name.
-        api: the client that asks.
-        outcome: what it means, as half a sentence.
+        what: the name of the repository or job concerned.
+        api: the client that makes the call.
+        outcome: the consequence, as half a sentence.
 
     Raises:
-        UnreachableError: it did not answer, or not now.
+        UnreachableError: the Hub did not answer, or is busy.
         PublishError: it refused.
     """
     try:

@@ -1,7 +1,7 @@
 """The model card of a run, and what publishing adds to it. Knows nothing of the Hub's API.
 
-Prompts, replies, file names and columns are text of others: they stand in code spans and fences that they cannot close,
-and none of them reaches the metadata, but for the name of a dataset on the Hub.
+Prompts, replies, file names and columns are other people's text: they go into code spans and fences that they cannot
+close, and none of them reaches the metadata except the name of a dataset on the Hub.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from ..runs.run import Run
 from .curves import CURVES
 
 LOCAL_PATH = "path/to/the/base/model"
-"""What stands in code for a base model that lies on the disk of whoever trained."""
+"""Placeholder in the card's code for a base model that is only on the machine that trained."""
 LOCAL_PATHS = {LOCAL_FOLDER: LOCAL_PATH, LOCAL_FILE: f"{LOCAL_PATH}.gguf"}
 """The same, on the command line."""
 MODEL_NAME = "lora-adapter"
-"""What the metadata calls the model until publishing puts the repository's name here."""
+"""The model's name in the metadata until publishing replaces it with the repository's name."""
 
 ADAPTER_LINE = 'adapter = "adapter"'
-"""Where the card's code finds the adapter: beside the card, until publishing puts the repository's name here."""
+"""Where the card's code finds the adapter: beside the card, until publishing puts in the repository's name."""
 SPLIT_LINE = "No prompt is in both."
-"""After this publishing says where the pairs are."""
+"""Publishing adds the location of the pairs after this line."""
 LICENCE_LINE = "- The base model's licence and limits hold for the adapter too."
 NO_LICENCE_LINE = (
     "- The base model's licence, which is not known here, and its limits hold for the adapter too: look the licence up "
     "before you use this."
 )
-"""What publishing makes of `LICENCE_LINE` where it found none."""
+"""Replaces `LICENCE_LINE` when publishing finds no licence."""
 
 MEASURES = {
     "reward_accuracy": "Reward accuracy",
@@ -53,14 +53,14 @@ MEASURES = {
     "win_rate": "Win rate against the reference",
 }
 COURSE_ROWS = 10
-"""The most interim evaluations that the card lists; the curves have them all."""
+"""The most interim evaluations that the card lists; the curves show them all."""
 
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-"""What no text file should have: control characters but tab and line feed, and lone surrogates."""
+"""What no text file should contain: control characters other than tab and line feed, and lone surrogates."""
 
 
 def render_card(run: Run) -> str:
-    """Render the card of a run that has its evaluation and samples: metadata for the Hub, then Markdown for people."""
+    """Render the card of a run that has its evaluation and samples: metadata for the Hub, then Markdown for readers."""
     recipe, report, base = run.recipe, run.report, public_base(run.recipe.model)
     dataset, split = hub_dataset(report["source"]) or (None, None)
     source = public_source(report["source"])
@@ -96,7 +96,7 @@ def render_card(run: Run) -> str:
 
 
 def front_matter(recipe: Recipe, *, dataset: str | None = None, results: Sequence[EvalResult] = ()) -> str:
-    """The metadata that the card of a run of *recipe* begins with."""
+    """The metadata at the top of the card for a run of *recipe*."""
     base = public_base(recipe.model)
     on_hub = is_on_hub(base)
     data = ModelCardData(
@@ -121,13 +121,13 @@ def published(
     datasets: Sequence[str] = (),
     **more: str,
 ) -> str:
-    """Fit the *card* of a run to its repository *repo_id*; whatever else was written into it stays.
+    """Adapt the *card* of a run to its repository *repo_id*; any other edits in it stay.
 
     Args:
-        card: what the run's README.md says, edited by hand or not.
+        card: the text of the run's README.md, edited by hand or not.
         repo_id: `owner/name`.
-        license: the base model's, as the Hub spells it, where the card has none of its own.
-        language: codes of the languages, where the card has none.
+        license: the base model's, as the Hub spells it; used if the card has none.
+        language: language codes; used if the card has none.
         datasets: where the pairs are on the Hub.
         more: what belongs to *license*: `license_name` and `license_link`.
 
@@ -159,7 +159,7 @@ def published(
 
 
 def _replaced(text: str, line: str, other: str, *, last: bool = False) -> str:
-    """*text* with *other* in place of its first or last *line*; texts of others stand between the two."""
+    """*text* with *other* in place of its first or last *line*; lines between the two may be other people's text."""
     found = [match.span() for match in re.finditer(f"^{re.escape(line)}$", text, re.MULTILINE)]
     if not found:
         return text
@@ -168,18 +168,18 @@ def _replaced(text: str, line: str, other: str, *, last: bool = False) -> str:
 
 
 def origin(report: Mapping[str, Any]) -> str:
-    """Say in Markdown which file the base model was read from, and how; nothing where it was taken as it is."""
+    """Say in Markdown which file the base model was read from, and how; empty if it was used as it is."""
     found = report.get("base")
     return told_of({**found, "file": code_span(found["file"])}) if found else ""
 
 
 def public_source(source: str) -> str:
-    """Name where pairs came from without giving away a folder: a dataset on the Hub, or a file's name."""
+    """Name the source of the pairs without revealing a folder: a dataset on the Hub, or a file's name."""
     return source if hub_dataset(source) else re.split(r"[/\\]", source)[-1]
 
 
 def code_span(text: Any) -> str:
-    """Return *text* as a code span of one line, in which no Markdown and no HTML is read."""
+    """Return *text* as a code span on one line, in which neither Markdown nor HTML is interpreted."""
     line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split()) or "(empty)"
     ticks = "`" * (_longest_run(line) + 1)
     pad = " " if line.startswith("`") or line.endswith("`") else ""
@@ -187,7 +187,7 @@ def code_span(text: Any) -> str:
 
 
 def cell(markdown: str) -> str:
-    """Return *markdown* with its pipes escaped, which would end a table's cell even in a code span."""
+    """Return *markdown* with its pipes escaped: they would end a table cell even in a code span."""
     return markdown.replace("|", r"\|")
 
 
@@ -204,7 +204,7 @@ def _longest_run(text: str) -> int:
 
 @cache
 def environment() -> Environment:
-    """What renders the cards: `code_span`, `cell` and `fenced` are its filters."""
+    """The Jinja environment for the cards, with the filters `code_span`, `cell` and `fenced`."""
     made = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -218,7 +218,7 @@ def environment() -> Environment:
 
 
 def _measured(run: Run) -> dict[str, float]:
-    """What was measured of the adapter as it was saved, in the order of `MEASURES`, as far as it is a number."""
+    """The finite measurements of the adapter as saved, in the order of `MEASURES`."""
     settled = run.report.get("auto_stop") or {"kept": run.last_metrics.get("step")}
     looks = {point["step"]: point["kl"] for point in run.evaluations}
     figures = {"kl": looks.get(settled["kept"], math.nan)} | run.evaluation
@@ -242,7 +242,7 @@ def _results(measured: Mapping[str, float], evaluation: Mapping[str, float], dat
 
 
 def _course(points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """At most `COURSE_ROWS` of the *points*, evenly spaced, with the last."""
+    """At most `COURSE_ROWS` of the *points*, evenly spaced, including the last."""
     every = -(-len(points) // COURSE_ROWS) or 1
     return list(points[::-1][::every][::-1])
 
@@ -255,9 +255,9 @@ def _settings(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
 
 
 def _command(recipe: Recipe, source: str, previous: str | None) -> str:
-    """The command line that trains *recipe* on *source*, with what differs from the usual recipe for its model.
+    """The command line that trains *recipe* on *source*, with every setting that differs from its model's usual recipe.
 
-    What the number of pairs decides is always named.
+    Settings that depend on the number of pairs are always included, except for the demo model.
     """
     base, safe = public_name(recipe.model), Recipe.for_model(recipe.model)
     words = ["dpo-hub", "train", f"./{source}" if source.startswith("-") else source]

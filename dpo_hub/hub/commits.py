@@ -1,7 +1,7 @@
-"""One commit with everything in it, made once however often it has to be tried. Needs no torch.
+"""One commit with everything in it, made only once however many tries it takes. Needs no torch.
 
-The Hub takes a commit whole or not at all. Where its answer is lost, the next try finds the same files there and adds
-nothing; where somebody else was faster, nothing of theirs is overwritten.
+The Hub accepts a commit completely or not at all. If its answer is lost, the next try finds the same files there and
+adds nothing; if somebody else committed first, nothing of theirs is overwritten.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ log = logging.getLogger(__name__)
 MODEL, DATASET, SPACE = "model", "dataset", "space"
 BLOCK = 2**20
 SHOWN = 3
-"""Changes of others that are named."""
+"""How many of other people's changes a message names."""
 
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository as it stands."""
+    """The current state of a repository."""
 
     id: str
     kind: str
@@ -40,10 +40,10 @@ class Repository:
 
 
 def ensure_repository(api: HfApi, repo_id: str, *, kind: str = MODEL, private: bool = True) -> Repository:
-    """Make the repository where it is not there yet, and say how it stands.
+    """Create the repository if it does not exist, and return its state.
 
     Raises:
-        PublishError: it is public although *private* was asked for.
+        PublishError: it is public although *private* was requested.
     """
     with_retries(lambda: api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True))
     there = look_at(api, repo_id, kind=kind)
@@ -58,13 +58,13 @@ def ensure_repository(api: HfApi, repo_id: str, *, kind: str = MODEL, private: b
 
 
 def look_at(api: HfApi, repo_id: str, *, kind: str = MODEL) -> Repository:
-    """Ask how a repository stands."""
+    """Get the current state of a repository."""
     info = with_retries(lambda: api.repo_info(repo_id, repo_type=kind))
     return Repository(repo_id, kind, info.sha or "", bool(info.private))
 
 
 def last_commit(api: HfApi, of: Repository) -> GitCommitInfo:
-    """The newest commit of the repository, as *of* has it."""
+    """The newest commit of the repository in the state *of*."""
     return with_retries(lambda: api.list_repo_commits(of.id, repo_type=of.kind, revision=of.head))[0]
 
 
@@ -76,24 +76,24 @@ def commit_once(
     message: str,
     delete: Sequence[str] = (),
 ) -> str:
-    """Put *files* into the repository and take *delete* out of it, in one commit on top of what *to* says is there.
+    """Add *files* to the repository and remove those in *delete*, in one commit on top of the head in *to*.
 
-    Files that are there already with the same content are not sent, and where all are, no commit is made.
+    Files already there with the same content are not sent; if all are, no commit is made.
 
     Args:
         api: the client.
-        to: the repository as it stood when the caller decided what to send.
-        files: content or the path of it, by path in the repository.
+        to: the state of the repository when the caller decided what to send.
+        files: content or the local path of it, by path in the repository.
         message: the commit's title.
-        delete: files that are there, to take out.
+        delete: existing files to remove.
 
     Returns:
-        The id of the commit in which all of it is.
+        The id of the commit that contains all of it.
 
     Raises:
         UnreachableError: the Hub stopped answering, and the commit may have been made.
-        PublishError: somebody else has changed the repository since, and the message says what; or the metadata of
-            its card are refused.
+        PublishError: somebody else has changed the repository since, and the message says what; or its card's metadata
+            is refused.
     """
     try:
         return with_retries(lambda: _commit(api, to, files, message, delete))
@@ -109,7 +109,7 @@ def commit_once(
 
 
 def _commit(api: HfApi, to: Repository, files: Mapping[str, bytes | Path], message: str, delete: Sequence[str]) -> str:
-    """Try once; what the client wraps in errors of other kinds comes out as what it is."""
+    """Try once; errors that the client wrapped in another type are raised as what they are."""
     operations = [CommitOperationAdd(path, content) for path, content in files.items()]
     gone = [CommitOperationDelete(path) for path in delete]
     try:
@@ -123,7 +123,7 @@ def _commit(api: HfApi, to: Repository, files: Mapping[str, bytes | Path], messa
             raise
         said = " ".join(str(error).split())
         raise PublishError(f"The Hub refuses the card of {to.id}, so nothing was sent: {said}") from error
-    except (RuntimeError, PermissionError) as error:  # a large file's; the latter says that a token was refused
+    except (RuntimeError, PermissionError) as error:  # from a large file; the latter means a refused token
         if isinstance(error.__cause__, (*BROKEN, HfHubHTTPError)):
             raise error.__cause__ from None
         said = " ".join(str(error.__cause__ or error).split())
@@ -132,17 +132,17 @@ def _commit(api: HfApi, to: Repository, files: Mapping[str, bytes | Path], messa
 
 
 def _made_before(api: HfApi, to: Repository, files: Mapping[str, bytes | Path], delete: Sequence[str]) -> str:
-    """Find the commit since *to* that has all *files*: it was made by a try whose answer was lost.
+    """Find a commit since *to* that contains all *files*: an earlier try made it and its answer was lost.
 
     Raises:
-        PublishError: there is none, so it was somebody else who changed the repository.
-        UnreachableError: the Hub does not show yet what there is.
+        PublishError: there is none, so somebody else changed the repository.
+        UnreachableError: the Hub does not list the new commits yet.
     """
     newer = newest_commits(api, to)
     for commit in newer:
         if _is_there(contents(api, to, commit.commit_id), files, delete):
             return str(commit.commit_id)
-    if not newer:  # its listing lags behind its refusal
+    if not newer:  # the listing lags behind the refusal
         raise UnreachableError(
             f"{to.id} was changed meanwhile, but the Hub does not show yet by what. Run it again: what is there is not "
             "sent twice."
@@ -154,7 +154,7 @@ def _made_before(api: HfApi, to: Repository, files: Mapping[str, bytes | Path], 
 
 
 def newest_commits(api: HfApi, of: Repository) -> list[GitCommitInfo]:
-    """The commits since *of* was looked at, the newest first."""
+    """The commits made after *of* was read, newest first."""
     commits = with_retries(lambda: api.list_repo_commits(of.id, repo_type=of.kind))
     ids = [commit.commit_id for commit in commits]
     return list(commits[: ids.index(of.head)] if of.head in ids else commits[:1])
@@ -172,14 +172,14 @@ def _touched(api: HfApi, since: Repository, newer: Sequence[GitCommitInfo]) -> s
 
 
 def _is_there(found: Mapping[str, str], files: Mapping[str, bytes | Path], gone: Sequence[str]) -> bool:
-    """Whether a repository that holds *found* has all *files* and nothing of what should be *gone*."""
+    """Whether a repository with the contents *found* has all *files* and none of those that should be *gone*."""
     if found.keys() & set(gone):
         return False
     return all(found.get(path) in ids_of(content) for path, content in files.items())
 
 
 def ids_of(content: bytes | Path) -> tuple[str, str]:
-    """What the Hub may call this content: its SHA-256 where it keeps it as a large file, else git's id of it."""
+    """The ids the Hub may give this content: its SHA-256 if stored as a large file, else its git blob id."""
     size = len(content) if isinstance(content, bytes) else content.stat().st_size
     large, small = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
@@ -190,7 +190,7 @@ def ids_of(content: bytes | Path) -> tuple[str, str]:
 
 
 def contents(api: HfApi, of: Repository, revision: str) -> dict[str, str]:
-    """What the Hub calls the content of each file of the repository at *revision*; see `ids_of`."""
+    """The Hub's id for the content of each file in the repository at *revision*; see `ids_of`."""
     listed = with_retries(lambda: list(api.list_repo_tree(of.id, recursive=True, revision=revision, repo_type=of.kind)))
     files = (entry for entry in listed if isinstance(entry, RepoFile))
     return {entry.path: entry.lfs.sha256 if entry.lfs else entry.blob_id for entry in files}

@@ -1,4 +1,4 @@
-"""The curves of a run as a picture. Knows nothing of the Hub; loads matplotlib only to draw."""
+"""The curves of a run as an image. Knows nothing of the Hub; loads matplotlib only to draw."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ PANELS = {
 COLORS = ("#2868b0", "#c8641e")
 INK, FAINT = "#3a3f47", "#e3e6ea"
 MOST_POINTS = 200
-"""Points of a line: with more steps, each point is the mean of several."""
+"""The most points on a line: with more steps, each point is the mean of several."""
 
 
 def draw_curves(run: Run) -> None:
-    """Draw the run's metrics by step, held-out points as dots, to `curves.png` in its folder: the same bytes each time.
+    """Draw the run's metrics by step, held-out points as dots, to `curves.png` in its folder; the bytes never vary.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -50,7 +50,7 @@ def draw_curves(run: Run) -> None:
 def _draw(axes: Axes, title: str, names: Sequence[str], lines: Points, dots: Points) -> None:
     for name, color in zip(names, COLORS, strict=False):
         label = name.removesuffix("_reward")
-        marker = "." if len(lines) < 3 else ""  # a line of one point would not be seen
+        marker = "." if len(lines) < 3 else ""  # a line with a single point would be invisible
         axes.plot(*_xy(lines, name), color=color, linewidth=1.4, marker=marker, label=label)
         axes.plot(*_xy(dots, name), "o", color=color, markersize=6, markeredgecolor="white")
     axes.set_title(title, fontsize=10.5, loc="left", color=INK)
@@ -70,7 +70,7 @@ def _xy(points: Points, name: str) -> tuple[list[float], list[float]]:
 
 
 def _thinned(steps: Points) -> list[dict[str, float]]:
-    """The means of equally many neighbouring *steps*, so that at most `MOST_POINTS` are left."""
+    """The means of equal groups of neighbouring *steps*, so that at most `MOST_POINTS` are left."""
     size = -(-len(steps) // MOST_POINTS) or 1
     parts = [steps[at : at + size] for at in range(0, len(steps), size)]
     names = {"step", *(name for panel in PANELS.values() for name in panel)}

@@ -1,4 +1,4 @@
-"""A finished run becomes a folder with the whole model, for Transformers, Ollama and llama.cpp. Loads no torch."""
+"""Export a finished run as a folder with the whole model, for Transformers, Ollama and llama.cpp. Loads no torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .ollama import modelfile, name_for
 
 @dataclass(frozen=True)
 class Exported:
-    """A merged model in a folder: how it was compared, and the GGUF file, why there is none, or how to make it."""
+    """A merged model in a folder: how it was checked, and its GGUF file, or why there is none and how to make it."""
 
     folder: Path
     name: str
@@ -26,17 +26,17 @@ class Exported:
 
 
 def export(run: Run, out: Path, *, gguf: bool = False) -> Exported:
-    """Write the base model of *run*, with the adapter worked into it, into the folder *out*, whole or not at all.
+    """Write the base model of *run*, with the adapter merged into it, to the folder *out*, completely or not at all.
 
     Args:
         run: a finished run.
-        out: does not exist yet, or is empty; its parent is there.
-        gguf: make a GGUF file too, if llama.cpp's converter is there.
+        out: does not exist yet or is empty; its parent exists.
+        gguf: also make a GGUF file, if llama.cpp's converter is available.
 
     Raises:
-        RunError: the run has not finished, its adapter was removed, or *out* will not do.
-        ModelError: the model cannot be merged, or computes something else.
-        DiskFullError: there is no room.
+        RunError: the run has not finished, its adapter was removed, or *out* cannot be used.
+        ModelError: the model cannot be merged, or the merged model gives different results.
+        DiskFullError: the disk is full.
     """
     run.require_finished()
     out = out.absolute()
@@ -70,7 +70,7 @@ def _write_modelfile(folder: Path, name: str, merged: Merged, *, gguf: str | Non
 
 
 def _converted(done: Exported) -> Exported:
-    """The same with a GGUF file, or with how to make one."""
+    """The same export with a GGUF file, or with the commands to make one."""
     file, folder, merged = f"{done.name}.gguf", done.folder, done.merged
     call = llama.converter()
     typed = tuple(llama.commands(folder, file, merged.dtype))

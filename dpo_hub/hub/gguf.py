@@ -1,4 +1,4 @@
-"""A merged model as one GGUF file, by llama.cpp's own converter where the user has it. Loads no torch."""
+"""A merged model as one GGUF file, made by llama.cpp's own converter if the user has it. Loads no torch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from ..errors import ModelError
 
 CONVERTER = "convert_hf_to_gguf.py"
 PLACE = "LLAMA_CPP"
-"""The environment variable that names the folder of llama.cpp."""
+"""The environment variable with the path of llama.cpp's folder."""
 TYPES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
 SOURCE = "https://github.com/ggml-org/llama.cpp"
 
 
 def converter() -> list[str] | None:
-    """How to call the converter: that under `LLAMA_CPP` by this Python, one on the PATH as it is; None without any."""
+    """The command that runs the converter, or None if it is not found.
+
+    With `LLAMA_CPP` set, that is the script in that folder, run by this Python; otherwise the one on the PATH.
+    """
     if place := os.environ.get(PLACE):
         script = Path(place) / CONVERTER
         return [sys.executable, str(script)] if script.is_file() else None
@@ -28,10 +31,10 @@ def converter() -> list[str] | None:
 
 
 def convert(call: list[str], folder: Path, name: str, dtype: str) -> Path:
-    """Make the file *name* in *folder* of the model there, whole or not at all.
+    """Convert the model in *folder* to the file *name* there, completely or not at all.
 
     Raises:
-        ModelError: the converter cannot be started, failed, or made nothing, with the last line it said.
+        ModelError: the converter cannot be started, failed, or wrote no file; the message has its last line of output.
     """
     aside, target = folder / f".{name}", folder / name
     try:
@@ -52,7 +55,7 @@ def convert(call: list[str], folder: Path, name: str, dtype: str) -> Path:
 
 
 def commands(folder: Path, name: str, dtype: str) -> list[str]:
-    """What to type to get the converter and the file."""
+    """The commands that get the converter and make the file."""
     call = ["python", f"llama.cpp/{CONVERTER}", *_arguments(folder, folder / name, dtype)]
     needs = f"llama.cpp/requirements/requirements-{CONVERTER.removesuffix('.py')}.txt"
     return [f"git clone --depth 1 {SOURCE}", f"python -m pip install -r {needs}", shlex.join(call)]

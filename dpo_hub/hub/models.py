@@ -1,4 +1,4 @@
-"""The models themselves, asked in a process of their own, so that nobody who publishes has to load torch."""
+"""Work on the models in a separate process, so that publishing does not have to load torch."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ..runs.run import Run
 log = logging.getLogger(__name__)
 
 EXPECTED = 2
-"""The exit code of an error that is one line on stderr."""
+"""The exit code for an expected error, which is one line on stderr."""
 HALF = 0.5
-"""The share of the adapter's effect below which a merged model is not worth having."""
+"""The share of the adapter's effect below which a merged model is not worth using."""
 
 
 @dataclass(frozen=True)
 class Merged:
-    """A merged model: its dtype, how it was compared (see `training.merged.Check`), and the tokens that end a reply."""
+    """A merged model: its dtype, how it was checked (see `training.merged.Check`), and the tokens that end a reply."""
 
     dtype: str
     prompts: int
@@ -39,13 +39,13 @@ def has_torch() -> bool:
 
 
 def run_published(what: str, run: Run, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `training.published` with *environment* on top of this process's own."""
+    """Run `training.published` with *environment* added to this process's own."""
     command = [sys.executable, "-m", "dpo_hub.training.published", what, str(run.path), str(folder)]
     return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
 
 
 def why_it_ended(done: subprocess.CompletedProcess[str]) -> str:
-    """Say why the process did not do what it should: its error, or the signal that ended it."""
+    """Say why the process failed: its error, or the signal that ended it."""
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
         return f"The process that has the model was ended by {name}, as happens where memory runs out."
@@ -53,17 +53,17 @@ def why_it_ended(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def merge(run: Run, folder: Path, *, token: str | bool | None = None) -> Merged:
-    """Save the base model of *run* with the adapter worked into it in *folder*, and see that it computes the same.
+    """Save the base model of *run*, with the adapter merged into it, in *folder*, and check that it computes the same.
 
     Args:
         run: a finished run.
-        folder: is made.
+        folder: is created.
         token: for a base model that has to be downloaded.
 
     Raises:
         MissingExtraError: torch is not installed.
-        ModelError: the base model cannot be loaded, there is no memory or disk for it, or what was saved does not
-            compute what base and adapter do.
+        ModelError: the base model cannot be loaded, memory or disk space is short, or the saved model does not compute
+            what base model and adapter do.
     """
     with needing_extra("train"):
         if not has_torch():

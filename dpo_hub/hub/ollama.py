@@ -1,4 +1,4 @@
-"""The Modelfile that Ollama makes a model from. Knows nothing of Ollama's server."""
+"""The Modelfile from which Ollama creates a model. Knows nothing of Ollama's server."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ WEIGHTS = """\
 
 
 def name_for(folder: Path) -> str:
-    """A name that Ollama takes, from that of *folder*."""
+    """A name that Ollama accepts, derived from the name of *folder*."""
     return re.sub(r"[^a-z0-9._-]+", "-", folder.name.lower()).strip("-._") or "merged"
 
 
 def modelfile(folder: Path, *, name: str, stops: Sequence[str], gguf: str | None = None) -> str:
     """The Modelfile for the merged model in *folder*, or for the file *gguf* there.
 
-    Sampling settings are those of the model's generation_config.json, where that asks for sampling.
+    Sampling settings come from the model's generation_config.json, if that enables sampling.
     """
     lines = [f"FROM ./{gguf}" if gguf else "FROM ."]
     lines += [f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}" for stop in stops]

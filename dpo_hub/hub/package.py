@@ -1,4 +1,4 @@
-"""This package on its way to another machine: its files, and what they need there. So it needs no release anywhere."""
+"""This package, ready to run on another machine: its files and its requirements. So no release of it is needed."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ NAME = "dpo_hub"
 
 
 def package_files() -> dict[str, Path]:
-    """Every file of the package, by its path beside the package's folder: `dpo_hub/recipe.py` and so on."""
+    """Every file of the package, by its path from the folder above it, such as `dpo_hub/recipe.py`."""
     files = (path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return {path.relative_to(PACKAGE.parent).as_posix(): path for path in sorted(files)}
 
 
 def requirements(*extras: str, pins: Mapping[str, str] | None = None) -> list[str]:
-    """What the package needs with *extras*, each pinned to the version that is installed here, or given in *pins*.
+    """The package's requirements with *extras*, each pinned to the version installed here, or to the one in *pins*.
 
-    What is not installed here keeps the range that the package asks for.
+    A requirement without such a version keeps the range that the package declares.
     """
     asked = {canonicalize_name(need.name): need for need in _requirements_of(extras)}
     lines = {}
@@ -33,7 +33,7 @@ def requirements(*extras: str, pins: Mapping[str, str] | None = None) -> list[st
 
 
 def _requirements_of(extras: tuple[str, ...]) -> Iterator[Requirement]:
-    """The package's own requirements under *extras*, those of the extras that they name among them."""
+    """The package's own requirements with *extras*, including those of the extras that these name."""
     for line in importlib.metadata.requires(NAME) or ():
         need = Requirement(line)
         if need.marker is not None and not any(need.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
@@ -45,7 +45,7 @@ def _requirements_of(extras: tuple[str, ...]) -> Iterator[Requirement]:
 
 
 def _installed(name: str) -> str | None:
-    """The version of *name* here, without what only this machine's build is called, as in 2.13.0+cpu."""
+    """The installed version of *name*, without the local build suffix, as in 2.13.0+cpu."""
     try:
         return importlib.metadata.version(name).partition("+")[0]
     except importlib.metadata.PackageNotFoundError:

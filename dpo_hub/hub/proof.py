@@ -1,4 +1,4 @@
-"""What was published is fetched again, as anyone would, and compared with what was meant. Loads no torch itself."""
+"""Download what was published, as anyone would, and compare it with what was sent. Loads no torch itself."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from .models import EXPECTED, has_torch, run_published, why_it_ended
 
 @dataclass(frozen=True)
 class Proof:
-    """What came of it: so many files are the same, and the adapter gave the same logits, or why that was not tried."""
+    """The result: how many files and how many prompts' logits are the same, or why logits were not compared."""
 
     files: int
     prompts: int = 0
     why_not: str = ""
 
     def sentence(self) -> str:
-        """Say it."""
+        """The result as a sentence."""
         files = f"{self.files} files are on the Hub as they are here"
         if self.prompts:
             return f"{files}, and the adapter fetched from there gives the same logits on {self.prompts} prompts."
         return f"{files}.{f' Logits were not compared: {self.why_not}' if self.why_not else ''}"
 
 
-def prove_adapter(  # noqa: PLR0913  # what was sent where, and what of
+def prove_adapter(  # noqa: PLR0913  # what was sent, where, and from which run
     api: HfApi, of: Repository, files: Mapping[str, bytes | Path], commit: str, *, run: Run, compare: bool = True
 ) -> Proof:
-    """Download the adapter's repository into a fresh cache, and compare its files, and what the adapter computes.
+    """Download the adapter's repository into a fresh cache, and compare its files and the adapter's logits.
 
     Raises:
         UnreachableError: it could not be downloaded.
@@ -52,10 +52,10 @@ def prove_adapter(  # noqa: PLR0913  # what was sent where, and what of
 
 
 def prove_listed(api: HfApi, of: Repository, files: Mapping[str, bytes | Path], commit: str) -> Proof:
-    """Compare the hashes that the Hub has of the files with those of what was sent, without downloading them.
+    """Compare the Hub's hashes of the files with those of what was sent, without downloading them.
 
     Raises:
-        PublishError: it is not what was sent.
+        PublishError: they are not what was sent.
     """
     found = contents(api, of, commit)
     for path, content in files.items():
@@ -65,7 +65,7 @@ def prove_listed(api: HfApi, of: Repository, files: Mapping[str, bytes | Path], 
 
 
 def _download(api: HfApi, of: Repository, files: Iterable[str], commit: str, cache: Path) -> Path:
-    """Download *files*; what the client gives up on is tried again, for the commit is certainly there."""
+    """Download *files*, and retry if the client gives up, because the commit certainly exists."""
 
     def download() -> Path:
         try:
@@ -75,15 +75,15 @@ def _download(api: HfApi, of: Repository, files: Iterable[str], commit: str, cac
                 )
             )
         except (LocalEntryNotFoundError, RuntimeError, OSError) as error:
-            if getattr(error, "errno", None):  # this machine's own trouble, as a full disk
+            if getattr(error, "errno", None):  # a problem of this machine, such as a full disk
                 raise
-            raise ConnectionError("the download broke off") from error  # whatever the client made of it
+            raise ConnectionError("the download broke off") from error  # whatever error the client raised
 
     return with_retries(download, tries=2)
 
 
 def _same_logits(run: Run, downloaded: Path) -> tuple[int, str]:
-    """Have the models compared in another process: on how many prompts they are the same, or why nobody can say.
+    """Compare the models in another process: on how many prompts they agree, or why that cannot be checked.
 
     Raises:
         PublishError: they differ, or the adapter cannot be loaded.

@@ -1,7 +1,7 @@
-"""A finished run becomes a repository on the Hub, in one commit, and proves itself. Loads no torch.
+"""Publish a finished run as a repository on the Hub, in one commit, and verify it. Loads no torch.
 
-Whatever happens on the way, a repository is published once or not at all, and running it again is right: files that
-are there are not sent again, and a commit whose answer was lost is found.
+Whatever happens, a repository is published once or not at all, and it is safe to run this again: files already there
+are not sent again, and a commit whose answer was lost is found.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ Prove = Callable[[HfApi, Repository, Files, str], Proof]
 
 
 TITLE = "Publish the run "
-"""How the title of a commit begins that publishes."""
+"""The beginning of the title of every publishing commit."""
 BEGINNING = "initial commit"
-"""The title of the commit that the Hub itself begins a repository with."""
+"""The title of the Hub's own first commit in a new repository."""
 
 
 @dataclass(frozen=True)
 class Destination:
-    """A repository as it is wanted; see `publish`."""
+    """The repository to publish to, and how; see `publish`."""
 
     name: str
     kind: str
@@ -51,7 +51,7 @@ class Destination:
 
 @dataclass(frozen=True)
 class Published:
-    """A repository that is on the Hub as it was meant: its address, the commit, and what was compared."""
+    """A verified repository on the Hub: its URL, the commit, and the result of the comparison."""
 
     url: str
     commit: str
@@ -59,7 +59,7 @@ class Published:
     proof: Proof
 
 
-def publish(  # noqa: PLR0913  # an option each
+def publish(  # noqa: PLR0913  # one for each option
     run: Run,
     repo_id: str,
     *,
@@ -77,22 +77,22 @@ def publish(  # noqa: PLR0913  # an option each
         run: a finished run.
         repo_id: `owner/name`.
         api: the Hub's client, with the token in it; see `account.client`.
-        private: nobody else sees it.
-        with_data: publish its pairs too, as the dataset `owner/name-preferences`; the two name each other.
-        merged: publish the base model with the adapter worked into it too, as the model `owner/name-merged`.
-        compare: load the base model, in a process of its own, and see that the adapter fetched from the Hub computes
-            what the run's own does.
-        overwrite: write over what somebody changed there by other means than publishing.
-        tell: called with what is done next, in a few words.
+        private: only the owner can see it.
+        with_data: also publish its pairs, as the dataset `owner/name-preferences`; each card links to the other.
+        merged: also publish the base model with the adapter merged into it, as the model `owner/name-merged`.
+        compare: load the base model, in a separate process, and check that the adapter downloaded from the Hub computes
+            what the local one does.
+        overwrite: overwrite changes that were made there other than by publishing.
+        tell: called with a few words about each next step.
 
     Returns:
-        What was published: the adapter first, then pairs and merged model.
+        What was published: the adapter first, then the pairs and the merged model.
 
     Raises:
         RunError: the run has not finished.
         UnreachableError: the Hub does not answer; the message says whether anything was published.
-        PublishError: the name is no good, the token may not write there, the adapter was removed, a repository is
-            public although *private* was asked for, was last changed otherwise, or the Hub refuses.
+        PublishError: the name is invalid, the token may not write there, the adapter was removed, a repository is
+            public although *private* was requested, was last changed by other means, or the Hub refuses.
         ModelError: the merged model cannot be made.
     """
     run.require_finished()
@@ -102,7 +102,7 @@ def publish(  # noqa: PLR0913  # an option each
     _require_writable(kinds, api)
     inherited = _inherited(run, api)
     with tempfile.TemporaryDirectory(dir=run.path, prefix=".", suffix=".aside") as made:
-        ready: dict[str, tuple[Files, Prove]] = {}  # in the order in which they name each other
+        ready: dict[str, tuple[Files, Prove]] = {}  # in an order in which each may link to those before it
         if data_id:
             ready[data_id] = data_files(run, data_id, repo_id, Path(made)), prove_listed
         files = adapter_files(run, repo_id, inherited, data=data_id)
@@ -124,7 +124,7 @@ def publish(  # noqa: PLR0913  # an option each
 
 
 def _require_writable(kinds: Mapping[str, str], api: HfApi) -> None:
-    """See that all repositories may be written to, before the first is made."""
+    """Check that all repositories may be written to, before the first is created."""
     for name in kinds:
         require_name(name)
     who = account(api)
@@ -132,10 +132,10 @@ def _require_writable(kinds: Mapping[str, str], api: HfApi) -> None:
         require_writable(name, api, kind=kind, who=who)
 
 
-def _send(  # noqa: PLR0913  # what, where, and how it is proved
+def _send(  # noqa: PLR0913  # what, where, and how to verify it
     api: HfApi, to: Destination, files: Files, title: str, *, prove: Prove, tell: Tell
 ) -> Published:
-    """Publish one repository, and prove that it is there as it was meant."""
+    """Publish one repository, and verify it."""
     url = f"{api.endpoint}/{'datasets/' if to.kind == DATASET else ''}{to.name}"
     with telling(to.name, api, outcome=f"so {to.name} was not published"):
         there = ensure_repository(api, to.name, kind=to.kind, private=to.private)
@@ -161,7 +161,7 @@ def _send(  # noqa: PLR0913  # what, where, and how it is proved
 
 
 def _inherited(run: Run, api: HfApi) -> Inherited:
-    """What the base model's card says of licence and languages; nothing where there is no card to be seen."""
+    """The licence and languages in the base model's card; empty if there is no card to read."""
     base = public_base(run.recipe.model)
     if run.recipe.model in OURS:
         return OF_OURS

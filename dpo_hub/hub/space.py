@@ -1,4 +1,4 @@
-"""The app on a Space: the Space's files, and making one. Needs neither torch nor Gradio."""
+"""The app on a Space: its files, and how to create, update and control it. Needs neither torch nor Gradio."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .commits import SPACE, commit_once, contents, look_at
 from .package import NAME, PACKAGE, package_files, requirements
 
 FREE = "cpu-basic"
-"""The hardware that a Space has unless another is asked for."""
+"""The hardware of a Space unless another is requested."""
 KEPT = "/data"
-"""Where a Space sees the bucket with its runs."""
+"""Where the bucket with the runs is mounted on a Space."""
 BEGINNING = {".gitattributes", "README.md"}
-"""What the Hub itself puts into a new Space."""
+"""The files that the Hub itself puts into a new Space."""
 APP = '''"""The app on a Hugging Face Space."""
 
 from dpo_hub.app import launch
@@ -34,20 +34,20 @@ launch()
 
 @dataclass(frozen=True)
 class Settings:
-    """What a Space begins with. What is changed later, `hf spaces` changes."""
+    """The initial settings of a Space. Later changes are made with `hf spaces`."""
 
     private: bool = True
     hardware: str = FREE
     sleep: int | None = None
-    """Seconds without a visitor after which paid hardware is given back; -1 for never."""
+    """Seconds without a visitor until paid hardware is released; -1 for never."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     variables: Mapping[str, str] = field(default_factory=dict)
     keeps_runs: bool = True
-    """Whether runs lie in a bucket, so that they survive a restart."""
+    """Whether runs are kept in a bucket, so that they survive a restart."""
 
 
 def space_files(pins: Mapping[str, str] | None = None) -> dict[str, bytes]:
-    """The files that stand beside the package on a Space; *pins* as in `requirements`."""
+    """The files beside the package on a Space; *pins* as in `requirements`."""
     needs = {Requirement(line).name: line for line in requirements("app", pins=pins)}
     gradio = Requirement(needs.pop("gradio")).specifier
     oldest = min(Version(bound.version) for bound in gradio if bound.operator in ("==", ">="))
@@ -61,11 +61,11 @@ def space_files(pins: Mapping[str, str] | None = None) -> dict[str, bytes]:
 
 
 def create(api: HfApi, repo_id: str, settings: Settings) -> str:
-    """Make the Space *repo_id* with the app on it, and return its address.
+    """Create the Space *repo_id* with the app on it, and return its URL.
 
     Raises:
         UnreachableError: the Hub cannot be reached.
-        PublishError: the Space is there already, or the Hub refuses to make it.
+        PublishError: the Space already exists, or the Hub refuses to create it.
     """
     require_writable(repo_id, api, kind=SPACE)
     with telling(repo_id, api, outcome="so no Space was made"):
@@ -81,7 +81,7 @@ def create(api: HfApi, repo_id: str, settings: Settings) -> str:
                 repo_id,
                 repo_type=SPACE,
                 private=settings.private,
-                exist_ok=True,  # it was not there: if it is now, it was made by a request whose answer was lost
+                exist_ok=True,  # it did not exist: if it does now, a request whose answer was lost created it
                 space_sdk="gradio",
                 space_hardware=settings.hardware,  # type: ignore[arg-type]  # any name that the Hub knows
                 space_sleep_time=settings.sleep,
@@ -103,7 +103,7 @@ def _listed(values: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def _bucket(api: HfApi, bucket_id: str) -> Volume:
-    """A private bucket, made where it is not there yet, as a Space mounts it."""
+    """A private bucket, created if it does not exist, as a volume for a Space."""
     with_retries(lambda: api.create_bucket(bucket_id, private=True, exist_ok=True))
     if not with_retries(lambda: api.bucket_info(bucket_id)).private:
         raise PublishError(
@@ -114,7 +114,7 @@ def _bucket(api: HfApi, bucket_id: str) -> Volume:
 
 
 def update(api: HfApi, repo_id: str) -> str:
-    """Put the app as it is here on the Space *repo_id*, in one commit, and return its address.
+    """Put the local version of the app on the Space *repo_id*, in one commit, and return the Space's URL.
 
     Raises:
         UnreachableError: the Hub cannot be reached.
@@ -133,11 +133,11 @@ def update(api: HfApi, repo_id: str) -> str:
 
 
 def logs(api: HfApi, repo_id: str, *, build: bool = False, follow: bool = False) -> Iterator[str]:
-    """What the app on the Space said, or its *build*; with *follow*, until the Hub says no more.
+    """The log of the app on the Space, or of its *build*; with *follow*, until the Hub sends no more.
 
     Raises:
         UnreachableError: the Hub cannot be reached.
-        PublishError: there is no such Space, or not for this token.
+        PublishError: there is no such Space, or this token may not see it.
     """
     require_name(repo_id)
     with telling(repo_id, api, outcome="so there is nothing to read"):
@@ -145,7 +145,7 @@ def logs(api: HfApi, repo_id: str, *, build: bool = False, follow: bool = False)
 
 
 def pause(api: HfApi, repo_id: str) -> None:
-    """Stop the Space until it is restarted; meanwhile it costs nothing. Errors as in `logs`."""
+    """Pause the Space until it is restarted; meanwhile it costs nothing. Errors as in `logs`."""
     require_name(repo_id)
     with telling(repo_id, api, outcome="so it was not paused"):
         with_retries(lambda: api.pause_space(repo_id))

@@ -1,1 +1,1 @@
-"""A run at work: the worker on this machine, and jobs on those of the Hub."""
+"""The processes that train runs: the worker on this machine, and jobs on the Hub's machines."""

@@ -1,8 +1,8 @@
-"""On a machine of Hugging Face Jobs: bring a run from its repository, see it to its end, push what it leaves.
+"""On a Hugging Face Jobs machine: download a run from its repository, train it to its end, and push the results.
 
     python -m dpo_hub.jobs.job OWNER/NAME MINUTES SECONDS
 
-What is not pushed goes with the machine, so it is pushed every few minutes, and once more before the time is up.
+What is not pushed is lost with the machine, so it pushes every few minutes, and once more before the time is up.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from ..runs.progress import Log
 from ..runs.run import Run, home
 from .mirror import LABEL, STOP, look, pull, push
 
-log = logging.getLogger("dpo_hub.jobs.job")  # not __main__, as which it runs
+log = logging.getLogger("dpo_hub.jobs.job")  # not __name__, which is __main__ here
 
 KEEP_GOING = 2
-"""Times that a worker which dies is followed by another."""
+"""How many times a worker that dies is replaced."""
 LOOK = 10.0
-"""Seconds between two looks at whether somebody asks for the end, at most."""
+"""The most seconds between two checks whether somebody has asked the run to stop."""
 POLL = 0.2
 STOP_PATIENCE = 20.0
-"""Seconds that a worker gets to finish its step and leave a checkpoint."""
+"""Seconds that a worker has to finish its step and save a checkpoint."""
 RESERVE = 60.0
-"""Seconds, at most, that are kept of a job's time to stop and push."""
+"""The most seconds of a job's time that are reserved for stopping and pushing."""
 PUSH_PATIENCE, REFUSED_PATIENCE, PUSH_AGAIN = 900.0, 45.0, 15.0
-"""Seconds that the Hub may be away when all is done, that it may say no, and between two tries."""
+"""Seconds to keep retrying the last push if the Hub is unreachable, or if it refuses, and between two tries."""
 
 
 def bring(api: HfApi, repo_id: str) -> Run:
-    """Put the run that is mirrored in *repo_id* among the runs of this machine."""
+    """Download the run that is mirrored in *repo_id* into this machine's runs."""
     path = home() / "runs" / repo_id.partition("/")[2]
     path.parent.mkdir(parents=True, exist_ok=True)
     with telling(repo_id, api):
@@ -50,7 +50,7 @@ def bring(api: HfApi, repo_id: str) -> Run:
 
 
 def time_left(api: HfApi, repo_id: str, seconds: float) -> float:
-    """How long the newest job of the run may still work, of its *seconds*, so that time is left to push."""
+    """How long the run's newest job may still work, of its *seconds*, so that time is left to push."""
     owner, _, name = repo_id.partition("/")
     seconds -= min(RESERVE, 0.1 * seconds)
     try:
@@ -64,21 +64,21 @@ def time_left(api: HfApi, repo_id: str, seconds: float) -> float:
     return seconds - (time.time() - began.timestamp()) if began else seconds
 
 
-def see_through(  # noqa: PLR0913  # where, what, and until when
+def see_through(  # noqa: PLR0913  # what, where, and until when
     api: HfApi, repo_id: str, run: Run, *, every: float, left: float = math.inf, asked: Event | None = None
 ) -> None:
-    """Start *run* and show its log, until it has ended for good, somebody wants it to end, or the time is up.
+    """Start *run* and show its log, until it has finally ended, somebody asks it to stop, or the time is up.
 
     Args:
         api: the client.
         repo_id: where it is mirrored.
-        run: one that nobody works on.
+        run: a run that no other process works on.
         every: seconds between two pushes.
-        left: seconds that there are.
-        asked: is set when this machine is to be given back.
+        left: seconds that remain.
+        asked: is set when this machine is to be released.
 
     Raises:
-        PublishError: what it left in the end could not be pushed.
+        PublishError, OSError: the final state could not be pushed.
     """
     until = time.monotonic() + left
     said, pushed, looked, told = Log(run.log, from_end=True), 0.0, 0.0, ""
@@ -100,7 +100,7 @@ def see_through(  # noqa: PLR0913  # where, what, and until when
 
 
 def _push(api: HfApi, repo_id: str, run: Run, *, due: bool) -> bool:
-    """Push what there is, if that is *due*, and say whether somebody wants the run to end. Neither has to succeed."""
+    """Push the run's files if *due*, and return whether somebody asked the run to stop. Failures are only logged."""
     try:
         with telling(repo_id, api):
             there = look(api, repo_id)
@@ -128,7 +128,7 @@ def _push_last(api: HfApi, repo_id: str, run: Run) -> None:
 
 
 def main() -> None:
-    """See the run through whose repository is given; a SIGTERM stops it in good order."""
+    """Train the run whose repository is given; a SIGTERM stops it cleanly."""
     asked = Event()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("repo")

@@ -1,6 +1,6 @@
-"""A run's folder mirrored in a private dataset: the run itself under `run/`, and what trains it beside.
+"""A run's folder mirrored in a private dataset: the run itself under `run/`, and beside it the package that trains it.
 
-Whoever has the run in hand pushes; all others read, or ask for its end by a file `.stop`. Needs no torch.
+The machine that works on the run pushes; all others only read, or ask it to stop by adding `.stop`. Needs no torch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..runs.run import REMOTE, Run
 RUN, PACKAGE, STOP = "run/", "package.zip", ".stop"
 CHECKPOINTS = f"{RUN}checkpoints/"
 LABEL = "dpo-hub"
-"""By which jobs are found: its value is the run's id."""
+"""The label by which jobs are found; its value is the run's id."""
 SMALL = (
     "state.json",
     "recipe.json",
@@ -34,13 +34,13 @@ SMALL = (
     "samples.jsonl",
     "log.txt",
 )
-"""What says how a run goes."""
+"""The files that show a run's progress."""
 _STEP = re.compile(r"checkpoint-(\d+)")
 
 
 @dataclass(frozen=True)
 class Mirror:
-    """The repository as it stands: its files, and when the newest commit was made, in seconds since the epoch."""
+    """The state of the repository: its files, and the time of the newest commit, in seconds since the epoch."""
 
     repository: Repository
     files: frozenset[str]
@@ -48,12 +48,12 @@ class Mirror:
 
     @property
     def step(self) -> int:
-        """The step that its checkpoint was made after, 0 without one."""
+        """The step after which its checkpoint was saved, 0 if it has none."""
         return max((int(found[1]) for path in self.files if (found := _STEP.search(path))), default=0)
 
 
 def look(api: HfApi, repo_id: str) -> Mirror:
-    """Ask how the repository stands."""
+    """Get the current state of the repository."""
     info = with_retries(lambda: api.dataset_info(repo_id))
     changed = info.last_modified.timestamp() if info.last_modified else 0.0
     files = frozenset(sibling.rfilename for sibling in info.siblings or ())
@@ -61,12 +61,12 @@ def look(api: HfApi, repo_id: str) -> Mirror:
 
 
 def push(api: HfApi, run: Run, onto: Mirror) -> None:
-    """Make the mirror the same as the run's folder, with its newest checkpoint alone, in one commit.
+    """Make the mirror match the run's folder, with only its newest checkpoint, in one commit.
 
-    Checkpoints that went before are deleted for good, or a long run would fill the account's storage.
+    Earlier checkpoints are deleted permanently, or a long run would fill the account's storage.
 
     Raises:
-        OSError: something of the folder went while it was copied. What came instead is there the next time.
+        OSError: a file disappeared while it was copied. The next push gets what replaced it.
         PublishError: somebody else pushed meanwhile.
     """
     with tempfile.TemporaryDirectory(dir=run.path.parent, prefix=".push-") as folder:
@@ -82,25 +82,25 @@ def push(api: HfApi, run: Run, onto: Mirror) -> None:
 
 
 def _forget_checkpoints(api: HfApi, of: Repository, kept: Set[str]) -> None:
-    """Delete what large files of checkpoints held, but for the SHA-256s *kept*; old commits are never read."""
+    """Permanently delete the checkpoints' large files, except the SHA-256s *kept*; old commits are never read."""
     large = with_retries(lambda: list(api.list_lfs_files(of.id, repo_type=DATASET)))
     old = [file for file in large if file.filename.startswith(CHECKPOINTS) and file.file_oid not in kept]
     with_retries(lambda: api.permanently_delete_lfs_files(of.id, old, rewrite_history=False, repo_type=DATASET))
 
 
 def copy_whole(run: Run, to: Path) -> None:
-    """Copy what is to be pushed, while others write there.
+    """Copy what is to be pushed, while other processes write there.
 
-    The checkpoint comes first, so that whatever is measured reaches at least as far.
+    The checkpoint is copied first, so that the measurements reach at least as far as it does.
 
     Raises:
-        OSError: something went while it was copied.
+        OSError: a file disappeared while it was copied.
     """
     finished, checkpoints = _finished(run), _checkpoints(run)
     if checkpoints and not finished:
         shutil.copytree(checkpoints[-1], to / checkpoints[-1].relative_to(run.path))
     shutil.copytree(run.path, to, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "checkpoints", REMOTE))
-    # Two checkpoints stay, so the copied one is whole as long as one more came at most; a finished run keeps none.
+    # Two checkpoints are kept, so the copy is complete if at most one more was saved; a finished run keeps none.
     if _finished(run) != finished or (checkpoints and not finished and checkpoints[-1] not in _checkpoints(run)[-2:]):
         raise FileNotFoundError(f"The checkpoint of {run.id} went while it was copied.")
 
@@ -110,15 +110,15 @@ def _finished(run: Run) -> bool:
 
 
 def _checkpoints(run: Run) -> list[Path]:
-    """The run's checkpoints, the newest last."""
+    """The run's checkpoints, newest last."""
     return sorted((run.path / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
 
 
 def pull(api: HfApi, mirror: Mirror, to: Path, *names: str) -> None:
-    """Bring the run's files, or only *names*, into the folder *to*; one that is not there yet appears whole.
+    """Download the run's files, or only *names*, into the folder *to*; if *to* does not exist, it appears complete.
 
     Raises:
-        PublishError: a file did not arrive as the Hub has it.
+        PublishError: a downloaded file is not what the Hub has.
     """
     at = mirror.repository
     with tempfile.TemporaryDirectory(dir=to.parent, prefix=".pull-") as folder:

@@ -1,4 +1,4 @@
-"""A run that trains on Hugging Face Jobs, as it is seen from here: how it goes, its log, its end. Needs no torch."""
+"""A run that trains on Hugging Face Jobs, as seen from here: its progress, its log, its end. Needs no torch."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from .mirror import LABEL, RUN, SMALL, STOP, Mirror, look, pull, read
 log = logging.getLogger(__name__)
 
 DIED = "Its job ended before the run did"
-"""How the reason of a run begins whose job said no more."""
+"""The beginning of a run's reason when its job gave none."""
 OVER = ("COMPLETED", "CANCELED", "ERROR", "DELETED")
-"""Stages in which a job does nothing any more."""
+"""Stages in which a job has ended."""
 STOP_PATIENCE, CANCEL_PATIENCE = 90.0, 15.0
-"""Seconds that a job gets to push its last checkpoint, and to be gone."""
+"""Seconds that a job has to push its last checkpoint and, once cancelled, to end."""
 SYNC_PATIENCE = 10.0
-"""Seconds that a list of runs waits for the Hub."""
+"""Seconds that a list of runs waits for the Hub, and that a command waits for a run's lock."""
 POLL = 1.0
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job that worked on the run: the seconds it may take and, so far, took, and its price in US dollars an hour."""
+    """A job that worked on the run: its time limit and time so far, in seconds, and its price in US dollars an hour."""
 
     id: str
     timeout: int
@@ -50,17 +50,17 @@ class Job:
 
     @property
     def cost(self) -> float:
-        """US dollars, by the minute."""
+        """In US dollars, billed by the minute."""
         return math.ceil(self.seconds / 60) * self.hourly / 60
 
 
 @dataclass(frozen=True)
 class Remote:
-    """Where and at what price a run trains; kept beside it in `remote.json`.
+    """Where and at what price a run trains; kept in its folder as `remote.json`.
 
-    `timeout` are the seconds that a job may take at most, `budget` the US dollars that all of them may cost together,
-    and `head` the newest commit of the repository that was seen. A job is `pending` that was asked for, and of which
-    it is not known whether it began.
+    `timeout` is the most seconds that a job may take, `budget` the most US dollars that all jobs together may cost, and
+    `head` the newest commit of the repository that was seen. `pending` is set while a job was requested and it is not
+    known whether it began.
     """
 
     repo: str
@@ -75,10 +75,10 @@ class Remote:
 
     @classmethod
     def of(cls, run: Run) -> Remote:
-        """What is known of *run*.
+        """The record of *run*, from its `remote.json`.
 
         Raises:
-            RunError: it trains here.
+            RunError: it trains on this machine.
         """
         if not (found := run.remote):
             raise RunError(f"The run {run.id} was not submitted; all of it is here: {run.path}")
@@ -93,12 +93,12 @@ class Remote:
 
     @property
     def spent(self) -> float:
-        """US dollars until now, as far as is known."""
+        """US dollars spent so far, as far as is known."""
         return sum(job.cost for job in self.jobs)
 
     @property
     def seconds_left(self) -> float:
-        """How long the next job may take."""
+        """Seconds that the next job may take."""
         if self.budget is None or not self.hourly:
             return self.timeout
         return min(self.timeout, (self.budget - self.spent) / self.hourly * 3600)
@@ -111,10 +111,10 @@ def connect(token: Token = None) -> HfApi:
 
 @contextmanager
 def held(run: Run) -> Iterator[None]:
-    """Keep others from changing what is known of *run* meanwhile.
+    """Keep other commands from changing the local record of *run* meanwhile.
 
     Raises:
-        BusyError: one does, and for long.
+        BusyError: another command keeps the lock for too long.
     """
     try:
         with FileLock(run.path / ".remote.lock").acquire(timeout=SYNC_PATIENCE):
@@ -124,18 +124,18 @@ def held(run: Run) -> Iterator[None]:
 
 
 def sync(run: Run, api: HfApi) -> None:
-    """Bring what says how *run* goes, and let its state be what its job makes of it.
+    """Download the files that show the progress of *run*, and update its state from its job.
 
     Raises:
-        BusyError: another command does so.
-        PublishError: the Hub says no, or nothing.
+        BusyError: another command is doing so.
+        PublishError: the Hub refuses or does not answer.
     """
     with held(run):
         bring_news(run, api)
 
 
 def bring_news(run: Run, api: HfApi) -> None:
-    """As `sync`, for who has it `held`."""
+    """As `sync`, for a caller that has the run `held`."""
     remote = Remote.of(run)
     with telling(remote.repo, api, outcome="so this is how it stood before"):
         if remote.pending or not remote.jobs:
@@ -146,13 +146,13 @@ def bring_news(run: Run, api: HfApi) -> None:
             return
         job = inspect(api, remote)
         over = stage_of(job) in OVER
-        there = look(api, remote.repo)  # after the job, so that nothing which it pushed at its end is missed
+        there = look(api, remote.repo)  # after the job, so that nothing it pushed at its end is missed
         if there.repository.head != remote.head:
             pull(api, there, run.path, *SMALL)
             if run.last_metrics:
                 os.utime(run.path / "metrics.jsonl", (there.changed, there.changed))
     state = run.written_state
-    head = "" if state.ended and not over else there.repository.head  # else it is read again when the job has gone
+    head = "" if state.ended and not over else there.repository.head  # empty: it is read again when the job has ended
     last = replace(remote.jobs[-1], seconds=took(job, remote.jobs[-1].timeout))
     replace(remote, head=head, jobs=(*remote.jobs[:-1], last)).write(run)
     run.beat()
@@ -160,7 +160,7 @@ def bring_news(run: Run, api: HfApi) -> None:
 
 
 def _with_unknown_jobs(run: Run, remote: Remote, api: HfApi) -> Remote:
-    """*remote* with the jobs that the Hub has of the run and that nobody here heard of: only the answer was lost."""
+    """*remote* with the run's jobs that only the Hub knows, because the answer to the request was lost."""
     known = {job.id for job in remote.jobs}
     listed = with_retries(lambda: list(api.list_jobs(labels={LABEL: run.id}, namespace=remote.namespace)))
     found = [job for job in listed if job.id not in known]
@@ -170,7 +170,7 @@ def _with_unknown_jobs(run: Run, remote: Remote, api: HfApi) -> Remote:
 
 
 def inspect(api: HfApi, remote: Remote) -> JobInfo | None:
-    """How the run's last job stands; None where the Hub does not know it any more."""
+    """The status of the run's last job; None if the Hub no longer knows it."""
     try:
         return with_retries(lambda: api.inspect_job(job_id=remote.jobs[-1].id, namespace=remote.namespace))
     except HfHubHTTPError as error:
@@ -184,14 +184,14 @@ def stage_of(job: JobInfo | None) -> str:
 
 
 def took(job: JobInfo | None, most: int) -> int:
-    """Seconds that are to be paid for; where a job has begun and they are not known, all that it may take."""
+    """Seconds that are billed; if a job has begun and they are not known, the most that it may take."""
     if job and job.durations and job.durations.running_secs is not None:
         return job.durations.running_secs
     return 0 if stage_of(job) == "SCHEDULING" else most
 
 
 def _state(run: Run, state: State, job: JobInfo | None, there: Mirror) -> State:
-    """What becomes of the *state* that was pushed, under a job that stands so."""
+    """The state of the run, given the *state* that was pushed and its *job*."""
     state, stage = replace(state, worker=None, keeper=None), stage_of(job)
     if stage not in OVER:
         return replace(state, status="queued" if stage == "SCHEDULING" else "running")
@@ -205,7 +205,7 @@ def _state(run: Run, state: State, job: JobInfo | None, there: Mirror) -> State:
 
 
 def sync_all(runs: Sequence[Run]) -> None:
-    """Bring how all *runs* go, side by side, and in no more than a few seconds; what cannot be had is noted."""
+    """Sync all *runs* in parallel, for a few seconds at most; failures are logged."""
     missed = {run.id: "The Hub is slow to answer." for run in runs}
 
     def bring(run: Run) -> None:
@@ -226,7 +226,7 @@ def sync_all(runs: Sequence[Run]) -> None:
 
 
 def lines(run: Run, api: HfApi, *, follow: bool) -> Iterator[str]:
-    """What the run's last job said, and with *follow* goes on to say until it ends."""
+    """The log of the run's last job; with *follow*, until the job ends."""
     remote = Remote.of(run)
     if remote.jobs:
         with telling(remote.repo, api, outcome="so its log is not known"):
@@ -234,10 +234,10 @@ def lines(run: Run, api: HfApi, *, follow: bool) -> Iterator[str]:
 
 
 def stop(run: Run, api: HfApi) -> None:
-    """Ask the run's job to push its last checkpoint and go; one that is slow, or has not begun, is cancelled.
+    """Ask the run's job to push its last checkpoint and end; one that is slow, or has not begun, is cancelled.
 
     Raises:
-        PublishError: the Hub says no, or nothing.
+        PublishError: the Hub refuses or does not answer.
     """
     sync(run, api)
     remote = Remote.of(run)
@@ -261,7 +261,7 @@ def stop(run: Run, api: HfApi) -> None:
 
 
 def _is_over(api: HfApi, remote: Remote, *, within: float) -> bool:
-    """Wait for the job's end, unless it has not begun, and say whether it came."""
+    """Wait for the job to end, unless it has not begun, and return whether it has."""
     end = time.monotonic() + within
     while (stage := stage_of(inspect(api, remote))) not in OVER:
         if stage == "SCHEDULING" or time.monotonic() > end:
@@ -271,11 +271,11 @@ def _is_over(api: HfApi, remote: Remote, *, within: float) -> bool:
 
 
 def fetch(name: str, api: HfApi) -> Run:
-    """Bring a finished run home whole: one that was submitted here, or that of the repository *name*.
+    """Download a complete finished run: one that was submitted here, or the one in the repository *name*.
 
     Raises:
         RunError: there is no such run, or it has not finished.
-        PublishError: the Hub says no, or what arrived is not what it has.
+        PublishError: the Hub refuses or does not answer, or a downloaded file is not what the Hub has.
     """
     if "/" in name and not Path(name).is_dir():
         require_name(name)
@@ -286,7 +286,7 @@ def fetch(name: str, api: HfApi) -> Run:
         run = Run.open(name)
         repo, path = Remote.of(run).repo, run.path
     if (path / "adapter").is_dir() and Run(path).written_state.status == "finished":
-        return Run(path)  # with what was edited here since
+        return Run(path)  # with any edits made here since
     with telling(repo, api, outcome="so nothing was fetched"):
         there = look(api, repo)
         if f"{RUN}state.json" not in there.files:

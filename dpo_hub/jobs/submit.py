@@ -1,7 +1,7 @@
-"""Sending a run to Hugging Face Jobs, and sending it again. Needs no torch.
+"""Submit a run to Hugging Face Jobs, and resume it there. Needs no torch.
 
-The run's folder and this package go into a private dataset, and the job brings them from there: it needs no release of
-the package anywhere, and whatever becomes of its machine, what it pushed last is safe.
+The run's folder and this package go into a private dataset, from which the job downloads them. So no release of the
+package is needed, and whatever happens to the job's machine, what it last pushed is safe.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .mirror import LABEL, PACKAGE, RUN, STOP, look
 from .remote import Job, Remote, bring_news, held
 
 IMAGE = "ghcr.io/astral-sh/uv:python3.12-bookworm"
-"""What `HfApi.run_uv_job` takes, which guesses what arguments are files of this machine and is not used for that."""
+"""The image of `HfApi.run_uv_job`, which is not used itself: it guesses which arguments are local files."""
 BOOTSTRAP = """\
 import os, sys, zipfile
 from huggingface_hub import hf_hub_download
@@ -49,17 +49,17 @@ it. Bring it home when it has finished:
 """
 HOUR = 3600.0
 USUAL, LONGEST, SHORTEST = 2 * HOUR, 24 * HOUR, 60.0
-"""Seconds that a job gets where nothing says how long, at most unless that is asked for, and at least."""
+"""A job's time limit in seconds: by default, at most unless more is requested, and at least."""
 START_UP, SAFETY = 900.0, 2.0
-"""Seconds to get a machine ready, and how much slower than this one it may be."""
+"""Seconds to get a machine ready, and how many times slower than this one it may be."""
 _SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
 def seconds_of(written: str) -> float:
-    """Read a time as `2h`, `90m`, `3600` or `3600s`.
+    """Parse a time such as `2h`, `90m`, `3600` or `3600s`.
 
     Raises:
-        RecipeError: it is none, or not even a minute.
+        RecipeError: it is not a time, or less than a minute.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d|)", written.strip().lower())
     seconds = float(found[1]) * _SECONDS[found[2]] if found else 0.0
@@ -71,13 +71,13 @@ def seconds_of(written: str) -> float:
 def time_limit(
     hourly: float, *, timeout: float | None = None, budget: float | None = None, estimate: float | None = None
 ) -> float:
-    """Seconds that a job may take at most; a budget in dollars is never exceeded.
+    """The most seconds that a job may take; a budget is never exceeded.
 
     Args:
-        hourly: the machine's price in US dollars.
-        timeout: seconds, where they are asked for.
-        budget: US dollars, where there is a limit.
-        estimate: seconds that training takes on this machine, where that is known.
+        hourly: the machine's price in US dollars an hour.
+        timeout: seconds, if requested.
+        budget: US dollars, if limited.
+        estimate: seconds that training takes on this machine, if known.
     """
     bought = budget / hourly * HOUR if budget is not None and hourly else math.inf
     if timeout is not None:
@@ -88,13 +88,12 @@ def time_limit(
 
 
 def submit(run: Run, remote: Remote, api: HfApi) -> Remote:
-    """Send a new *run* to where *remote* says, and return what is known of it then.
+    """Send a new *run* to the repository and machine in *remote*, and return its new `Remote`.
 
-    Where the Hub refuses it, nothing of it stays; where it may have arrived, or only no job was to be had, it can be
-    resumed.
+    If the Hub refuses it, the run is removed; if it may have arrived, or only starting a job failed, it can be resumed.
 
     Raises:
-        PublishError, ModelError, RunError: with what is in the way.
+        PublishError, ModelError, RunError: something prevents it; the message says what.
     """
     try:
         _require_possible(run, remote, api)
@@ -112,16 +111,16 @@ def submit(run: Run, remote: Remote, api: HfApi) -> Remote:
 
 
 def resume(run: Run, api: HfApi, *, budget: float | None = None) -> Remote:
-    """Take *run* up in a new job, from the last checkpoint that was pushed, and return what is known of it then.
+    """Resume *run* in a new job, from the last checkpoint that was pushed, and return its new `Remote`.
 
     Args:
         run: one that was submitted and has ended early.
         api: the client.
-        budget: US dollars for all its jobs together; None leaves it as it was.
+        budget: US dollars for all its jobs together; None leaves it unchanged.
 
     Raises:
-        RunError: it has finished or is at work, or nothing of the budget is left.
-        PublishError: the Hub says no, or nothing.
+        RunError: it has finished or is running, or its budget pays for less than a minute.
+        PublishError: the Hub refuses or does not answer.
     """
     with held(run):
         if Remote.of(run).head:
@@ -142,7 +141,7 @@ def resume(run: Run, api: HfApi, *, budget: float | None = None) -> Remote:
 
 
 def _send(run: Run, remote: Remote, api: HfApi, *, message: str) -> str:
-    """Bring to the repository what a job begins with, and return the commit."""
+    """Upload what a job starts from to the repository, and return the commit."""
     with telling(remote.repo, api):
         ensure_repository(api, remote.repo, kind=DATASET)
         there = look(api, remote.repo)
@@ -155,7 +154,7 @@ def _send(run: Run, remote: Remote, api: HfApi, *, message: str) -> str:
 
 
 def _resumable(run: Run, error: Exception) -> UnreachableError:
-    """Note in the run's state, and tell, that it may be there or not, and how to go on."""
+    """Note in the run's state that it may or may not have arrived, and how to go on; return an error that says so."""
     reason = f"{str(error).partition(' Check the')[0]} Do not submit it again: dpo-hub resume {run.id} goes on with it."
     run.end("stopped", reason)
     return UnreachableError(reason)
@@ -182,7 +181,7 @@ def _require_time(remote: Remote, what_to_do: str) -> None:
 
 
 def _package(model: str) -> bytes:
-    """The package as one file, the same bytes each time: a hundred small ones would take long to bring."""
+    """The package as one file with reproducible bytes: a hundred small files would be slow to download."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, path in package_files().items():
@@ -192,10 +191,10 @@ def _package(model: str) -> bytes:
 
 
 def _start(run: Run, remote: Remote, api: HfApi) -> Remote:
-    """Have a job begin, which costs from here on, and note it in the run's folder.
+    """Start a job, which costs money from here on, and note it in the run's folder.
 
     Raises:
-        UnreachableError: the answer was lost, and it may have begun.
+        UnreachableError: the answer was lost, and the job may have begun.
         PublishError: the Hub refuses.
     """
     seconds, asked = int(remote.seconds_left), replace(remote, pending=True)

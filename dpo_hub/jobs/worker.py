@@ -1,4 +1,4 @@
-"""The process that owns the device for one run: train, measure, sample, write the card.
+"""The process that uses the device for one run: train, measure, sample, write the card.
 
 python -m dpo_hub.jobs.worker RUN_FOLDER
 """
@@ -37,24 +37,24 @@ from ..training.stopwatch import Stopwatch
 from ..training.train import Trained, train
 
 with needing_extra("train"):
-    import matplotlib.figure  # noqa: F401  # were it missing at the end, the whole training would be lost
+    import matplotlib.figure  # noqa: F401  # fail now: if it were missing at the end, the whole training would be lost
 
-log = logging.getLogger("dpo_hub.jobs.worker")  # not __main__, as which it runs
+log = logging.getLogger("dpo_hub.jobs.worker")  # not __name__, which is __main__ here
 
 SAMPLES = 4
 LOCK_TIMEOUT = 10.0
-"""Seconds to wait for whoever just starts the run, or looks whether it is at work."""
+"""Seconds to wait for a process that is starting the run or checking whether it is running."""
 
 
 def work(run: Run, on_step: OnStep | None = None) -> Run:
-    """Carry *run* to its end and leave everything in its folder; whatever happens, its state says so.
+    """Carry *run* through to its end, with all results in its folder; its state always records the outcome.
 
-    It waits until the device is free. A run that was begun before goes on from its last good checkpoint.
+    It waits until the device is free. A run that was begun before resumes from its last good checkpoint.
 
     Raises:
-        DPOHubError: with the reason, which the run's state then has too.
+        DPOHubError: with the reason, which is then also in the run's state.
     """
-    if not FIRST:  # one of several processes, and another writes to the folder
+    if not FIRST:  # one of several processes; only the first writes to the folder
         train(run)
         return run
     with _alone(run), _logging_to(run.log), _telling_state(run), telling_disk_full(run.path), heartbeat(run):
@@ -83,7 +83,7 @@ def _finish(run: Run, on_step: OnStep | None) -> None:
 
 
 def _write_samples(run: Run, measured: Measured) -> None:
-    """Keep the first replies of those that were measured, to be shown."""
+    """Save the first of the measured replies, to be shown."""
     samples = [
         {"prompt": text_of(pair.prompt), "chosen": text_of(pair.chosen), **asdict(both)}
         for pair, both in measured.replies[:SAMPLES]
@@ -92,14 +92,14 @@ def _write_samples(run: Run, measured: Measured) -> None:
 
 
 def _tell_time(run: Run, spent: Stopwatch) -> None:
-    """Leave in the report what the time of this process went into."""
+    """Write to the report what this process spent its time on."""
     seconds = {what: round(took, 2) for what, took in spent.seconds.items()}
     log.info("seconds spent on %s", ", ".join(f"{what} {took:.1f}" for what, took in seconds.items()))
     run.write("report.json", json.dumps(run.report | {"seconds": seconds}, indent=2, ensure_ascii=False))
 
 
 def _measured(run: Run, trained: Trained) -> Measured:
-    """What the replies say of the policy; nothing where memory does not suffice, as the run is worth more than that."""
+    """Measure the policy by its replies; nothing if memory runs out, because the run is worth more than that."""
     try:
         lens = Lens(trained.model, trained.tokenizer, run.recipe)
         return measure(lens, trained.pairs["held_out"], trained.margins, trained=trained.pairs["train"])
@@ -112,10 +112,10 @@ def _measured(run: Run, trained: Trained) -> Measured:
 
 @contextmanager
 def _alone(run: Run) -> Iterator[None]:
-    """Hold the run's lock, and clear away what an earlier worker left half done.
+    """Hold the run's lock, and clear away what an earlier worker left unfinished.
 
     Raises:
-        BusyError: another process has the run in hand.
+        BusyError: another process is working on the run.
         RunError: it has ended.
     """
     try:
@@ -132,11 +132,11 @@ def _alone(run: Run) -> Iterator[None]:
 
 @contextmanager
 def _telling_state(run: Run) -> Iterator[None]:
-    """Leave the reason in the run's state, whatever ends the work early."""
+    """Record the reason in the run's state if anything ends the work early."""
     try:
         yield
     except KeyboardInterrupt:
-        if COUNT == 1 or run.stop_asked.exists():  # else another process has died, and its launcher ends the others
+        if COUNT == 1 or run.stop_asked.exists():  # otherwise another process has died, and the launcher ends the rest
             log.info("stopped, as asked")
             run.end("stopped")
         raise
@@ -151,7 +151,7 @@ def _telling_state(run: Run) -> Iterator[None]:
 
 
 def _try_failing(run: Run, reason: str, *, expected: bool = True) -> None:
-    """Write that the run failed. On a full disk that fails too; a run whose worker is gone reads as failed anyway."""
+    """Record that the run failed. On a full disk that fails too; a run whose worker is gone reads as failed anyway."""
     try:
         run.end("failed", reason, expected=expected)
     except OSError:
@@ -175,7 +175,7 @@ def _logging_to(path: Path) -> Iterator[None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Work on the run whose folder is given; a SIGTERM stops it as Ctrl-C does."""
+    """Work on the run whose folder is given; a SIGTERM stops it just as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)

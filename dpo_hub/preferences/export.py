@@ -1,4 +1,4 @@
-"""Pairs to CSV, JSON Lines or Parquet for people and other tools; `read_preferences` gives the same pairs back."""
+"""Writes pairs to CSV, JSON Lines or Parquet for people and other tools; `read_preferences` restores the same pairs."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ _GUARDED = re.compile(r"'+[=+\-@\t\r]")
 
 
 def guarded(cell: str) -> str:
-    """*cell* with an apostrophe before it where a spreadsheet would run it as a formula."""
+    """Prefix *cell* with an apostrophe if a spreadsheet would run it as a formula."""
     return f"'{cell}" if _FORMULA.match(cell) else cell
 
 
 def unguarded(cell: str) -> str:
-    """*cell* without the apostrophe that `guarded` put before it."""
+    """Remove the apostrophe that `guarded` added to *cell*."""
     return cell[1:] if _GUARDED.match(cell) else cell
 
 
 def write_preferences(pairs: Sequence[PreferencePair], path: Path) -> None:
-    """Write *pairs* to *path*, which ends in `.csv`, `.jsonl` or `.parquet`; what was there is replaced in one step.
+    """Write *pairs* to *path*, which ends in `.csv`, `.jsonl` or `.parquet`; an existing file is replaced atomically.
 
-    JSON Lines and Parquet are in TRL's conversational form. In CSV a part is its text where that says all, else JSON
-    messages, and cells that a spreadsheet would run are guarded.
+    JSON Lines and Parquet use TRL's conversational format. In CSV, a part is plain text if that loses nothing,
+    otherwise JSON messages, and cells that a spreadsheet would run are guarded.
 
     Raises:
-        PreferencesError: the name ends otherwise, there is no such folder, or Parquet cannot hold the pairs.
-        DiskFullError: there is no room.
+        PreferencesError: the name has another ending, the folder does not exist, or Parquet cannot hold the pairs.
+        DiskFullError: the disk is full.
     """
     write = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}.get(path.suffix.lower())
     if write is None:
@@ -56,11 +56,11 @@ def write_preferences(pairs: Sequence[PreferencePair], path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file to write that becomes *path* once all is written, and is gone if anything fails.
+    """Open a file for writing that becomes *path* once everything is written, and is removed if anything fails.
 
     Raises:
-        PreferencesError: there is no such folder.
-        DiskFullError: there is no room.
+        PreferencesError: the folder does not exist.
+        DiskFullError: the disk is full.
     """
     require_folder(path)
     aside = path.with_name(f".{secrets.token_hex(4)}.{path.name}"[:200])
@@ -73,19 +73,19 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def require_folder(path: Path) -> None:
-    """See that there is a folder to write *path* to.
+    """Check that the folder of *path* exists.
 
     Raises:
-        PreferencesError: there is none.
+        PreferencesError: it does not exist.
     """
     if not path.parent.is_dir():
         raise PreferencesError(f"There is no folder {path.parent} to write {path.name} to. Make it, or name another.")
 
 
 def write_csv(rows: Iterable[Iterable[str]], file: IO[bytes]) -> None:
-    """Write *rows* as CSV: in UTF-8 with a byte order mark, without which Excel garbles é, and formulas guarded.
+    """Write *rows* as CSV in UTF-8, with a byte order mark (without it, Excel garbles é) and with formulas guarded.
 
-    A number is no formula.
+    A number is not a formula.
     """
     with io.TextIOWrapper(file, encoding="utf-8-sig", newline="", write_through=True) as text:
         csv.writer(text).writerows([cell if _NUMBER.fullmatch(cell) else guarded(cell) for cell in row] for row in rows)
@@ -104,7 +104,7 @@ def _write_csv(pairs: Sequence[PreferencePair], file: IO[bytes]) -> None:
 
 
 def _cell(messages: Messages, role: str) -> str:
-    """*messages* as text, or as JSON where the reader would not make the same messages of the text."""
+    """Return *messages* as text, or as JSON if the reader would not turn the text into the same messages."""
     text = str(messages[0].get("content")) if messages else ""
     plain = list(messages) == [{"role": role, "content": text}] and text == text.strip() != ""
     return text if plain and is_plain(text) else _json(list(messages))
@@ -138,10 +138,10 @@ def _write_parquet(pairs: Sequence[PreferencePair], file: IO[bytes]) -> None:
 
 
 def _parquet_row(pair: PreferencePair) -> dict[str, Any]:
-    """The row as TRL takes it.
+    """Return the row in TRL's format.
 
     Raises:
-        PreferencesError: it has objects of changing keys, of which Arrow would give each row all.
+        PreferencesError: it has objects with varying keys; Arrow would give each row all of the keys.
     """
     parts = {part: getattr(pair, part) for part in PARTS}
     if pair.chat_template_kwargs or any(len(message) > 2 for messages in parts.values() for message in messages):

@@ -1,8 +1,8 @@
-"""Pairs in a Parquet file, written and read batch by batch, so that memory stays flat however many there are.
+"""Stores pairs in a Parquet file, written and read in batches, so that memory stays constant however many there are.
 
-The columns are TRL's conversational ones: `prompt`, `chosen` and `rejected` are lists of messages with role and
-content. What else a message may have (tool calls) is JSON in its `more`; `tools` and `chat_template_kwargs` are JSON as
-well, because Arrow would give every row the union of all their keys.
+The columns are those of TRL's conversational format: `prompt`, `chosen` and `rejected` are lists of messages with role
+and content. Anything else in a message (tool calls) is JSON in its `more`; `tools` and `chat_template_kwargs` are also
+JSON, because Arrow would give every row the union of all their keys.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 2_000
 BATCH_BYTES = 8 * 2**20
-"""A batch is written when it has as many rows or bytes as this, whichever comes first."""
+"""A batch is written when it reaches this number of rows or bytes, whichever comes first."""
 
 PARTS = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
-"""The parts of a pair, and who speaks where a part is plain text."""
+"""The parts of a pair, and the role of each if it is plain text."""
 
 
 class Draft(NamedTuple):
-    """A pair on its way to the file. A part that is a `str` is one message of the part's usual role."""
+    """A pair to be written to the file. A part that is a `str` is one message with the part's usual role."""
 
     row: int
     prompt: str | Messages
@@ -45,7 +45,7 @@ class Draft(NamedTuple):
 
 
 def write_pairs(items: Iterable[Draft | pa.RecordBatch], file: IO[bytes], *, compression: str = "snappy") -> None:
-    """Write drafts, and batches of `plain_pairs`, to the open *file* as Parquet."""
+    """Write drafts, and batches from `plain_pairs`, to the open *file* as Parquet."""
     import pyarrow.parquet as pq
 
     roles = [f"{part}.list.element.role" for part in PARTS]
@@ -79,7 +79,7 @@ def _batches(items: Iterable[Draft | pa.RecordBatch]) -> Iterator[pa.RecordBatch
 
 
 def _tables(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Tables of a few thousand rows or a few megabytes, for a file of small pieces is slow to read."""
+    """Yield tables of a few thousand rows or a few megabytes, because a file in small pieces is slow to read."""
     import pyarrow as pa
 
     waiting: list[pa.RecordBatch] = []
@@ -105,7 +105,7 @@ def _schema() -> pa.Schema:
 
 
 def plain_pairs(rows: Sequence[int], texts: Sequence[pa.StringArray]) -> pa.RecordBatch:
-    """Pairs of plain text for `write_pairs`: the *texts* of prompt, chosen and rejected, column by column."""
+    """Make a batch of plain-text pairs for `write_pairs` from the *texts* of prompt, chosen and rejected by column."""
     return _columns(rows, texts, *[[None] * len(rows)] * 3)
 
 
@@ -123,14 +123,14 @@ def _columns(rows: Sequence[int], parts: Sequence[Any], tools: Any, kwargs: Any,
 
 
 def _strings(values: Sequence[Any], write: Callable[[Any], str | None] = lambda value: value) -> pa.StringArray:
-    """A column that is mostly empty."""
+    """Make a column that is mostly empty."""
     import pyarrow as pa
 
     return pa.array(map(write, values), pa.string()) if any(values) else pa.nulls(len(values), pa.string())
 
 
 def _message_lists(parts: Sequence[str | Messages] | pa.StringArray, role: str) -> pa.ListArray:
-    """One list of messages a part; a batch of plain texts, the usual case, needs no object a message."""
+    """Make one list of messages per part; plain texts, the usual case, need no Python object per message."""
     import pyarrow as pa
 
     if isinstance(parts, pa.Array) or set(map(type, parts)) == {str}:
@@ -152,9 +152,9 @@ def _json(value: Any) -> str | None:
 
 
 class PairFile(Sequence[PreferencePair]):
-    """The pairs of a Parquet file that `write_pairs` made; only the part at hand is in memory.
+    """The pairs of a Parquet file written by `write_pairs`; only the part in use is in memory.
 
-    *file* is a path, or an open file that stays open as long as this does. Several threads may read at once.
+    *file* is a path, or an open file that stays open as long as this object exists. Several threads may read at once.
     """
 
     def __init__(self, file: Any) -> None:
@@ -172,13 +172,13 @@ class PairFile(Sequence[PreferencePair]):
         return (pair for pair, _ in self.with_splits())
 
     def with_splits(self) -> Iterator[tuple[PreferencePair, str | None]]:
-        """Each pair with the split it was written with."""
+        """Yield each pair with the split that was written for it."""
         for group in range(len(self._ends)):
             for row in self._group(group).to_pylist():
                 yield _pair(row), row["split"]
 
     def _group(self, group: int) -> pa.Table:
-        with self._one_at_a_time:  # they share the place in the file
+        with self._one_at_a_time:  # threads share the position in the file
             return self._file.read_row_group(group, use_threads=False)
 
     @overload

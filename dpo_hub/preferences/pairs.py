@@ -1,4 +1,4 @@
-"""A preference pair, and a source's worth of them. Knows nothing of files or models."""
+"""A preference pair, and all pairs of a source. Independent of file formats and models."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Message = Mapping[str, Any]
-"""`{"role": "user", "content": "…"}`; a turn that calls a tool, or answers such a call, has further keys."""
+"""`{"role": "user", "content": "…"}`; a turn that calls a tool, or answers such a call, has more keys."""
 Messages = Sequence[Message]
 """A conversation or a part of one."""
 
 SHOWN_REASONS = 5
 SHOWN_ROWS = 20
-"""Rows that a report names for each reason."""
+"""Maximum number of rows that a report names for each reason."""
 
 
 @dataclass(frozen=True)
 class PreferencePair:
-    """One validated preference: three lists of messages and the row of the source that it came from.
+    """One validated preference pair: three lists of messages, and the source row that it came from.
 
-    `tools` and `chat_template_kwargs` go to the chat template as TRL passes them.
+    `tools` and `chat_template_kwargs` are for the chat template, as in TRL.
     """
 
     prompt: Messages
@@ -34,7 +34,7 @@ class PreferencePair:
 
     @property
     def messages(self) -> dict[str, Any]:
-        """The pair as TRL's conversational format has it."""
+        """The pair in TRL's conversational format."""
         pair: dict[str, Any] = {
             part: [dict(message) for message in getattr(self, part)] for part in ("prompt", "chosen", "rejected")
         }
@@ -43,17 +43,17 @@ class PreferencePair:
 
     @property
     def prompt_key(self) -> str:
-        """Equal for pairs that ask the same thing."""
+        """A key that is equal for pairs with the same prompt."""
         return json.dumps([[m["role"], m["content"]] for m in self.prompt], ensure_ascii=False)
 
 
 @dataclass(frozen=True)
 class Preferences:
-    """The pairs of one source, and what happened on the way.
+    """The pairs of one source, and how they were read.
 
-    `layout` is what the source was read as, `columns` which column each part came from, and `notes` what was done to
-    read the file. `left_out` maps a reason to the rows that gave no pair for it, numbered as `table.Table` says;
-    `rows` counts all of them. The pairs may lie in a file (`pairfile.PairFile`) rather than in memory.
+    `layout` is the layout the source was read as, `columns` maps each part to its column, and `notes` says how the file
+    was read. `left_out` maps each reason to the rows that yielded no pair because of it, numbered as in `table.Table`;
+    `rows` counts all rows of the source. The pairs may be in a file (`pairfile.PairFile`) and not in memory.
     """
 
     source: str
@@ -65,13 +65,13 @@ class Preferences:
     rows: int = 0
 
     def read_as(self) -> str:
-        """Say which layout was recognised, and where each part came from: A/B test; prompt, winner ← `pref`."""
+        """Describe the recognised layout and the column of each part: A/B test; prompt, winner ← `pref`."""
         parts = self.columns.items()
         mapping = ", ".join(part if part == column else f"{part} ← `{column}`" for part, column in parts)
         return f"{self.layout}; {mapping}" if mapping else self.layout
 
     def sentence(self) -> str:
-        """Say what the source was read as, and which rows were left out, for people."""
+        """Describe in words what the source was read as, and which rows were left out."""
         used = f"{self.source}: {counted(len(self.pairs), 'pair')}, read as: {self.read_as()}"
         if not self.left_out:
             return f"{used}. Every row was used."
@@ -81,7 +81,7 @@ class Preferences:
         return f"{used}. {counted(sum(map(len, self.left_out.values())), 'row')} left out ({reasons})."
 
     def report(self) -> dict[str, Any]:
-        """The same as data, for `check --json` and for report.json of a run."""
+        """Return the same as data, for `check --json` and for the report.json of a run."""
         return {
             "source": self.source,
             "layout": self.layout,
@@ -105,7 +105,7 @@ def rows_named(rows: Sequence[int]) -> str:
 
 
 def digest(pairs: Iterable[PreferencePair]) -> str:
-    """SHA-256 of the pairs' text, in order: what a run was trained on, whatever file it came in."""
+    """SHA-256 of the pairs, in order. It identifies the training data of a run, whatever file format it came in."""
     hashed = hashlib.sha256()
     for pair in pairs:
         hashed.update(json.dumps(pair.messages, sort_keys=True, ensure_ascii=False).encode() + b"\n")
@@ -113,7 +113,7 @@ def digest(pairs: Iterable[PreferencePair]) -> str:
 
 
 def text_of(messages: Messages) -> str:
-    """The words of *messages* for people to read; roles are named only where there are several messages."""
+    """Return the text of *messages* for people to read; roles are shown only if there are several messages."""
     if len(messages) == 1:
         return str(messages[0]["content"])
     return "\n\n".join(f"{m['role']}: {m['content']}" for m in messages)

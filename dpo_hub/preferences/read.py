@@ -1,4 +1,4 @@
-"""The front door: a source to preferences, with what was understood and what was left out."""
+"""The entry point: reads preferences from a source, and reports how it was read and what was left out."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SAMPLE_ROWS = 200
-"""The layout is recognised by the first rows, as many as these."""
+"""Number of first rows from which the layout is recognised."""
 MAX_REASONS = 50
-"""A reason may name what was found, and no report is better for thousands of them."""
+"""Maximum number of reasons; a reason may quote a value, and thousands of them would not improve a report."""
 
 
 def read_preferences(source: str | Path, *, mapping: Mapping[str, str] | None = None) -> Preferences:
-    """Read preference pairs from a file or a Hub dataset (`owner/name`, `owner/name:split`) in any layout known.
+    """Read preference pairs from a file or a Hub dataset (`owner/name`, `owner/name:split`) in any known layout.
 
-    docs/formats.md has the layouts and file kinds. *mapping* says which column is which where names do not, or say it
-    wrongly: `{"prompt": "data.ask", "chosen": "b", "rejected": "a"}` (`mapping.PARTS` has all parts). Pairs go to a
-    temporary Parquet file batch by batch, which lasts as long as the result does. Rows without a usable pair are left
+    docs/formats.md lists the layouts and file types. *mapping* says which column is which if the names do not, or are
+    wrong: `{"prompt": "data.ask", "chosen": "b", "rejected": "a"}` (`mapping.PARTS` lists all parts). Pairs are written
+    in batches to a temporary Parquet file, which exists as long as the result does. Rows without a usable pair are left
     out and counted by reason.
 
     Raises:
-        PreferencesError: the source cannot be read, its layout or direction is not known, or it holds no pair.
+        PreferencesError: the source cannot be read, its layout or direction is unknown, or it has no pairs.
     """
     late: set[str] = set()
     with naming(source):
@@ -54,8 +54,8 @@ def read_preferences(source: str | Path, *, mapping: Mapping[str, str] | None = 
                 late |= found.names
 
 
-class _LateColumns(Exception):  # noqa: N818  # reading begins again, with these in mind
-    """A row has columns that the first rows lack, and that may change what all rows mean."""
+class _LateColumns(Exception):  # noqa: N818  # reading restarts with these columns
+    """A row has columns that the first rows lack, and that may change the meaning of all rows."""
 
     def __init__(self, names: set[str]) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ def _carefully(rows: Rows, layout: Layout) -> _Found:
 
 
 def _stored(items: Iterable[Item | pa.RecordBatch]) -> tuple[PairFile, dict[str, list[int]]]:
-    """Write the pairs among *items* to a temporary file, which goes when they do; the rest are left out by reason."""
+    """Write the pairs in *items* to a temporary file that lives as long as they do, and collect the rest by reason."""
     left_out: dict[str, list[int]] = defaultdict(list)
 
     def kept() -> Iterator[Draft | pa.RecordBatch]:
@@ -122,7 +122,7 @@ def _readable(sample: Iterable[tuple[int, Row | Unreadable]]) -> list[Row]:
 
 
 def _watched(rows: Rows, names: set[str]) -> Rows:
-    """Look out for columns beyond *names*: an exporter may leave out what is empty."""
+    """Watch for columns other than *names*, because an exporter may omit empty cells."""
     for numbered in rows:
         row = numbered[1]
         if isinstance(row, dict) and not row.keys() <= names:
@@ -149,7 +149,7 @@ def _layout(names: Iterable[str], sample: list[tuple[int, Row | Unreadable]], ma
 
 
 def _not_recognised(columns: Columns, sample: list[Row]) -> str:
-    """Say what is missing, and how to say which column is which."""
+    """Explain what is missing, and how to specify the columns."""
     names = list(columns.actual.values())
     if names[0] == "column 1":
         cells = ", ".join(repr(str(cell)[:20]) for cell in list(sample[0].values())[:3])
@@ -172,7 +172,7 @@ def _no_pair(layout: Layout, left_out: Mapping[str, list[int]], rows: int) -> st
 
 @contextmanager
 def naming(source: str | Path) -> Iterator[None]:
-    """Begin each complaint with the source's name."""
+    """Prefix each error message with the source's name."""
     try:
         yield
     except DirectionUnknown as question:

@@ -1,4 +1,4 @@
-"""The cleaned file, and a list of what was changed. Nothing is guessed: what is not certain is left to people."""
+"""Writes a cleaned file and a list of the changes. Nothing is guessed: uncertain cases are left to people."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _CLEANERS: Mapping[str, Callable[[str], str]] = {
     "control characters removed": lambda text: CONTROL.sub("", text),
     "white space trimmed": str.strip,
 }
-"""Each text goes through these, in this order."""
+"""Applied to each text, in this order."""
 
 MENDS = ("identical-replies", "contradictions", "secrets", "duplicates", "emails", "control-characters")
-"""The kinds of the doctor's findings that a repair does something about."""
+"""The kinds of doctor findings that a repair fixes."""
 
 
 class Change(NamedTuple):
-    """What was done to a row of the source, and where or why."""
+    """A change to a row of the source, and where or why."""
 
     row: int
     what: str
@@ -39,7 +39,7 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class Repair:
-    """The cleaned file `out` of so many pairs, the list of `changes` beside it, and how many there are of each kind."""
+    """The cleaned file `out`, its number of pairs, the file with the list of `changes`, and the counts by kind."""
 
     out: Path
     changes: Path
@@ -47,7 +47,7 @@ class Repair:
     counts: Mapping[str, int]
 
     def sentence(self) -> str:
-        """Say what was written and what was changed, for people."""
+        """Describe in words what was written and changed."""
         wrote = f"Wrote {counted(self.pairs, 'pair')} to {self.out}"
         if not self.counts:
             return f"{wrote}. Nothing had to be changed."
@@ -56,15 +56,16 @@ class Repair:
 
 
 def repair(preferences: Preferences, out: Path) -> Repair:
-    """Write the pairs to *out*, cleaned, and the changes to `<out's stem>-changes.csv` beside it.
+    """Write the cleaned pairs to *out*, and the changes to `<out's stem>-changes.csv` in the same folder.
 
-    Secrets and e-mail addresses are masked, control characters and outer white space removed. Pairs go that repeat an
-    earlier one, whose replies differ in capitals only, or that are labelled both ways.
+    Secrets and e-mail addresses are masked; control characters and outer white space are removed. Pairs are dropped if
+    they repeat an earlier one, if they are labelled both ways, if a part is empty after cleaning, or if their replies
+    differ only in capitals and outer white space.
 
     Raises:
-        PreferencesError: one of the files is there already, *out* has another suffix than `write_preferences` takes, or
-            no pair is left.
-        DiskFullError: there is no room.
+        PreferencesError: one of the files already exists, `write_preferences` cannot write the pairs to *out*, or no
+            pair is left.
+        DiskFullError: the disk is full.
     """
     listed = out.with_name(f"{out.stem}-changes.csv")
     for path in (out, listed):
@@ -85,7 +86,7 @@ def repair(preferences: Preferences, out: Path) -> Repair:
 
 
 def _kept(pairs: Iterable[PreferencePair], changes: list[Change]) -> Iterator[PreferencePair]:
-    """Clean *pairs* and pass on those worth keeping; what is done is added to *changes*."""
+    """Clean *pairs* and yield those worth keeping; add all changes to *changes*."""
     contradicted = _contradicted(pairs)
     kept: dict[int, int] = {}
     for pair in pairs:
@@ -115,12 +116,12 @@ def _contradicted(pairs: Iterable[PreferencePair]) -> set[int]:
 
 
 def _compared_texts(pair: PreferencePair) -> list[str]:
-    """Prompt, chosen and rejected without regard to capitals; punctuation and indentation may be what is preferred."""
+    """Prompt, chosen and rejected, ignoring capitals; punctuation and indentation may be what is preferred."""
     return [text_with_calls(getattr(pair, part)).casefold().strip() for part in PARTS]
 
 
 def _cleaned(pair: PreferencePair) -> tuple[PreferencePair, set[tuple[str, str]]]:
-    """The cleaned pair, and what was done to which part of it."""
+    """Return the cleaned pair, and what was changed in which part."""
     done: set[tuple[str, str]] = set()
     parts: dict[str, Any] = {}
     for part in PARTS:
@@ -130,7 +131,7 @@ def _cleaned(pair: PreferencePair) -> tuple[PreferencePair, set[tuple[str, str]]
 
 
 def _clean(value: Any) -> tuple[Any, set[str]]:
-    """*value* with all text in it cleaned, and what was done."""
+    """Return *value* with all its text cleaned, and what was changed."""
     if isinstance(value, str):
         return _clean_text(value)
     if isinstance(value, Mapping):

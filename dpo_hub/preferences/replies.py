@@ -1,4 +1,4 @@
-"""A file of prompts and replies to them: read row by row with all its columns, and written with more of them."""
+"""Files of prompts and replies: read row by row with all their columns, and written with additional columns."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from .read import SAMPLE_ROWS, naming
 from .table import Row, Rows, Unreadable
 
 PARTS = ("prompt", "reply", "system", "input", "history", "tools")
-"""What a mapping can name."""
+"""The parts that a mapping can name."""
 WHOLE_CHATS = ("messages", "conversations")
-"""Columns that hold prompt and reply in one."""
+"""Columns that hold prompt and reply together."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt and the replies to it; `tools` and `chat_template_kwargs` go to the chat template."""
+    """A prompt and the replies to it; `tools` and `chat_template_kwargs` are for the chat template."""
 
     prompt: Messages
     replies: Sequence[Messages]
@@ -39,27 +39,27 @@ class Question:
 
     @property
     def key(self) -> bytes:
-        """The same for the same prompt; short, because there may be many."""
+        """A digest that is equal for the same prompt; short, because there may be many."""
         return blake2b(json.dumps([*self.prompt], sort_keys=True).encode(), digest_size=12).digest()
 
 
 @dataclass(frozen=True)
 class ReplyFile:
-    """Where prompts and replies stand in a source, which is read from its beginning each time."""
+    """The columns of prompts and replies in a source, which is read from its beginning each time."""
 
     source: str | Path
     asking: Asking
     replies: tuple[str, ...]
-    """The columns of replies."""
+    """The reply columns."""
     known: frozenset[str] = frozenset()
-    """Names of columns beside the usual ones, which tell a header."""
+    """Column names, in addition to the usual ones, by which a header is recognised."""
 
     @classmethod
     def open(cls, source: str | Path, mapping: Mapping[str, Sequence[str]] | None = None) -> ReplyFile:
-        """Find the columns by their names, or by what *mapping* says of them: `{"prompt": ["ask"], "reply": ["a"]}`.
+        """Find the columns by their names, or by *mapping*: `{"prompt": ["ask"], "reply": ["a"]}`.
 
         Raises:
-            PreferencesError: the source cannot be read, or it is not known which columns these are.
+            PreferencesError: the source cannot be read, or the columns cannot be identified.
         """
         mapping = mapping or {}
         if unknown := [part for part in mapping if part not in PARTS]:
@@ -82,12 +82,12 @@ class ReplyFile:
         return replace(file, asking=asking, replies=tuple(replies))
 
     def rows(self) -> Rows:
-        """All rows of the source with their numbers."""
+        """Yield all rows of the source with their numbers."""
         with open_table(self.source, known=lambda name: is_known(name) or simple(name) in self.known) as table:
             yield from table.rows
 
     def questions(self, row: Row | Unreadable) -> list[Question | Unreadable]:
-        """What *row* asks with each of its replies, or why that cannot be told, in the order of `replies`."""
+        """Return the prompt of *row* with each of its replies, or why there is none, in the order of `replies`."""
         return [self._question(row, column) for column in self.replies]
 
     def _question(self, row: Row | Unreadable, column: str) -> Question | Unreadable:
@@ -102,7 +102,7 @@ class ReplyFile:
 
 
 def _replies(columns: Columns, taken: Iterable[str]) -> list[str]:
-    """The columns of replies by their names: several candidates, both sides of pairs, or one."""
+    """Find the reply columns by name: several candidates, both sides of pairs, or one."""
     taken = list(taken)
     if candidates := [name for name in columns.candidates() if name not in taken]:
         return candidates
@@ -114,10 +114,10 @@ def _replies(columns: Columns, taken: Iterable[str]) -> list[str]:
 
 
 def require_name(path: Path, source: str | Path) -> None:
-    """See that what was made of *source* can be called *path*, before the work of making it.
+    """Check, before starting the work, that the result for *source* can be written to *path*.
 
     Raises:
-        PreferencesError: it ends in none of `.csv`, `.jsonl` and `.parquet`, has no folder, or is *source* itself.
+        PreferencesError: it does not end in `.csv`, `.jsonl` or `.parquet`, has no folder, or is *source* itself.
     """
     if path.suffix.lower() not in _WRITERS:
         raise PreferencesError(
@@ -129,13 +129,13 @@ def require_name(path: Path, source: str | Path) -> None:
 
 
 def write_rows(rows: Iterable[Row], columns: Sequence[str], path: Path) -> None:
-    """Write *rows* to *path* as its name ends; what was there is replaced in one step.
+    """Write *rows* to *path* in the format given by its suffix; an existing file is replaced atomically.
 
     In CSV, cells that a spreadsheet would run are guarded, and lists and objects are JSON.
 
     Raises:
-        PreferencesError: Parquet cannot hold the rows.
-        DiskFullError: there is no room.
+        PreferencesError: the folder does not exist, or Parquet cannot hold the rows.
+        DiskFullError: the disk is full.
     """
     with replacing(path) as file:
         _WRITERS[path.suffix.lower()](rows, columns, file)

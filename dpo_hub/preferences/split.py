@@ -1,4 +1,4 @@
-"""Train and held-out pairs, with no prompt on both sides."""
+"""Splits pairs into training and held-out pairs, with no prompt in both."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ..errors import PreferencesError
 from .pairs import PreferencePair
 
 HELD_OUT_LIMIT = 500
-"""More held-out prompts than this would only make the evaluation slower."""
+"""Maximum number of held-out prompts; more would only make the evaluation slower."""
 
 TRAIN, HELD_OUT = "train", "held_out"
 
 
 def split_pairs(pairs: Iterable[PreferencePair], held_out: float, *, seed: int) -> list[str]:
-    """Say of each of *pairs*, in order, whether it is for `train` or `held_out`.
+    """Assign each of *pairs* to `train` or `held_out`, in order.
 
-    *held_out* is the share of distinct prompts, at least one and at most `HELD_OUT_LIMIT`, drawn with *seed*. Prompts
-    that differ in case, spaces and punctuation only are the same.
+    *held_out* is the share of distinct prompts to hold out, at least one and at most `HELD_OUT_LIMIT`, drawn with
+    *seed*. Prompts that differ only in case, spaces and punctuation are the same.
 
     Raises:
         PreferencesError: there are fewer than two distinct prompts.
@@ -38,6 +38,6 @@ def split_pairs(pairs: Iterable[PreferencePair], held_out: float, *, seed: int) 
 
 
 def prompt_digest(pair: PreferencePair) -> bytes:
-    """The same for prompts that `split_pairs` takes as one; short, because there may be many."""
+    """A digest that is equal for prompts that `split_pairs` treats as one; short, because there may be many."""
     words = re.sub(r"[\W_]+", " ", pair.prompt_key.casefold()).strip() or pair.prompt_key
     return blake2b(words.encode(), digest_size=12).digest()

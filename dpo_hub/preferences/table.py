@@ -1,4 +1,4 @@
-"""What reading a source gives before anyone knows what its columns mean: numbered rows, and notes."""
+"""The result of reading a source, before its columns are interpreted: numbered rows, and notes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Row = dict[str, Any]
 
 
 class Unreadable(str):
-    """Why a row could not be read; it stands where the row would."""
+    """The reason why a row could not be read, in place of the row."""
 
     __slots__ = ()
 
@@ -23,7 +23,7 @@ Rows = Iterator[tuple[int, Row | Unreadable]]
 
 
 def with_labels(rows: Rows, labels: Mapping[str, Sequence[str]]) -> Rows:
-    """Put the names of classes back, which `datasets` stores as numbers; *labels* has them by column."""
+    """Restore class names, which `datasets` stores as numbers; *labels* maps columns to their names."""
     for number, row in rows:
         if isinstance(row, dict):
             for column, names in labels.items():
@@ -39,9 +39,9 @@ class NotPlain(Exception):  # noqa: N818  # the careful reader takes over
 
 @dataclass(frozen=True)
 class Plain:
-    """A file that may be plain, which `files.plain` reads: how to get columns of it, and the number of its first row.
+    """A file that may be plain, for `files.plain`: a function that reads its columns, and the number of its first row.
 
-    *mend* gives a cell as the careful reader would.
+    *mend* converts a cell to what the careful reader would return.
     """
 
     columns: Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
@@ -51,11 +51,11 @@ class Plain:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a source, read as they are asked for, each with its number as people see it.
+    """The rows of a source, read lazily, each with its number as people see it.
 
-    That is a spreadsheet's row (the header is usually 1), a place in an array, or a line. `columns` is empty where the
-    rows have names of their own, `plain` is there where the whole file may be plain, and `notes` says what the source
-    was read as. A context manager: the file is open until its end.
+    That is a spreadsheet row (the header is usually 1), a position in an array, or a line. `columns` is empty if each
+    row has its own names, `plain` is set if the whole file may be plain, and `notes` says what the source was read as.
+    As a context manager, it closes the file on exit.
     """
 
     rows: Rows

@@ -1,1 +1,1 @@
-"""Runs: their folders and states, the line for the device, and the processes that keep them."""
+"""Runs: their folders and states, the queue for the device, and the processes that supervise them."""

@@ -1,6 +1,7 @@
-"""What came of a finished run, in a sentence or two that anybody reads: first whether its replies changed, and how.
+"""Summarises a finished run in a sentence or two for everyone: first whether its replies changed, and how.
 
-Reward accuracy does not begin it, as that rises where no reply changes. Reads figures only, and loads nothing heavy.
+Reward accuracy does not come first, because it can rise even if no reply changes. Only reads figures, with no heavy
+imports.
 """
 
 from __future__ import annotations
@@ -35,31 +36,31 @@ SHORT: Mapping[Grade, str] = {
     "unmeasured": "Not compared",
 }
 BASE, EARLIER = "the base model", "the run it began with"
-"""What the reference is called."""
+"""Names for the reference."""
 
 FEW = 0.2
-"""The share of replies up to which a change is none to speak of."""
+"""Up to this share of changed replies, the change is negligible."""
 NEAR = 0.01
-"""Nats a token below which policy and reference are much the same to a reader: one in a reply of a hundred tokens.
-Drawn with the same random numbers, many replies differ by a word even so."""
+"""Nats per token below which policy and reference look much the same to a reader: one nat in a reply of a hundred
+tokens. Even so, many replies sampled with the same random numbers differ by a word."""
 HALFWAY = 0.5
-"""The share of the way to the chosen replies' length that replies have to go before that says that they learned."""
+"""How much of the gap to the chosen replies' length may remain for a change in length to count as learning."""
 APART = 1.2
-"""Times that one length is the other before it is worth a word."""
+"""Ratio of two lengths above which the difference is worth mentioning."""
 STUTTER = 0.05
-"""The share of a reply's 4-grams that have to come again, beyond those before, to be told; `REPEATS` is too much."""
+"""Increase in the share of repeated 4-grams above which it is reported; above `REPEATS` it is too much."""
 LOST = {
     "likelihood-displacement": "even the chosen replies became unlikely",
     "over-optimised": "training went on when there was nothing left to learn, at the cost of the rest",
     "far-from-reference": "what it writes is nothing that it would have written before",
     "diverging": "training diverged",
 }
-"""Kinds of findings, where they are grave, of which comes an adapter worse than a weaker one would be."""
+"""Kinds of findings that, if severe, make the adapter worse than a weaker one would be."""
 
 
 @dataclass(frozen=True)
 class Headline:
-    """What came of a run; the sentence begins with what its grade means."""
+    """The result of a run; the sentence begins with the meaning of its grade."""
 
     grade: Grade
     sentence: str
@@ -71,9 +72,9 @@ class Headline:
 
 
 def headline_of(run: Run, *, name: str = "") -> Headline:
-    """Say what came of a *run* that has its evaluation; commands call it *name*, by default its id.
+    """Summarise a *run* that has been evaluated; commands in the text call it *name*, by default its id.
 
-    What training went through is not held against the adapter of an earlier, better point, if that was kept.
+    If auto-stop kept the adapter of an earlier, better point, problems during training do not count against it.
     """
     report = run.report
     findings = [] if report.get("auto_stop") else diagnose(run)
@@ -84,12 +85,12 @@ def headline_of(run: Run, *, name: str = "") -> Headline:
 def headline(
     evaluation: Mapping[str, float], findings: Sequence[Finding], *, before: str = BASE, run: str = "RUN"
 ) -> Headline:
-    """Grade what evaluation.json says, and what health found; *before* names the reference, *run* the run."""
+    """Grade the figures of evaluation.json and the health findings; *before* names the reference, *run* the run."""
     figures = _Figures({name: figure for name, figure in evaluation.items() if math.isfinite(figure)})
     evidence = list(_evidence(figures))
     better, told = next((found for found in evidence if found[0] is not None), (evidence or [(None, "")])[0])
     grade, why, advice = _graded(figures, findings, better)
-    told = "" if grade == "hardly" else told  # what says nothing of a change is not worth a word
+    told = "" if grade == "hardly" else told  # not worth mentioning, as hardly anything changed
     changed = ", and ".join(part for part in (_changed(figures, grade), told) if part)
     advice = advice.replace("RUN", run)
     parts = (_sentence(OPENINGS[grade], why, changed), _sentence("", *_distances(figures, before)), advice)
@@ -97,7 +98,7 @@ def headline(
 
 
 def accuracy_interval(evaluation: Mapping[str, float]) -> Interval:
-    """Bound held-out reward accuracy: as it was measured over prompts, or else as if each pair were a draw."""
+    """Bound held-out reward accuracy: as measured over prompts, or otherwise as if each pair were a separate draw."""
     low, high = (evaluation.get(f"reward_accuracy_{end}", math.nan) for end in ("low", "high"))
     share, pairs = evaluation.get("reward_accuracy", math.nan), int(evaluation.get("pairs", 0))
     return wilson(share, pairs) if math.isnan(low) and not math.isnan(share) else (low, high)
@@ -105,7 +106,7 @@ def accuracy_interval(evaluation: Mapping[str, float]) -> Interval:
 
 @dataclass(frozen=True)
 class _Figures:
-    """What evaluation.json says, as far as it is a number."""
+    """The finite figures of evaluation.json; missing ones are NaN."""
 
     of: Mapping[str, float]
 
@@ -116,23 +117,23 @@ class _Figures:
         return self[f"{name}_low"], self[f"{name}_high"]
 
     def side(self, name: str, middle: float) -> bool | None:
-        """Whether a figure is surely above the *middle*, or surely below; None where neither is sure."""
+        """True if a figure is surely above *middle*, False if it is surely below; None if neither is certain."""
         low, high = self.interval(name)
         return True if low > middle else False if high < middle else None
 
     @property
     def ordered(self) -> bool:
-        """Whether held-out pairs are surely ordered better than by a coin."""
+        """Whether held-out pairs are surely ordered better than by chance."""
         return accuracy_interval(self.of)[0] > 0.5
 
     @property
     def repeats(self) -> float:
-        """What share more of a reply repeats itself than before."""
+        """The increase in the share of a reply that repeats itself."""
         return self["repeated_after"] - self["repeated_before"]
 
     @property
     def wants_length(self) -> bool:
-        """Whether replies are now surely, and by half the way at least, nearer to the chosen ones in length."""
+        """Whether reply lengths have surely moved towards the chosen ones, by at least half the gap."""
         then, now, chosen = (self[f"length_{whose}"] for whose in ("before", "after", "chosen"))
         return (
             self.side("length_change", 0) == (chosen > then)
@@ -142,7 +143,7 @@ class _Figures:
 
 
 def _evidence(figures: _Figures) -> Iterator[tuple[bool | None, str]]:
-    """What says whether replies are better, the weightiest first: the verdict, None where it is open, and its words."""
+    """Yield the evidence on whether replies are better, strongest first: a verdict, None if open, and its wording."""
     for name, who in (("", "people"), ("judge_", "a judge model")):
         if f"{name}win_rate" in figures.of:
             rate, (low, high) = figures[f"{name}win_rate"], figures.interval(f"{name}win_rate")
@@ -165,7 +166,7 @@ def _evidence(figures: _Figures) -> Iterator[tuple[bool | None, str]]:
 
 
 def _graded(figures: _Figures, findings: Sequence[Finding], better: bool | None) -> tuple[Grade, str, str]:
-    """The grade, why so if no figure of the replies says it, and what to do."""
+    """Return the grade, the reason if it is not clear from the figures of the replies, and the advice."""
     if lost := next((found for found in findings if found.kind in LOST and found.severity == "high"), None):
         return "too-much", LOST[lost.kind], lost.advice
     if figures["kl"] > FAR or figures.repeats > REPEATS:
@@ -191,7 +192,7 @@ def _changed(figures: _Figures, grade: Grade) -> str:
 
 
 def _distances(figures: _Figures, before: str) -> Iterator[str]:
-    """How far it went, and what is not as it was."""
+    """Yield how far the policy moved, and what else changed."""
     if "kl" in figures.of:
         nats = f"{figures['kl']:.2g}" if figures["kl"] >= 0.001 else "less than 0.001"
         yield f"it moved {nats} nats a token (KL) from {before}"
@@ -205,7 +206,7 @@ def _distances(figures: _Figures, before: str) -> Iterator[str]:
 
 
 def _sentence(opening: str, *parts: str) -> str:
-    """An *opening*, and what else there is, as one sentence."""
+    """Join *opening* and the non-empty *parts* into one sentence."""
     told = "; ".join(part for part in parts if part)
     whole = ": ".join(part for part in (opening, told) if part)
     return f"{whole[0].upper()}{whole[1:]}." if whole else ""

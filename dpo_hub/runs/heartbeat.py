@@ -1,4 +1,4 @@
-"""Signs of life in a run's folder, for whoever looks from another machine or wonders whether a worker is stuck."""
+"""Heartbeats in a run's folder, for processes on other machines and for detecting a stuck worker."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import contextmanager, suppress
 from .run import Run
 
 BEAT = 5.0
-"""Seconds between two signs."""
+"""Seconds between two heartbeats."""
 
 
 @contextmanager
 def heartbeat(*runs: Run) -> Iterator[None]:
-    """Leave signs of life of *runs* as long as the context lasts, however long a step takes."""
+    """Record heartbeats of *runs* as long as the context lasts, however long a step takes."""
     ended = threading.Event()
 
     def beat() -> None:

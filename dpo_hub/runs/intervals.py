@@ -1,4 +1,4 @@
-"""How far a figure that was counted or averaged can be trusted. Only `bootstrap` and what calls it needs scipy."""
+"""Confidence intervals for counts and means. Only `bootstrap` and its callers need scipy."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 from ..errors import needing_extra
 
 ERROR = 0.05
-"""How often an interval misses, or a verdict comes of votes that are fair coins."""
+"""Error rate: how often an interval misses the true value, or votes that are fair coins produce a verdict."""
 RESAMPLES = 2_000
-"""Enough for the ends of a 95 % interval to stand still to a few hundredths of its width."""
+"""Enough for the ends of a 95 % interval to be stable to a few hundredths of its width."""
 
 Interval = tuple[float, float]
 Statistic = Callable[..., Any]
-"""Takes arrays of one shape and the `axis` to reduce, as scipy calls it."""
+"""A function of arrays of the same shape and the `axis` to reduce, as scipy calls it."""
 
 
 def wilson(share: float, number: int, *, error: float = ERROR) -> Interval:
-    """Bound the share that *share* of *number* draws estimates: Wilson's score interval (JASA 22, 1927, p. 209).
+    """Bound the true share, given a *share* of *number* draws: Wilson's score interval (JASA 22, 1927, p. 209).
 
     (p̂ + z²/2n ± z √(p̂(1−p̂)/n + z²/4n²)) / (1 + z²/n), with z the normal quantile of 1 − *error*/2.
     """
@@ -30,23 +30,23 @@ def wilson(share: float, number: int, *, error: float = ERROR) -> Interval:
     z = NormalDist().inv_cdf(1 - error / 2)
     middle, spread = share + z**2 / (2 * number), z * math.sqrt(share * (1 - share) / number + (z / (2 * number)) ** 2)
     low, high = ((middle + side * spread) / (1 + z**2 / number) for side in (-1, 1))
-    return max(0.0, min(low, share)), min(1.0, max(high, share))  # rounding must not leave the share itself outside
+    return max(0.0, min(low, share)), min(1.0, max(high, share))  # rounding must not exclude the share itself
 
 
 def ratio(tops: Any, bottoms: Any, axis: int = -1) -> Any:
-    """Σ *tops* / Σ *bottoms*: a mean over what lies in groups, of which the bottoms are the sizes."""
+    """Return Σ *tops* / Σ *bottoms*: a mean over grouped items, where *bottoms* are the group sizes."""
     return tops.sum(axis=axis) / bottoms.sum(axis=axis)
 
 
 def bootstrap(*samples: Sequence[float], statistic: Statistic = ratio, seed: int = 0) -> Interval | None:
-    """Bound *statistic* of *samples*, whose entries belong together place by place, with 95 % confidence.
+    """Bound *statistic* of *samples*, which are paired by index, with 95 % confidence.
 
-    BCa (Efron, JASA 82, 1987, 171–185), or the percentiles of the resamples where that is not defined. Places are what
-    is drawn anew, so they should be independent: prompts, not replies to one. None for fewer than two places, or with
-    an entry that is not finite.
+    Uses BCa (Efron, JASA 82, 1987, 171–185), or the percentiles of the resamples if BCa is undefined. Indices are
+    resampled, so they should be independent: prompts, not replies to one prompt. Returns None for fewer than two
+    entries, for an entry that is not finite, or if neither method gives finite bounds.
 
     Raises:
-        MissingExtraError: there is no scipy.
+        MissingExtraError: scipy is not installed.
     """
     with needing_extra("train"):
         import numpy as np
@@ -59,7 +59,7 @@ def bootstrap(*samples: Sequence[float], statistic: Statistic = ratio, seed: int
         return value, value
     for method in ("BCa", "percentile"):
         with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")  # that BCa is not defined, which the next line sees
+            warnings.simplefilter("ignore")  # such as that BCa is undefined, which is checked below
             found = stats.bootstrap(
                 arrays,
                 statistic,
@@ -76,14 +76,14 @@ def bootstrap(*samples: Sequence[float], statistic: Statistic = ratio, seed: int
 
 
 def of_mean(values: Sequence[float]) -> Interval | None:
-    """Bound the mean of *values*, as `bootstrap`."""
+    """Bound the mean of *values* with `bootstrap`."""
     return bootstrap(values, [1.0] * len(values))
 
 
 def of_share(outcomes: Sequence[float]) -> Interval:
-    """Bound the mean of *outcomes* in 0..1 by bootstrap, and by Wilson where they are all the same.
+    """Bound the mean of *outcomes* in 0..1 by bootstrap, or by Wilson if they are all the same or bootstrap fails.
 
-    Resamples of equal outcomes are all equal too, but ten wins of ten do not prove that there is never a loss.
+    Resamples of equal outcomes are all equal, but ten wins out of ten do not prove that there is never a loss.
     """
     found = of_mean(outcomes) if len(set(outcomes)) > 1 else None
     return found or wilson(fmean(outcomes) if outcomes else 0.0, len(outcomes))

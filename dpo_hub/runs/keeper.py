@@ -1,8 +1,8 @@
-"""The small process that sees runs to their end, one by one: waits for the device, starts the worker, says how it died.
+"""The small process that supervises runs, one by one: waits for the device, starts the worker, records how it died.
 
     python -m dpo_hub.runs.keeper TIMES RUN_FOLDER [RUN_FOLDER ...]
 
-The worker holds the run's lock and the device; a keeper that dies takes nothing with it. Loads no torch.
+The worker holds the run's lock and the device, so nothing is lost if the keeper dies. Does not import torch.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from .queue import join, wait_for_turn
 from .run import Run
 from .state import Process
 
-log = logging.getLogger("dpo_hub.runs.keeper")  # not __main__, as which it runs
+log = logging.getLogger("dpo_hub.runs.keeper")  # not __main__, the name under which it runs
 
 WORKER = "dpo_hub.jobs.worker"
 AT_THE_END = ("scipy.stats", "matplotlib.backends.backend_agg")
-"""What a worker loads at its end only, and slowly."""
+"""Slow imports that a worker needs only at its end."""
 Work = Callable[[Run], int]
-"""Has a process work on a run, and returns its exit code, negative for a signal."""
+"""A function that runs a worker process for a run, and returns its exit code, negative for a signal."""
 
 KILLS = (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events"))
-"""Where Linux counts the processes that it killed for memory: all of the machine, and those of a container."""
+"""Where Linux counts processes killed for lack of memory: those of the whole machine, and those of a container."""
 BY_A_FAULT = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
 
 
 def keep(run: Run, keep_going: int, work: Work) -> None:
-    """See to *run* until it has ended, and take it up again up to *keep_going* times where its worker died."""
+    """Supervise *run* until it has ended, and resume it up to *keep_going* times if its worker dies."""
     own = Process.of()
     for left in range(keep_going, -1, -1):
         try:
@@ -54,7 +54,7 @@ def keep(run: Run, keep_going: int, work: Work) -> None:
         code = work(run)
         state = run.written_state
         if code == BusyError.exit_code or state.keeper not in (own, None):
-            return  # somebody else has taken it up
+            return  # another process has taken it over
         if run.stop_asked.exists() or code == -signal.SIGTERM:
             if not state.ended:
                 run.end("stopped")
@@ -70,12 +70,12 @@ def keep(run: Run, keep_going: int, work: Work) -> None:
 
 
 def in_new_process(run: Run) -> int:
-    """Have a process that is started from nothing work on *run*."""
+    """Run the worker for *run* in a newly started process."""
     return subprocess.run(command(run), stdin=subprocess.DEVNULL, check=False).returncode
 
 
 def in_forked_processes() -> Work:
-    """Have each worker forked from a process that has loaded all the libraries already, which takes it seconds."""
+    """Fork each worker from a process that has already imported all libraries, which saves it seconds."""
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload([WORKER, *AT_THE_END])
 
@@ -95,14 +95,14 @@ def _forked(run: Run) -> None:
 
 
 def _speak_into_log(run: Run) -> None:
-    """Have all that this process says go into the log of *run*."""
+    """Redirect all output of this process to the log of *run*."""
     with run.log.open("ab") as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
 
 
 def command(run: Run) -> list[str]:
-    """What starts the worker: several, by `accelerate launch`, where there are several devices or settings for it."""
+    """Return the command that starts the worker, with `accelerate launch` if it has settings or several devices."""
     worker = ["-m", WORKER, str(run.path)]
     devices, settings = sharing(run.recipe, visible_devices()), run.path / "accelerate.yaml"
     if settings.is_file():
@@ -116,7 +116,7 @@ def command(run: Run) -> list[str]:
 
 
 def sharing(recipe: Recipe, devices: int) -> int:
-    """How many of the *devices* can share the recipe's batches evenly."""
+    """Return how many of the *devices* can share the recipe's batches evenly."""
     for count in range(devices, 1, -1):
         with suppress(RecipeError):
             recipe.shared_by(count)
@@ -125,7 +125,7 @@ def sharing(recipe: Recipe, devices: int) -> int:
 
 
 def visible_devices() -> int:
-    """How many CUDA devices a process sees, found out without torch."""
+    """Return how many CUDA devices a process sees, determined without torch."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return len([device for device in chosen.split(",") if device.strip() not in ("", "-1")])
@@ -137,7 +137,7 @@ def visible_devices() -> int:
 
 
 def how_it_died(code: int, *, for_memory: bool, last: str) -> str:
-    """Say in a sentence or two what ended a process that exited with *code*, negative for a signal."""
+    """Explain in a sentence or two what ended a process that exited with *code*, negative for a signal."""
     said = f" The last line of its log: {last}" if last else ""
     if code >= 0:
         return f"The worker ended with the exit code {code}.{said}"
@@ -154,7 +154,7 @@ def how_it_died(code: int, *, for_memory: bool, last: str) -> str:
 
 
 def out_of_memory_kills(sources: Iterable[Path] = KILLS) -> int:
-    """How many processes the system has killed for memory since its boot, as far as it tells: Linux does."""
+    """Return how many processes the system has killed for lack of memory since boot; only Linux reports this."""
     total = 0
     for source in sources:
         with suppress(OSError):
@@ -164,7 +164,7 @@ def out_of_memory_kills(sources: Iterable[Path] = KILLS) -> int:
 
 
 def main() -> None:
-    """Keep the runs whose folders are given, one after the other."""
+    """Supervise the runs with the given folders, one after another."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("keep_going", type=int)
     parser.add_argument("runs", type=Path, nargs="+")
@@ -173,14 +173,14 @@ def main() -> None:
     own, runs = Process.of(), [Run(path) for path in given.runs]
     for run in runs:
         with run.lock:
-            pass  # whoever started this process writes the state first
+            pass  # the process that started this one writes the state first
         join(run)
     forks = len(runs) > 1 and sys.platform == "linux" and not visible_devices()
     work = in_forked_processes() if forks else in_new_process
     with heartbeat(*runs):
         for run in runs:
-            with suppress(FileNotFoundError):  # it was removed
-                if run.written_state.keeper == own:  # nobody has stopped it, or taken it up, in the meantime
+            with suppress(FileNotFoundError):  # the run was removed
+                if run.written_state.keeper == own:  # it was not stopped or taken over in the meantime
                     _speak_into_log(run)
                     keep(run, given.keep_going, work)
 

@@ -1,6 +1,6 @@
-"""Start, stop, resume and remove runs. Their processes outlive who started them: all they share is the run's folder.
+"""Starts, stops, resumes and removes runs. Their processes outlive their parent and share only the run's folder.
 
-Loads no torch: only the worker process does.
+Does not import torch; only the worker process does.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from .run import Run
 from .state import Process, State
 
 STOP_TIMEOUT = 4.0
-"""Seconds that a worker gets to leave a checkpoint, before it is ended by force."""
+"""Seconds that a worker gets to save a checkpoint before it is killed."""
 LOCK_TIMEOUT = 2.0
-"""Seconds that a process which has just ended the run may take to be gone."""
+"""Seconds that a process which has just ended the run may take to exit."""
 POLL = 0.05
-"""Seconds between two looks at whether it is gone."""
+"""Seconds between two checks whether it has exited."""
 
 
 def start(*runs: Run, keep_going: int = 0) -> subprocess.Popen[bytes]:
-    """Start a detached process that sees to *runs*, one by one: it waits for the device, works, and says how it ended.
+    """Start a detached keeper process for *runs*, one by one: it waits for the device, trains, and records the outcome.
 
-    The runs are `queued`, by that process, when this returns. It takes up a run that has stopped or failed where its
-    last good checkpoint left it, and a new one from the beginning.
+    When this returns, the runs are `queued` by that process. It resumes a stopped or failed run from its last good
+    checkpoint, and starts a new one from the beginning.
 
     Args:
-        runs: those that nobody works on, in their order.
-        keep_going: how often to take each up again by itself when its worker dies.
+        runs: runs that no process works on, in order.
+        keep_going: how often to resume each run automatically if its worker dies.
 
     Returns:
-        That process. It ends when all of them have, for good.
+        The keeper process. It exits when all runs have ended for good.
 
     Raises:
-        RunError: one has finished, or is waiting or at work already.
+        RunError: one has finished, is already waiting or running, or trains on another machine.
     """
     with ExitStack() as held:
         for run in runs:
@@ -60,17 +60,17 @@ def start(*runs: Run, keep_going: int = 0) -> subprocess.Popen[bytes]:
         for run in runs:
             run.stop_asked.unlink(missing_ok=True)
             run.set_state(replace(run.written_state, status="queued", reason="", worker=None, keeper=named))
-    # Somebody has to collect its exit status as long as this process lives, or it stays behind as a zombie.
+    # While this process lives, it must collect the keeper's exit status, or the keeper remains as a zombie.
     threading.Thread(target=keeper.wait, name="reaper", daemon=True).start()
     return keeper
 
 
 @contextmanager
 def _idle(run: Run) -> Iterator[None]:
-    """Hold the lock of *run*, which nobody works on.
+    """Hold the lock of *run*, which no process works on.
 
     Raises:
-        RunError: it has finished, or is waiting or at work already.
+        RunError: it has finished, or is already waiting or running.
     """
     try:
         with run.lock.acquire(timeout=LOCK_TIMEOUT):
@@ -94,10 +94,10 @@ def _require_idle(run: Run) -> None:
 
 
 def change(run: Run, *, activation_checkpointing: bool, force: bool) -> None:
-    """Have *run* go on with what does not change its adapter, where it is asked for.
+    """Turn on options of *run* that do not change its adapter.
 
     Raises:
-        RunError: it has finished, or is waiting or at work.
+        RunError: it has finished, or is waiting or running.
     """
     with _idle(run):
         recipe = run.asked
@@ -106,14 +106,14 @@ def change(run: Run, *, activation_checkpointing: bool, force: bool) -> None:
 
 
 def stop(run: Run, *, patience: float = STOP_TIMEOUT) -> None:
-    """Ask the worker of *run* to leave a checkpoint and go, and wait until it is gone; one that is slow is forced.
+    """Ask the worker of *run* to save a checkpoint and exit, and wait for it; kill it if it is too slow.
 
-    Where it has to be forced, the checkpoint is the one that was due last. Several processes leave a step only at its
-    end, so long steps are cut off. A run that has ended already is left as it is.
+    If it has to be killed, the last scheduled checkpoint remains. Several processes can leave a step only at its end,
+    so long steps are interrupted. A run that has already ended is left unchanged.
 
     Args:
-        run: any run of this machine.
-        patience: seconds that it gets.
+        run: any run on this machine.
+        patience: seconds that the worker gets.
 
     Raises:
         RunError: its worker is on another machine.
@@ -131,11 +131,11 @@ def stop(run: Run, *, patience: float = STOP_TIMEOUT) -> None:
         for other in _all_of(state):
             _ends(other, psutil.Process.kill, STOP_TIMEOUT)
     if not run.written_state.ended:
-        run.end("stopped")  # the keeper sees it and begins nothing, and a worker that is just starting goes
+        run.end("stopped")  # the keeper notices and starts nothing, and a worker that is just starting exits
 
 
 def _all_of(state: State) -> list[Process]:
-    """Every process that works on the run, those beside the worker first: once that is gone, the keeper goes on."""
+    """Return all processes that work on the run, the worker last: once it is gone, the keeper continues."""
     found = {state.worker} if state.worker and state.worker.alive() else set()
     for above in filter(None, (state.worker, state.keeper)):
         with suppress(psutil.NoSuchProcess):
@@ -144,7 +144,7 @@ def _all_of(state: State) -> list[Process]:
 
 
 def _ends(process: Process, how: Callable[[psutil.Process], None], patience: float) -> bool:
-    """Tell the process to end, and wait: whether it is gone."""
+    """Make the process exit with *how*, wait, and return whether it is gone."""
     with suppress(psutil.NoSuchProcess):
         if process.alive():
             how(psutil.Process(process.pid))
@@ -155,10 +155,10 @@ def _ends(process: Process, how: Callable[[psutil.Process], None], patience: flo
 
 
 def remove(run: Run) -> None:
-    """Delete the folder of *run* and all that is in it.
+    """Delete the folder of *run* and everything in it.
 
     Raises:
-        RunError: it is waiting or at work.
+        RunError: it is waiting or running.
     """
     in_use = RunError(f"The run {run.id} is {run.state.status}. Stop it first: dpo-hub stop {run.id}")
     try:

@@ -1,4 +1,4 @@
-"""How a run goes, in a sentence, and its log as it grows. Reads the run's folder only."""
+"""Describes the progress of a run in a sentence, and reads its log as it grows. Reads only the run's folder."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .run import Run
 from .state import SILENCE, State
 
 SLOW_STEPS, LONG = 20, 300.0
-"""A step that takes this many times as long as the others, and this many seconds, is told: something may hang."""
+"""A step is reported as possibly hung if it takes this many times as long as the others and this many seconds."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands. `steps` is 0 until it is known; `seconds_left` is None where that cannot be told.
+    """The progress of a run. `seconds_left` is None if it cannot be estimated.
 
-    `headline` is what came of it, once it has finished.
+    `steps` is the total, or the steps done so far until the total is known. `headline` is the result of a finished run.
     """
 
     status: str
@@ -31,7 +31,7 @@ class Progress:
 
 
 def progress(run: Run) -> Progress:
-    """Read how *run* goes."""
+    """Read the progress of *run*."""
     state = run.state
     step = int(run.last_metrics.get("step", 0))
     pace = _pace(run, state, step)
@@ -42,7 +42,7 @@ def progress(run: Run) -> Progress:
 
 
 def _pace(run: Run, state: State, step: int) -> float | None:
-    """Seconds a step has taken so far since the worker took the run up."""
+    """Return the mean seconds per step since the worker took over the run."""
     done = step - state.done
     return (_last_step_at(run) - state.updated) / done if done > 0 and state.steps else None
 
@@ -83,7 +83,7 @@ def _place(run: Run, state: State) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: 8 s, 3 min, 2 h 5 min."""
+    """Format seconds for reading: 8 s, 3 min, 2 h 5 min."""
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
@@ -91,14 +91,14 @@ def duration(seconds: float) -> str:
 
 
 class Log:
-    """A log file that others write, read as it grows."""
+    """A log file written by other processes, read as it grows."""
 
     def __init__(self, path: Path, *, from_end: bool = False) -> None:
         self.path = path
         self.place = path.stat().st_size if from_end and path.is_file() else 0
 
     def news(self) -> str:
-        """The whole lines since the last look."""
+        """Return the complete lines added since the last call."""
         if not self.path.is_file():
             return ""
         with self.path.open("rb") as file:

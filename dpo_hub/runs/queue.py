@@ -1,7 +1,7 @@
-"""One run at a time has the machine's device; the others wait in the order in which they came.
+"""One run at a time has the machine's device; the others wait in order of arrival.
 
-Who waits leaves a ticket, a file named after the time, with the run's folder in it. Tickets decide on the order only;
-the device itself is a lock, which the system takes back from a process that dies, however it dies.
+A waiting process leaves a ticket: a file named after the time, which contains the path of the run's folder. Tickets
+decide only the order. The device itself is a lock, which the system releases when its process dies, for any reason.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from .run import Run, home
 log = logging.getLogger(__name__)
 
 POLL = 0.2
-"""Seconds between two looks at the line."""
+"""Seconds between two checks of the queue."""
 
 
 def line() -> list[Run]:
-    """The runs that wait for the device, the first in line first."""
+    """Return the runs that wait for the device, in order."""
     return [run for _, run in _tickets()]
 
 
 def run_on_device() -> Run | None:
-    """The run that has the device, where one has it."""
+    """Return the run that has the device, or None."""
     try:
         run = Run(Path(_holder().read_text(encoding="utf-8")))
         return run if _taken() and run.state.status == "running" else None
@@ -38,12 +38,12 @@ def run_on_device() -> Run | None:
 
 
 def make_way(on: str, *, beside: bool = False) -> None:
-    """Leave a device of the kind *on* to the run that trains there, unless the chat is to be *beside* it.
+    """Refuse to chat on a device of type *on* while a run trains there, unless *beside* allows both.
 
-    A CPU is shared, with a warning.
+    On a CPU, or with *beside*, both run at once and a warning is logged.
 
     Raises:
-        RunError: a run trains on the GPU.
+        RunError: a run trains on the GPU, and *beside* is false.
     """
     run = run_on_device()
     if run is None:
@@ -59,7 +59,7 @@ def make_way(on: str, *, beside: bool = False) -> None:
 
 @contextmanager
 def turn(run: Run) -> Iterator[None]:
-    """Hold the device for *run*, once it is its turn."""
+    """Hold the device for *run* when its turn comes."""
     try:
         wait_for_turn(run)
         device = _device()
@@ -74,9 +74,9 @@ def turn(run: Run) -> Iterator[None]:
 
 
 def wait_for_turn(run: Run) -> None:
-    """Join the line, where *run* is not in it, and return when it is first and the device is free.
+    """Join the queue if *run* is not in it, and return when it is first and the device is free.
 
-    The run's state has to name the process that waits.
+    The run's state must name the waiting process.
 
     Raises:
         KeyboardInterrupt: the run has been asked to stop.
@@ -94,7 +94,7 @@ def wait_for_turn(run: Run) -> None:
 
 
 def join(run: Run) -> None:
-    """Take the last place in the line for *run*, whose state has to name the process that waits."""
+    """Add *run* at the end of the queue; its state must name the waiting process."""
     folder = home() / "queue"
     folder.mkdir(parents=True, exist_ok=True)
     ticket = folder / f"{time.time_ns():020d}-{run.id}"
@@ -110,12 +110,12 @@ def _leave(run: Run) -> None:
 
 
 def _tickets() -> Iterator[tuple[Path, Run]]:
-    """The tickets in order, without those of runs that nobody waits with any more."""
+    """Yield the tickets in order, and delete those of runs that have no waiting process any more."""
     for ticket in sorted((home() / "queue").glob("[!.]*")):
         try:
             run = Run(Path(ticket.read_text(encoding="utf-8")))
             waits = run.state.has_process()
-        except FileNotFoundError:  # the ticket was given back just now, or its run was removed
+        except FileNotFoundError:  # the ticket was just returned, or its run was removed
             waits = False
         if waits:
             yield ticket, run
@@ -128,7 +128,7 @@ def _device() -> FileLock:
 
 
 def _holder() -> Path:
-    """A file that names who had the device last."""
+    """Return the file that names the last run to have the device."""
     return home() / "device.run"
 
 

@@ -1,7 +1,7 @@
-"""A run is a folder: what was asked for, what happened, and what came of it, readable with `ls` and `cat`.
+"""A run is a folder: what was requested, what happened, and the result, readable with `ls` and `cat`.
 
-Knows nothing of models or of how training works. Whatever is written here replaces the old file in one step, so that a
-reader never sees half of it.
+Independent of models and of how training works. Files written here replace the old ones atomically, so that a reader
+never sees half of one; logs of metrics are appended to.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from .base_model import local
 from .state import Process, State
 
 LONGEST_LINE = 4096
-"""Bytes that no line of metrics exceeds."""
+"""Maximum length of a line of metrics, in bytes."""
 REFERENCE = "reference"
-"""The folder of the adapter that the run began with, where it goes on from another run: its reference."""
+"""The folder of the adapter that a run started from if it continues another run: its reference."""
 REMOTE = "remote.json"
-"""Is there where the run trains on another machine; `jobs.remote` has what is in it."""
+"""Exists if the run trains on another machine; `jobs.remote` defines its contents."""
 
 
 def home() -> Path:
-    """The folder of all runs: `DPO_HUB_HOME`, by default the user's data folder. Runs are people's work, not cache."""
+    """Return the folder of all runs: `DPO_HUB_HOME`, or by default the user's data folder. Runs are not a cache."""
     return Path(os.environ.get("DPO_HUB_HOME") or platformdirs.user_data_dir("dpo_hub", appauthor=False))
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run, by its folder. Reading a property reads the file; nothing is cached."""
+    """One run, identified by its folder. Reading a property reads the file; nothing is cached."""
 
     path: Path
 
@@ -53,17 +53,17 @@ class Run:
     def create(
         cls, preferences: Preferences, recipe: Recipe, *, previous: Run | None = None, shelf: Path | None = None
     ) -> Run:
-        """Make the folder of a new run: recipe, split pairs, report, state `queued`; it goes on from *previous*.
+        """Create the folder of a new run: recipe, split pairs, report, state `queued`. It may continue *previous*.
 
-        It lies in `runs` on the *shelf*, by default `home`.
+        The folder is in `runs` on the *shelf*, by default `home`.
 
-        It is written aside and renamed, so a run that exists is complete.
+        It is written under a temporary name and renamed, so a run that exists is complete.
 
         Raises:
-            PreferencesError: there are too few pairs to split.
-            ModelError: its GGUF file is not there, or which one is meant is not said.
+            PreferencesError: there are too few prompts to split the pairs.
+            ModelError: its GGUF file does not exist, or it is ambiguous which one is meant.
             RunError: *previous* has not finished.
-            DiskFullError: there is no room.
+            DiskFullError: the disk is full.
         """
         if place := local(recipe.model):
             recipe = replace(recipe, model=str(place))  # the same from any working directory
@@ -96,7 +96,7 @@ class Run:
         """Find a run by its id, the beginning of its id, `last`, or its folder.
 
         Raises:
-            RunError: there is none, or the beginning fits several.
+            RunError: there is no such run, or the beginning matches several.
         """
         if all((Path(name) / needed).is_file() for needed in ("recipe.json", "state.json")):
             return cls(Path(name).resolve())
@@ -123,7 +123,7 @@ class Run:
 
     @property
     def reference(self) -> Path | None:
-        """The adapter that it began with and is measured against; None where that is the base model."""
+        """The adapter that the run started from and is measured against; None if that is the base model."""
         return folder if (folder := self.path / REFERENCE).is_dir() else None
 
     @property
@@ -132,16 +132,16 @@ class Run:
 
     @property
     def asked(self) -> Recipe:
-        """The recipe as it was asked for."""
+        """The recipe as requested."""
         return Recipe.from_json((self.path / "recipe.json").read_text(encoding="utf-8"))
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe as it is carried out: where this model or machine needs another engine, or smaller batches."""
+        """The recipe as executed: this model or machine may need another engine or smaller batches."""
         return replace(self.asked, **self.report.get("settled", {}))
 
     def settle(self, recipe: Recipe) -> None:
-        """Have the run carried out as *recipe*; what was asked for stays as it is."""
+        """Record that the run is executed with *recipe*; the requested recipe stays unchanged."""
         asked, report = asdict(self.asked), self.report
         settled = {name: value for name, value in asdict(recipe).items() if value != asked[name]}
         if settled != report.get("settled", {}):
@@ -149,23 +149,23 @@ class Run:
 
     @property
     def report(self) -> dict[str, Any]:
-        """What the preferences were: source, layout, rows, pairs, left out, split, findings; and what was settled."""
+        """The preferences (source, layout, rows, pairs, left out, split, findings) and the settled settings."""
         return self._json("report.json")
 
     @property
     def remote(self) -> dict[str, Any]:
-        """Where it trains, if that is not on this machine."""
+        """Where the run trains, if not on this machine."""
         return self._json(REMOTE) if (self.path / REMOTE).is_file() else {}
 
     @property
     def may_have_news(self) -> bool:
-        """Whether it trains elsewhere, and something may have happened to it there."""
+        """Whether the run trains elsewhere and may have changed there."""
         remote = self.remote
         return bool(remote) and (remote["pending"] or not self.written_state.ended)
 
     @property
     def evaluation(self) -> dict[str, float]:
-        """What the held-out pairs say of the adapter, in the words of `training.metrics.StepMetrics`."""
+        """The held-out evaluation of the adapter, with the names of `training.metrics.StepMetrics`."""
         return self._json("evaluation.json")
 
     @property
@@ -174,12 +174,12 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, float]]:
-        """A line a step, in the words of `training.metrics.StepMetrics`."""
+        """One entry per step, with the names of `training.metrics.StepMetrics`."""
         return [_numbers(line) for line in self._json_lines("metrics.jsonl")]
 
     @property
     def evaluations(self) -> list[dict[str, Any]]:
-        """What was measured and sampled while the run trained, one entry a point."""
+        """The measurements and samples taken during training, one entry per evaluation."""
         return [_numbers(line) for line in self._json_lines("evaluations.jsonl")]
 
     @property
@@ -188,16 +188,16 @@ class Run:
 
     @property
     def written_state(self) -> State:
-        """The state as it stands on disk, whoever wrote it and whether or not they still live."""
+        """The state on disk, whether or not the process that wrote it is still alive."""
         return State.of(self._json("state.json"))
 
     @property
     def state(self) -> State:
-        """The state, except that a run whose processes are gone has failed, whatever the file still says."""
+        """The state, except that a run whose processes are gone has failed, whatever is on disk."""
         state = self.written_state
         if not (state.worker or state.keeper) or self.remote or state.has_process(self.silence):
-            return state  # of a run elsewhere, its job tells whether it lives
-        again = self.written_state  # they may have ended, and said so, between the two looks
+            return state  # for a run elsewhere, its job shows whether it is alive
+        again = self.written_state  # the processes may have ended and recorded it between the two checks
         if again != state:
             return again
         return replace(state, status="failed", reason=self._last_words(), worker=None, keeper=None)
@@ -211,45 +211,45 @@ class Run:
         self.write("state.json", json.dumps(asdict(state) | {"updated": time.time()}))
 
     def end(self, status: str, reason: str = "", *, expected: bool = True) -> None:
-        """Say that nobody has the run in hand any more, and why."""
+        """Record that no process works on the run any more, with its final *status* and *reason*."""
         state = replace(self.written_state, status=status, reason=reason, expected=expected)
         self.set_state(replace(state, worker=None, keeper=None))
 
     @property
     def stop_asked(self) -> Path:
-        """A file that is there once somebody has asked the run to stop, until it is started again."""
+        """A file that exists from when the run is asked to stop until it is started again."""
         return self.path / ".stop"
 
     def claim(self, *, steps: int = 0, done: int = 0) -> None:
-        """Say that this process has the run at work, and how many steps there will be and were done before."""
+        """Record that this process works on the run, the total number of *steps*, and how many were *done* before."""
         process = Process.of()
         self.beat()
         self.set_state(replace(self.written_state, status="running", steps=steps, done=done, worker=process))
 
     @property
     def lock(self) -> FileLock:
-        """Held by whoever starts or removes the run, and by its worker, so that no two work on it at a time."""
+        """Held by the process that starts or removes the run, and by its worker, so that only one works on it."""
         return FileLock(self.path / ".lock")
 
     def beat(self) -> None:
-        """Leave a sign of life."""
+        """Record a heartbeat."""
         (self.path / ".heartbeat").touch()
 
     @property
     def silence(self) -> float:
-        """Seconds since the last sign of life."""
+        """Seconds since the last heartbeat."""
         try:
             return time.time() - (self.path / ".heartbeat").stat().st_mtime
         except FileNotFoundError:
             return float("inf")
 
     def tidy(self) -> None:
-        """Remove what an interrupted write left behind. Only for who holds the lock."""
+        """Remove what an interrupted write left behind. Only call this while holding the lock."""
         for left in self.path.glob(".*.aside"):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
 
     def remove(self) -> None:
-        """Delete the folder, all or nothing."""
+        """Delete the folder; it disappears as a whole."""
         aside = self.path.with_name(f".{self.id}.{secrets.token_hex(4)}")
         self.path.rename(aside)
         shutil.rmtree(aside)
@@ -258,7 +258,7 @@ class Run:
         """Return the run itself.
 
         Raises:
-            RunError: it has not finished, with its state and what to do.
+            RunError: it has not finished, or has not been fetched from elsewhere. The message says what to do.
         """
         state = self.state
         if state.status != "finished":
@@ -279,7 +279,7 @@ class Run:
         return parts
 
     def write(self, name: str, content: str | bytes) -> None:
-        """Replace the file *name* in one step. Lone surrogates, which a file's name may have, become `?`."""
+        """Replace the file *name* atomically. Lone surrogates, which a file name may contain, become `?`."""
         written = content if isinstance(content, bytes) else content.encode(errors="replace")
         aside = self.path / f".{name}.{secrets.token_hex(4)}.aside"
         try:
@@ -303,7 +303,7 @@ class Run:
             file.write(json.dumps(finite(values), ensure_ascii=False, allow_nan=False) + "\n")
 
     def rewind(self, step: int) -> None:
-        """Forget what was measured after *step*: a worker that resumes there measures it again."""
+        """Discard measurements after *step*: a worker that resumes there repeats them."""
         for name in ("metrics.jsonl", "evaluations.jsonl"):
             if (self.path / name).is_file():
                 kept = [line for line in self._json_lines(name) if line["step"] <= step]
@@ -311,7 +311,7 @@ class Run:
 
     @property
     def last_metrics(self) -> dict[str, float]:
-        """The last line of the metrics, without reading the others; empty where there is none yet."""
+        """The last line of the metrics, without reading the others; empty if there is none yet."""
         path = self.path / "metrics.jsonl"
         if not path.is_file():
             return {}
@@ -340,24 +340,24 @@ class Run:
 
 
 def finite(line: Mapping[str, Any]) -> dict[str, Any]:
-    """The *line* with null for what is not a finite number, as JSON has no other word for it."""
+    """Replace non-finite numbers in *line* with null, as JSON cannot represent them."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in line.items()
     }
 
 
 def _numbers(line: Mapping[str, Any]) -> dict[str, Any]:
-    """The *line* with NaN for each null."""
+    """Replace each null in *line* with NaN."""
     return {key: math.nan if value is None else value for key, value in line.items()}
 
 
 def all_runs(shelf: Path | None = None) -> list[Run]:
-    """Every run on the *shelf*, by default `home`, the newest first by when its pairs were written: they never change.
+    """Return all runs on the *shelf*, by default `home`, newest first by the time of their pairs, which never change.
 
-    Where several people share a machine, each has a shelf.
+    If several people share a machine, each has a shelf.
     """
     made = []
     for pairs in ((shelf or home()) / "runs").glob("[!.]*/preferences.parquet"):
-        with suppress(FileNotFoundError):  # it was removed just now
+        with suppress(FileNotFoundError):  # the run was just removed
             made.append((pairs.stat().st_mtime_ns, pairs.parent))
     return [Run(path) for _, path in sorted(made, reverse=True)]

@@ -1,4 +1,4 @@
-"""Where a run stands, and which process has it in hand. Knows nothing of folders or of training."""
+"""The state of a run, and the process responsible for it. Independent of folders and of training."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import psutil
 
 ENDED = ("finished", "failed", "stopped")
 SILENCE = 60.0
-"""Seconds without a heartbeat after which a process on another machine counts as gone: a dozen beats missed."""
+"""Seconds without a heartbeat after which a process on another machine counts as gone: a dozen missed beats."""
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process, named for good: a later one may get the same number, but not the same start.
+    """Identifies a process permanently: a later one may get the same process id, but not the same start time.
 
-    `started` is in seconds since the machine's boot, which setting the clock does not change.
+    `started` is in seconds since the machine's boot, so setting the clock does not change it.
     """
 
     host: str
@@ -27,12 +27,12 @@ class Process:
 
     @classmethod
     def of(cls, pid: int | None = None) -> Process:
-        """Name the process *pid*, by default this one."""
+        """Identify the process *pid*, by default this one."""
         process = psutil.Process(pid)
         return cls(platform.node(), process.pid, _started(process))
 
     def alive(self, silence: float = 0.0) -> bool:
-        """Whether it still runs. On another machine its *silence*, seconds since the last heartbeat, has to tell."""
+        """Whether it still runs. On another machine, *silence* (seconds since the last heartbeat) decides."""
         if self.host != platform.node():
             return silence < SILENCE
         try:
@@ -48,12 +48,12 @@ def _started(process: psutil.Process) -> float:
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands: `queued`, `running`, `finished`, `failed` or `stopped`, with the reason.
+    """The state of a run: `queued`, `running`, `finished`, `failed` or `stopped`, with the reason.
 
-    `steps` is how many there will be in all, 0 until that is known, and `done` how many of them were done when the
-    worker took the run up. An end is not `expected` where nobody meant it, so that taking the run up again may well go
-    better. `worker` works on the run or waits to, and `keeper` started it and will tell how it ended; either may be
-    missing, and both are where the run was never started or has ended.
+    `steps` is the total number of steps, 0 until it is known, and `done` is how many were done when the worker took
+    over the run. An end is not `expected` if nobody intended it, so resuming the run may succeed. `worker` works on the
+    run or waits to, and `keeper` started the worker and will record how it ended. Either may be missing; both are
+    missing if the run was never started or has ended.
     """
 
     status: str
@@ -67,13 +67,13 @@ class State:
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> State:
-        """The state that was written as *found*."""
+        """Restore the state from *found*, as written."""
         known = {setting.name: found[setting.name] for setting in fields(cls) if setting.name in found}
         processes = {part: Process(**named) for part in ("worker", "keeper") if (named := found.get(part))}
         return cls(**{**known, **processes})
 
     def has_process(self, silence: float = 0.0) -> bool:
-        """Whether a process that sees to the run still runs."""
+        """Whether the keeper or the worker of the run is alive."""
         return any(process.alive(silence) for process in (self.keeper, self.worker) if process)
 
     @property

@@ -1,4 +1,4 @@
-"""A grid of recipes, trained as ordinary runs. Loads no torch."""
+"""A grid of recipes, trained as ordinary runs. Does not import torch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..errors import RecipeError
 from ..recipe import Recipe
 
 MOST = 64
-"""Runs of a sweep. More are a day's work that nobody looks through."""
+"""Maximum number of runs in a sweep. More would be too many to look through."""
 
 
 def values_of(name: str, written: str) -> list[Any]:
     """Read the values of the setting *name*, separated by commas.
 
     Raises:
-        RecipeError: one cannot be read; the message names option and value.
+        RecipeError: a value cannot be read; the message names the option and the value.
     """
     kind = get_type_hints(Recipe)[name]
     found = []
@@ -32,10 +32,10 @@ def values_of(name: str, written: str) -> list[Any]:
 
 
 def grid(recipe: Recipe, axes: Mapping[str, Sequence[Any]]) -> list[Recipe]:
-    """*recipe* with each combination of the values of *axes*, the last axis changing first; none twice.
+    """Return *recipe* with each combination of the values of *axes*, without repeats; the last axis varies fastest.
 
     Raises:
-        RecipeError: a combination contradicts itself, or there are too many.
+        RecipeError: a combination is contradictory, or there are too many.
     """
     every = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
     recipes = list(dict.fromkeys(replace(recipe, **settings) for settings in every))

@@ -1,4 +1,4 @@
-"""A look ahead at a run that does not exist yet: what it will cost, and whether it will certainly fail."""
+"""Preflight of a run that does not exist yet: what it will cost, and whether it is certain to fail."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ from .trainer import count_lengths, prepare
 
 @dataclass(frozen=True)
 class Preflight:
-    """What a run will take and take long, and what is to be said of it."""
+    """The memory, disk space, time and money that a run will need, and the findings about it."""
 
     pairs: dict[str, int]
-    """By split, those that are trained on and measured with."""
+    """The number of pairs in each split: `train` and `held_out`."""
     dropped: int
     """Pairs whose prompt alone fills max_length."""
     cut: int
-    """Training pairs of which it takes something off."""
+    """Training pairs that max_length truncates."""
     outlook: Outlook
     step_seconds: float | None
     run_seconds: float | None
-    """Steps, measuring the reference and the held-out pairs, at the measured rate; None where no batch fits."""
+    """Time for the steps, the reference and the held-out pairs at the measured rate; None if a batch does not fit."""
     price: Price | None
     findings: list[Finding] = field(default_factory=list)
 
     @property
     def same_card(self) -> bool:
-        """Whether this machine has the accelerator of the one asked for, so that its speed says something."""
+        """Whether this machine has the same accelerator as the machine asked for, so that their speeds compare."""
         card = self.price.accelerator if self.price else ""
         here = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
         return any(word in here.replace("-", " ").split() for word in card.split() if any(map(str.isdigit, word)))
 
     @property
     def cost(self) -> float | None:
-        """US dollars on the machine asked for, if it ran at this one's speed."""
+        """US dollars on the machine asked for, assuming the speed of this one."""
         if self.price is None or self.run_seconds is None:
             return None
         return self.price.hourly * self.run_seconds / 3600
@@ -73,19 +73,20 @@ def look_ahead(
     publish_to: str | None = None,
     token: Token = None,
 ) -> Preflight:
-    """Prepare a run of *recipe* on *preferences*, take two steps for their time, and leave nothing of it.
+    """Prepare a run of *recipe* on *preferences*, time two steps, and leave no trace.
 
     Args:
         preferences: the pairs.
         recipe: what would be trained and how.
-        flavor: a machine on the Hub whose price is asked for.
-        publish_to: the repository that the adapter is meant for.
+        flavor: the Hub machine to price.
+        publish_to: the repository that the adapter will be published to.
         token: for the Hub; None for the user's own login.
 
     Raises:
         PreferencesError: there are too few pairs to split.
         RecipeError: there is no such machine.
-        ModelError: the base model may not be read, cannot be loaded or trained, or no prompt fits into max_length.
+        ModelError: access to the base model is denied, it cannot be loaded or trained, or no prompt fits into
+            max_length.
     """
     findings, cost = _of_the_hub(recipe, flavor=flavor, publish_to=publish_to, token=token)
     splits = split_pairs(preferences.pairs, recipe.held_out, seed=recipe.seed)
@@ -116,11 +117,11 @@ def _of_lengths(cut: int, pairs: int) -> Iterator[Finding]:
 def _of_the_hub(
     recipe: Recipe, *, flavor: str | None, publish_to: str | None, token: Token
 ) -> tuple[list[Finding], Price | None]:
-    """Ask the Hub what it can say before anything is loaded; where it does not answer, that is said."""
+    """Ask the Hub everything it can answer before loading anything; if it cannot be reached, report that."""
     found: list[Finding] = []
     found += _findings_from("base-model", lambda: require_readable(recipe.model, client(token)))
     if found and found[0].severity == "high":
-        raise ModelError(found[0].message)  # without a base model there is nothing more to be said
+        raise ModelError(found[0].message)  # without a base model nothing else can be checked
     if publish_to:
         found += _findings_from("publishing", lambda: require_writable(publish_to, client(token)))
         found += _findings_from("publishing", lambda: require_valid_card(recipe, client(token)))
@@ -147,11 +148,11 @@ def _unchecked(kind: str, error: UnreachableError) -> Finding:
 
 
 def _pace(trainer: Any, recipe: Recipe, outlook: Outlook) -> tuple[float, float]:
-    """Seconds of a step of mean size, and of the whole run."""
+    """Seconds for a step of mean size, and for the whole run."""
     batches, known = outlook.batches, steps_know_reference(trainer, recipe)
     typical = [pairs_at(trainer.train_dataset, batch) for batch in batches.typical]
     largest = pairs_at(trainer.train_dataset, batches.largest)
-    rehearse(trainer, [largest], reference_known=known)  # the first step also pays for getting the memory
+    rehearse(trainer, [largest], reference_known=known)  # warm-up: the first step also allocates the memory
     took = rehearse(trainer, typical, reference_known=known)
     tokens = sum(count_tokens(pairs, recipe) for pairs in typical) / len(typical)
     epoch = batches.tokens / recipe.epochs
@@ -162,7 +163,7 @@ def _pace(trainer: Any, recipe: Recipe, outlook: Outlook) -> tuple[float, float]
 
 
 def told(ahead: Preflight) -> Iterator[tuple[str, str]]:
-    """What people read of it: a name and a figure a line."""
+    """The report for people, as lines of a name and its figures."""
     outlook, batches = ahead.outlook, ahead.outlook.batches
     share = outlook.trainable / outlook.parameters
     yield "trained", f"{outlook.trainable:,} of {outlook.parameters:,} parameters ({share:.1%}), on {outlook.device}"

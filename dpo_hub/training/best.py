@@ -1,6 +1,6 @@
 """The best held-out point of a run so far, kept on disk: the adapter's weights, the step, the held-out loss.
 
-Knows nothing of how training works or of what a run's other files hold.
+Knows nothing of how training works or of a run's other files.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ POINT = "point.json"
 
 @dataclass(frozen=True)
 class Best:
-    """The point with the lowest held-out loss, the earlier one of two alike."""
+    """The point with the lowest held-out loss; of two equal ones, the earlier."""
 
     step: int
     loss: float
 
     @property
     def weights(self) -> str:
-        """The file's name. It has the step in it, so that `point.json`, replaced last, always names a whole file."""
+        """The file name. It contains the step, so that `point.json`, replaced last, always names a complete file."""
         return f"adapter-{self.step}.safetensors"
 
 
 def best_of(folder: Path) -> Best | None:
-    """The point kept in *folder*, if there is one."""
+    """The point saved in *folder*, if there is one."""
     path = folder / POINT
     return Best(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
 def keep_best(folder: Path, policy: PeftModel, measured: Mapping[str, Any]) -> None:
-    """Keep *policy*'s adapter in *folder* if what was *measured* of held-out pairs is better than all before."""
+    """Save *policy*'s adapter in *folder* if the *measured* held-out loss is finite and lower than all before."""
     before, now = best_of(folder), Best(int(measured["step"]), float(measured["loss"]))
     if not math.isfinite(now.loss) or (before and before.loss <= now.loss):
         return
@@ -61,7 +61,7 @@ def _replace(path: Path, write: Any) -> None:
 
 
 def restore_best(folder: Path, policy: PeftModel) -> Best | None:
-    """Give *policy* the adapter kept in *folder*; return its point, or None where there is none."""
+    """Load the adapter saved in *folder* into *policy*; return its point, or None if there is none."""
     best = best_of(folder)
     if best:
         set_peft_model_state_dict(policy, load_file(folder / best.weights))

@@ -1,4 +1,4 @@
-"""What happens beside the steps: they are written to the run, and checkpoints are made when they are due."""
+"""Trainer callbacks: record each step in the run, and request checkpoints when they are due."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .processes import COUNT, any_of_all
 from .stops import Stops
 
 OnStep = Callable[[Mapping[str, float], int], None]
-"""Called after each step with what it measured, as `StepMetrics` has it, and how many steps there are in all."""
+"""Called after each step with its metrics, the fields of `StepMetrics`, and the total number of steps."""
 
 
 class Checkpointing(TrainerCallback):
-    """Says when a checkpoint is due: by time, by steps, and at the end, so that what follows training can fail."""
+    """Requests checkpoints: by time, by steps, and after the last step, so that later failures lose no training."""
 
     def __init__(self, recipe: Recipe, stops: Stops) -> None:
         self.recipe, self.stops, self.last = recipe, stops, time.monotonic()
@@ -38,7 +38,7 @@ class Checkpointing(TrainerCallback):
 
 
 class Recorder(TrainerCallback):
-    """Writes each step to the run and tells whoever watches."""
+    """Writes each step to the run and passes it to *on_step*."""
 
     def __init__(self, run: Run, on_step: OnStep | None) -> None:
         self.run, self.on_step = run, on_step

@@ -1,7 +1,7 @@
-"""Resume points: written aside, verified, renamed, and read only where they are whole.
+"""Checkpoints to resume from: written to a temporary folder, verified, renamed, and read only if complete.
 
 A checkpoint holds the adapter, the optimizer, the schedule, the random state and the trainer's own state, as
-transformers writes them; nothing in it is unpickled beyond tensors and numbers. Knows nothing of TRL or of runs.
+transformers writes them; only tensors and numbers are ever unpickled. Knows nothing of TRL or of runs.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ ADAPTER, OPTIMIZER, SCHEDULER, STATE = "adapter_model.safetensors", "optimizer.p
 RANDOM = "rng_state"
 ASIDE = ".aside"
 KEPT = 2
-"""Checkpoints that stay: the newest, and one to fall back on."""
+"""Checkpoints to keep: the newest, and one to fall back on."""
 Complaint = Callable[[Path], str | None]
-"""Says what is wrong with the checkpoint in a folder, or None."""
+"""Returns what is wrong with the checkpoint in a folder, or None."""
 
 
 def step_of(folder: Path) -> int:
@@ -42,12 +42,12 @@ def step_of(folder: Path) -> int:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in *folder*, the newest first."""
+    """The checkpoints in *folder*, newest first."""
     return sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True)
 
 
 def newest_good(folder: Path, problem_of: Complaint) -> Path | None:
-    """Find the newest checkpoint that is whole; what is wrong with newer ones is logged."""
+    """Find the newest intact checkpoint; log what is wrong with newer ones."""
     for found in checkpoints(folder):
         reason = problem_of(found)
         if reason is None:
@@ -58,12 +58,12 @@ def newest_good(folder: Path, problem_of: Complaint) -> Path | None:
 
 @contextmanager
 def written_whole(target: Path, problem_of: Complaint, wait: Callable[[], None]) -> Iterator[Path]:
-    """Give a folder to write the checkpoint *target* into; once it is whole, it gets its name and older ones go.
+    """Give a folder to write the checkpoint *target* into; once verified, rename it and delete older ones.
 
-    Several processes may write into it: they are in `written_beside`, and *wait* for each other.
+    Several processes may write into it: the others use `written_beside`, and *wait* synchronises them.
 
     Raises:
-        RunError: what was written cannot be read back.
+        RunError: the written checkpoint cannot be read back.
     """
     aside = target.parent / ASIDE
     shutil.rmtree(aside, ignore_errors=True)
@@ -87,15 +87,15 @@ def written_whole(target: Path, problem_of: Complaint, wait: Callable[[], None])
 
 @contextmanager
 def written_beside(target: Path, wait: Callable[[], None]) -> Iterator[Path]:
-    """Give the folder that `written_whole` gives, to the other processes."""
+    """Give the other processes the same folder as `written_whole`."""
     wait()
     yield target.parent / ASIDE
     wait()
 
 
 def flush(path: Path) -> None:
-    """Have the system put the file, or what a folder lists, on the disk: a power cut cannot undo it afterwards."""
-    if os.name == "nt" and path.is_dir():  # Windows opens none
+    """Flush a file, or a folder's list of entries, to disk, so that it survives a power cut."""
+    if os.name == "nt" and path.is_dir():  # Windows cannot open folders
         return
     opened = os.open(path, os.O_RDONLY)
     try:
@@ -105,13 +105,13 @@ def flush(path: Path) -> None:
 
 
 def problem_of(folder: Path, model: PeftModel, *, sharded: bool = False) -> str | None:
-    """Say what is missing, unreadable or of the wrong shape in the checkpoint *folder* of *model*, or None.
+    """Return what is missing, unreadable or of the wrong shape in the checkpoint *folder* of *model*, or None.
 
-    Where weights and optimizer are *sharded* over processes, FSDP or DeepSpeed write them in ways of their own, and
-    only the rest is looked at.
+    If weights and optimizer are *sharded* over processes, FSDP or DeepSpeed write them in formats of their own, and
+    only the other files are checked.
 
     Raises:
-        MemoryError, RuntimeError: memory ran out, which says nothing of the checkpoint.
+        MemoryError, RuntimeError: memory ran out, so nothing is known about the checkpoint.
     """
     randoms = sorted(path.name for path in folder.glob(f"{RANDOM}*.pth")) or [f"{RANDOM}.pth"]
     checks: list[tuple[str, Callable[[Path], str | None]]] = [
@@ -159,7 +159,7 @@ def _adapter_is_wrong(path: Path, model: PeftModel) -> str | None:
     weights = get_peft_model_state_dict(model, save_embedding_layers=False)
     wanted = {name: list(weight.shape) for name, weight in weights.items()}
     with safe_open(path, "pt") as file:
-        found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118  # no mapping
+        found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118  # not a mapping
         if found != wanted:
             return "has weights of other names or shapes than the model's"
         return None if all(file.get_tensor(name).isfinite().all() for name in found) else "has weights that are NaN"

@@ -1,4 +1,4 @@
-"""The loop that writes replies: several adapters in one batch, the same random numbers for all.
+"""The sampling loop: several adapters in one batch, with the same random numbers for all.
 
 Knows nothing of runs or of chat templates.
 """
@@ -25,9 +25,9 @@ with needing_extra("train"):
     from .products import as_usual
 
 FEW, LARGE = 8, 200_000
-"""The most rows, and the fewest numbers in a matrix, with which turning the product round pays."""
+"""The most rows of input, and the fewest elements of a weight matrix, for which the reversed product is faster."""
 BASE = "__base__"
-"""As which PEFT knows the model without an adapter."""
+"""PEFT's name for the model without an adapter."""
 
 
 @torch.no_grad()
@@ -39,11 +39,12 @@ def sample(
     temperature: float | None,
     max_new_tokens: int,
 ) -> Iterator[dict[int, int]]:
-    """Write on from each row of *encoded*, padded on the left, as its voice: an adapter, and the seed of what is drawn.
+    """Continue each row of *encoded*, padded on the left, with the adapter and random seed in *voices* at its place.
 
-    *temperature* 0 takes the likeliest token, and None draws from the policy itself, not as its settings would have it.
+    *temperature* 0 takes the likeliest token; None samples the policy's own distribution, ignoring its generation
+    config.
 
-    Yields the next token of each row that has not ended, by the row's number, the end token among them.
+    Yields at each step the next token by row number for all unfinished rows, including end tokens.
     """
     policy.eval()
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
@@ -53,7 +54,7 @@ def sample(
         **encoded,
         **how,
         max_new_tokens=max_new_tokens,
-        pad_token_id=0,  # of no use, as rows that end leave
+        pad_token_id=0,  # never used, as finished rows leave the batch
         custom_generate=_decoding(policy, [adapter for adapter, _ in voices], [seed for _, seed in voices]),
     )
 
@@ -61,9 +62,10 @@ def sample(
 def _decoding(
     policy: PeftModel, adapters: Sequence[str], seeds: Sequence[int]
 ) -> Callable[..., Iterator[dict[int, int]]]:
-    """The loop that `generate` is to run: it yields the next token of each row that has not ended, by its number.
+    """The loop for `generate` to run: it yields the next token by row number for all unfinished rows.
 
-    `generate` itself prepares the masks, positions, cache and rules of its generation config. Rows that end leave.
+    `generate` itself prepares the masks, positions, cache and the rules of its generation config. Finished rows leave
+    the batch.
     """
 
     def decode(
@@ -100,10 +102,10 @@ def _decoding(
 
 
 def _forwards(policy: PeftModel, adapters: Sequence[str]) -> dict[Any, Callable[..., torch.Tensor]]:
-    """Return what layers of *policy* are to compute for each row of a batch to have its own adapter, as PEFT does it.
+    """Return forward functions for layers of *policy* that apply each batch row's own adapter, as PEFT does.
 
-    Plain linear layers do in a few operations what PEFT does in many, which seeks the layers anew at each step and
-    copies rows out and back in.
+    Plain linear layers need only a few operations; PEFT looks up the layers again at each step and copies rows out and
+    back in.
     """
     spans, end = [], 0
     for name, rows in groupby(adapters):
@@ -120,10 +122,10 @@ def _forwards(policy: PeftModel, adapters: Sequence[str]) -> dict[Any, Callable[
 
 @contextmanager
 def _in_place(forwards: dict[Any, Callable[..., torch.Tensor]]) -> Iterator[None]:
-    """Let the layers compute that, for as long as the context lasts."""
+    """Replace the layers' forward functions within the context."""
     usual = {layer: vars(layer).get("forward") for layer in forwards}
     for layer, forward in forwards.items():
-        vars(layer)["forward"] = forward  # setattr would first seek it among the layer's weights
+        vars(layer)["forward"] = forward  # setattr would first search the layer's weights
     try:
         yield
     finally:
@@ -135,7 +137,7 @@ def _in_place(forwards: dict[Any, Callable[..., torch.Tensor]]) -> Iterator[None
 
 
 def _with_adapters(layer: Any, spans: list[tuple[str, slice]]) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return what computes x W + s · x A B, where each span of rows has an A and a B of its own or none."""
+    """Return a function for x W + s · x A B, where each span of rows has its own A and B, or none."""
     base = _linear(layer.base_layer) if is_linear(layer.base_layer) else layer.base_layer
     adapted = [
         (rows, layer.lora_A[name].weight.T, layer.lora_B[name].weight.T, layer.scaling[name])
@@ -157,9 +159,9 @@ def _with_adapters(layer: Any, spans: list[tuple[str, slice]]) -> Callable[[torc
 
 
 def _linear(layer: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return what computes the same as the layer.
+    """Return a function equivalent to the layer.
 
-    On a CPU, BLAS multiplies a few rows with a large matrix faster the other way round.
+    On a CPU, BLAS multiplies a few rows by a large matrix faster with the factors in reverse order.
     """
     usual = partial(functional.linear, weight=layer.weight, bias=layer.bias)
     if layer.weight.device.type != "cpu" or layer.weight.numel() < LARGE:
@@ -176,13 +178,13 @@ def _linear(layer: Any) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def _noise(scores: torch.Tensor, draw: Sequence[torch.Generator]) -> torch.Tensor:
-    """Gumbel noise: the greatest of log p + noise is a draw from p. Rows with the same generator get the same."""
+    """Gumbel noise: the argmax of log p + noise is a sample from p. Rows with the same generator get the same noise."""
     noise = {of: -torch.empty_like(scores[0]).exponential_(generator=of).log() for of in dict.fromkeys(draw)}
     return torch.stack([noise[of] for of in draw])
 
 
 def _narrowed(state: dict[str, Any], rows: torch.Tensor, of: int) -> dict[str, Any]:
-    """The generation's state without those *of* its rows that are not among *rows*."""
+    """The generation state reduced from *of* rows to *rows*."""
     for kept in state.values():
         if hasattr(kept, "reorder_cache"):
             kept.reorder_cache(rows)

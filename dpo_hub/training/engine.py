@@ -1,4 +1,4 @@
-"""What computes the log-probabilities: the shared prefix, or plain TRL for models that it cannot serve."""
+"""What computes the log-probabilities: the shared prefix, or plain TRL for models that it does not support."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def settle_engine(trainer: PreferenceTrainer, recipe: Recipe) -> tuple[Recipe, str]:
-    """Settle what computes the log-probabilities, and say why where it is not what was asked for."""
+    """Choose what computes the log-probabilities; also return the engine's name, with the reason if it is TRL."""
     if recipe.engine == TRL:
         return recipe, "trl, as asked"
     policy = cast(PeftModel, trainer.model)
@@ -40,19 +40,19 @@ def settle_engine(trainer: PreferenceTrainer, recipe: Recipe) -> tuple[Recipe, s
 
 
 def _telling_pairs(trainer: PreferenceTrainer) -> tuple[Any, Any, Any]:
-    """The longest pair, where windows show, the first, and the shortest, whose gradient costs the least."""
+    """The longest pair, which reveals sliding windows, the first, and the shortest, whose gradient costs the least."""
     train, _ = splits(trainer)
     sizes = [sum(map(len, rows_of(pair))) for pair in train]
     return train[sizes.index(max(sizes))], train[0], train[sizes.index(min(sizes))]
 
 
 def _model_inputs(trainer: PreferenceTrainer, pairs: list[Any]) -> dict[str, Any]:
-    """What TRL would ask the model of these pairs."""
+    """The model inputs that TRL would pass for these pairs."""
     batch = collated(trainer, pairs)
     labels = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, IGNORED)
     return batch | {"labels": labels} | ({"output_router_logits": True} if trainer.aux_loss_enabled else {})
 
 
 def using_engine(trainer: PreferenceTrainer, recipe: Recipe) -> AbstractContextManager[None]:
-    """Compute log-probabilities as `settle_engine` decided, for as long as the context lasts."""
+    """Compute log-probabilities as `settle_engine` decided, within the context."""
     return shared_prefix(cast(PeftModel, trainer.model)) if recipe.engine == SHARED_PREFIX else nullcontext()

@@ -1,4 +1,4 @@
-"""A prepared trainer made to fit into memory: activations computed twice, and a rehearsal where that is unsure."""
+"""Makes a prepared trainer fit into memory: recomputes activations if needed, and rehearses if that is uncertain."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def settle_memory(trainer: PreferenceTrainer, recipe: Recipe, folder: Path) -> Outlook:
-    """Look ahead, and have activations computed again in the backward pass where memory would not hold them."""
+    """Forecast the run's needs; recompute activations in the backward pass if memory would be tight otherwise."""
     outlook = forecast(trainer, recipe, folder)
     if not outlook.memory.is_tight or not spare_activations(trainer):
         return outlook
@@ -32,22 +32,22 @@ def settle_memory(trainer: PreferenceTrainer, recipe: Recipe, folder: Path) -> O
 
 
 def spare_activations(trainer: PreferenceTrainer) -> bool:
-    """Have activations computed again in the backward pass, where the model can; returns whether it can."""
+    """Recompute activations in the backward pass if the model supports it; return whether it does."""
     policy = cast(PeftModel, trainer.model)
     base = cast(PreTrainedModel, policy.get_base_model())
     if not base.supports_gradient_checkpointing:
         return False
     trainer.args.activation_checkpointing = True
     policy.enable_input_require_grads()
-    base.activation_checkpointing_enable()  # as training does; here for what comes before it
+    base.activation_checkpointing_enable()  # training does this too; here for the steps rehearsed before it
     return True
 
 
 def rehearse_largest(trainer: PreferenceTrainer, recipe: Recipe, outlook: Outlook) -> None:
-    """Take two steps over the longest rows, where the forecast alone should not be relied on.
+    """Rehearse two steps over the largest batch if the forecast alone is not reliable enough.
 
     Raises:
-        torch.OutOfMemoryError: the device's memory does not hold them.
+        torch.OutOfMemoryError: they do not fit into the device's memory.
     """
     if trainer.accelerator.device.type == "cuda" or outlook.memory.needs_rehearsal:
         largest = pairs_at(splits(trainer)[0], outlook.batches.largest)

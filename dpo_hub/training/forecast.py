@@ -1,6 +1,6 @@
-"""What a prepared trainer will take: memory, disk, tokens. Measured on one pair, then scaled. Knows nothing of runs.
+"""Forecasts a prepared trainer's memory, disk use and tokens: measured on one pair, then scaled. Knows nothing of runs.
 
-*trainer* is a `DPOTrainer` as `trainer.prepare` makes it, within `shared_prefix` where that is the engine.
+*trainer* is a `DPOTrainer` from `trainer.prepare`, within `shared_prefix` if that is the engine.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from .shared_prefix.head import LOGITS_AT_ONCE
 from .tokens import Batches, batches_of, count_scored, count_tokens, pairs_at
 
 PROBE_SHARE = 0.25
-"""A longer pair is measured only where it will take no more than this share of the free memory."""
+"""A longer pair is measured only if it will use no more than this share of the free memory."""
 HOLES = 0.8
-"""On a CPU freed memory is kept for later tensors, but glibc fits no aligned block where one of the same size was, so
-what comes and goes between activations adds to them: 0.7 times theirs on models of 30 and 135 million parameters, more
-on the demo's (benchmarks/memory.py)."""
+"""On a CPU freed memory is kept for later tensors, but glibc cannot place an aligned block where one of the same size
+was, so temporary tensors between activations leave holes: 0.7 times the activations on models of 30 and 135 million
+parameters, more on the demo model (benchmarks/memory.py)."""
 ROOM = 0.8
-"""The share of the free memory that a run should take at most. Nobody else should run out, and forecasts err."""
+"""The largest share of the free memory that a run should use: other programs need some, and forecasts err."""
 PLENTY = 0.5
-"""Where a run takes less than this share of the free memory, there is no need to rehearse its largest batch."""
+"""If a run uses no more than this share of the free memory, its largest batch need not be rehearsed."""
 TRL_TILE = 4096
-"""TRL's own head has the logits of so many scored tokens in memory at a time."""
+"""The number of scored tokens whose logits TRL's own head holds in memory at a time."""
 CHECKPOINTS = 3
-"""Two resume points are kept, and there is a third while it is written."""
+"""Two checkpoints are kept, and a third exists while it is being written."""
 LOGGED = 1000
-"""Bytes that a step's metrics take in a log or a checkpoint."""
+"""Bytes of a step's metrics in a log or a checkpoint."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes at the peak, by what they are for."""
+    """Bytes at the peak, by purpose."""
 
     weights: int
     """The base model."""
@@ -45,50 +45,50 @@ class Memory:
     gradients: int
     optimizer: int
     activations: int
-    """What the forward pass over the largest batch leaves for the backward pass."""
+    """Tensors that the forward pass over the largest batch saves for the backward pass."""
     working: int
-    """What a step has beside that at its peak: logits, and gradients on their way."""
+    """Other tensors at a step's peak: logits and intermediate gradients."""
     holes: int
-    """Freed memory that is kept and does not fit what comes next; 0 on CUDA, whose allocator has few."""
+    """Freed memory that is kept but does not fit later tensors; 0 on CUDA, whose allocator leaves little."""
     process: int
-    """On a CPU, what Python and the libraries take; 0 on CUDA."""
+    """On a CPU, the memory of Python and the libraries; 0 on CUDA."""
     earlier: int
-    """What the process held at most until now, loading and checking the model."""
+    """The process's peak so far, from loading and checking the model."""
     held: int
-    """What it holds now."""
+    """Memory that the process holds now."""
     free: int
-    """What it may take beside that."""
+    """Memory that it can still get."""
 
     @property
     def training(self) -> int:
-        """What the process will take at most from here on."""
+        """The process's peak from here on."""
         parts = (self.weights, self.adapter, self.gradients, self.optimizer, self.activations, self.working)
         return sum(parts) + self.holes + self.process
 
     @property
     def peak(self) -> int:
-        """What the process will take at most in its life."""
+        """The process's peak over its lifetime."""
         return max(self.training, self.earlier)
 
     @property
     def to_come(self) -> int:
-        """What will be taken for certain beside what is held now."""
+        """Memory that will certainly be needed beyond what is held now."""
         return self.gradients + self.optimizer + self.activations + self.working
 
     @property
     def is_tight(self) -> bool:
-        """Whether the run will take more than it should."""
+        """Whether the run may use more than `ROOM` allows."""
         return self.to_come + self.holes > ROOM * self.free
 
     @property
     def needs_rehearsal(self) -> bool:
-        """Whether the forecast alone should not be relied on."""
+        """Whether the forecast alone is not reliable enough."""
         return self.to_come + self.holes > PLENTY * self.free
 
 
 @dataclass(frozen=True)
 class Disk:
-    """Bytes that a run will write at most, and what is free where it will."""
+    """The most bytes that a run will write, and the bytes free there."""
 
     needed: int
     free: int
@@ -96,7 +96,7 @@ class Disk:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What a run will take, as far as that can be told before its first step."""
+    """What a run will need, as far as can be known before its first step."""
 
     device: str
     engine: str
@@ -106,7 +106,7 @@ class Outlook:
     disk: Disk
     batches: Batches
     fitting_batch_size: int
-    """The largest part of the batch that fits into the free memory; 0 where not even one pair does."""
+    """The largest divisor of the batch size that fits into the free memory; 0 if not even one pair does."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: the figures, without the pairs of each batch."""
@@ -119,10 +119,10 @@ class Outlook:
 
 
 def forecast(trainer: Any, recipe: Recipe, folder: Path) -> Outlook:
-    """Look ahead at a run of *recipe* that will write under *folder*; *trainer* is left as it was.
+    """Forecast a run of *recipe* that will write under *folder*; *trainer* is left unchanged.
 
-    The tensors of a step are counted on the shortest pair and, where that is sure to fit, on a long one. They grow with
-    the tokens; only logits do not beyond what the head takes at a time.
+    The tensors of a step are counted on the shortest pair and, if it is sure to fit, on a long one. They scale with the
+    number of tokens, except logits, of which the head holds a limited number at a time.
 
     Raises:
         torch.OutOfMemoryError: not even the shortest pair fits.
@@ -169,7 +169,7 @@ def forecast(trainer: Any, recipe: Recipe, folder: Path) -> Outlook:
 
 
 def _measured(trainer: Any, recipe: Recipe, batches: Batches) -> tuple[Kept, int, int]:
-    """What a step over one pair holds, its tokens, and how many of them are scored."""
+    """The memory of a step over one pair, the number of its tokens, and how many of them are scored."""
     free, found = free_bytes(trainer.accelerator.device), None
     longest = max(batches.largest, key=batches.pair_tokens.__getitem__)
     for place in (batches.shortest, longest):
@@ -183,7 +183,7 @@ def _measured(trainer: Any, recipe: Recipe, batches: Batches) -> tuple[Kept, int
 
 
 def _parts(batches: Batches, recipe: Recipe) -> Iterator[tuple[int, int]]:
-    """The batch sizes that divide the recipe's, the largest first, and the most tokens that such a batch may have."""
+    """The batch sizes that divide the recipe's, largest first, each with the most tokens that such a batch can have."""
     whole, sizes = recipe.batch_size, sorted(batches.pair_tokens, reverse=True)
     yield whole, batches.most_tokens
     for size in range(whole // 2, 0, -1):
@@ -193,7 +193,7 @@ def _parts(batches: Batches, recipe: Recipe) -> Iterator[tuple[int, int]]:
 
 
 def _to_write(adapter: int, tokenizer: Any, steps: int) -> int:
-    """Bytes of the checkpoints and of what is left when a run has finished."""
+    """Bytes of the checkpoints and of the files that a finished run keeps."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     words = len(backend.to_str(pretty=True).encode()) if backend else 32 * len(tokenizer)
     checkpoint = (1 + OPTIMIZER_STATES) * adapter + words + LOGGED * steps

@@ -1,4 +1,4 @@
-"""A GGUF file read as a base model: its blocks become plain weights. Knows nothing of runs or of the Hub."""
+"""Reads a GGUF file as a base model, dequantised to plain weights. Knows nothing of runs or of the Hub."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ with needing_extra("train"):
 
 
 def quiet() -> None:
-    """Keep the bars away that reading a file shows; for the program's edges only."""
+    """Hide the progress bars of reading a file; call it only from a program's entry point."""
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     reading: Any = modeling_gguf_pytorch_utils
     reading.tqdm = partial(reading.tqdm, disable=True)
 
 
 def read_tokenizer(file: Path) -> PreTrainedTokenizerBase:
-    """Read the tokenizer in *file*, with its chat template where there is one.
+    """Read the tokenizer in *file*, with its chat template if it has one.
 
     Raises:
-        ModelError: the file is torn, or Transformers cannot read its like.
+        ModelError: the file is incomplete, or of a kind that Transformers cannot read.
         MissingExtraError: the package `gguf` is not installed.
     """
     with _explaining_errors(file):
@@ -46,13 +46,13 @@ def read_tokenizer(file: Path) -> PreTrainedTokenizerBase:
 
 
 def read_model(file: Path, **how: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Read the model in *file*, dequantised, and what Transformers tells of loading it.
+    """Read the model in *file*, dequantised, and Transformers' loading info.
 
-    Afterwards it is a model like any other: it can be trained, quantised anew, and saved.
+    The result is a model like any other: it can be trained, quantised again, and saved.
 
     Args:
         file: in GGUF.
-        how: `dtype` and the like, as `from_pretrained` takes them.
+        how: `dtype` and other keyword arguments of `from_pretrained`.
 
     Raises:
         ModelError: as `read_tokenizer`; or *how* asks for another quantisation.
@@ -78,7 +78,7 @@ def read_model(file: Path, **how: Any) -> tuple[PreTrainedModel, dict[str, Any]]
 
 
 def kind(file: Path) -> str:
-    """Say of what type most weights in *file* are, as `Q4_1`.
+    """Return the type of most weights in *file*, for example `Q4_1`.
 
     Raises:
         ModelError, MissingExtraError: as `read_tokenizer`.
@@ -99,7 +99,7 @@ def _reader(file: Path) -> Any:
 @contextmanager
 def _explaining_errors(file: Path) -> Iterator[None]:
     with needing_extra("train"):
-        import gguf  # noqa: F401  # Transformers would say less of its absence
+        import gguf  # noqa: F401  # Transformers' own error would be less clear
     try:
         yield
     except (OSError, ValueError, LookupError, NotImplementedError, RuntimeError, struct.error) as error:
@@ -109,7 +109,7 @@ def _explaining_errors(file: Path) -> Iterator[None]:
 
 
 def _problem_with(file: Path, error: Exception) -> str:
-    """Say in a sentence or two why *file* was not read: it is broken, or of a kind that Transformers does not know."""
+    """Explain in a sentence or two why *file* was not read: it is broken, or Transformers does not know its kind."""
     try:
         architecture = _reader(file).fields["general.architecture"].contents()
     except (OSError, ValueError, LookupError) as broken:

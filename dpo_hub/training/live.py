@@ -1,4 +1,4 @@
-"""How many bytes the tensors of a computation take while it runs, on any device. Knows nothing of models."""
+"""Counts the bytes of live tensors while a computation runs, on any device. Knows nothing of models."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts what is computed within the context and still held: `now`, and at most since the last `restart`.
+    """Counts bytes computed within the context and still held: `now`, and `most` since the last `restart`.
 
-    What was there before does not count, nor what an operation holds only while it runs.
+    Tensors from before do not count, nor does memory that an operation holds only while it runs.
     """
 
     def __init__(self) -> None:
@@ -22,11 +22,11 @@ class LiveBytes(TorchDispatchMode):
         self._sizes: dict[int, int] = {}
 
     def restart(self) -> None:
-        """Look for the maximum from here on."""
+        """Track the maximum from here on."""
         self.most = self.now
 
     def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Do what is asked, and count the new storages of the result."""
+        """Run the operation, and count the new storages of its result."""
         self._count((args, kwargs), new=False)
         result = func(*args, **(kwargs or {}))
         self._count(result, new=True)

@@ -1,4 +1,4 @@
-"""What a model computes on a run's first few prompts, to see that another computes the same."""
+"""A model's logits on a run's first few prompts, to check that another model computes the same."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ with needing_extra("train"):
 
 PROMPTS = 5
 LAST = 16
-"""Tokens at the end of each prompt whose logits are kept: those of all tokens can fill the memory."""
+"""Tokens at the end of each prompt whose logits are kept: keeping all of them could fill the memory."""
 
 
 def prompts_of(run: Run) -> list[Messages]:
@@ -31,10 +31,10 @@ def prompts_of(run: Run) -> list[Messages]:
 def logits_of(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Messages]
 ) -> list[Tensor]:
-    """Logits of shape (1, tokens, vocabulary), a prompt each, on the CPU.
+    """For each prompt its logits, of shape (1, tokens, vocabulary), on the CPU.
 
     Raises:
-        ModelError: the chat template refuses the prompts.
+        ModelError: the chat template rejects the prompts.
     """
     found = []
     for prompt in prompts:
@@ -49,5 +49,5 @@ def logits_of(
 def ends_of(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Messages]
 ) -> Tensor:
-    """The logits of each prompt's last tokens, in one row, in double precision."""
+    """The logits of each prompt's last `LAST` tokens, as one flat tensor in double precision."""
     return torch.cat([logits[:, -LAST:].flatten().double() for logits in logits_of(model, tokenizer, prompts)])

@@ -1,4 +1,4 @@
-"""The linear layers that LoRA adapts, in fewer operations than PEFT takes: on a CPU each is a pass over all tokens.
+"""LoRA's adapted linear layers in fewer operations than PEFT's: on a CPU each operation is a pass over all tokens.
 
 Knows nothing of what the layers are part of.
 """
@@ -20,8 +20,8 @@ from torch.nn import functional
 class Adapted(torch.autograd.Function):
     """x Wᵀ + b + s · x Aᵀ Bᵀ, where W and b are not trained (Hu et al. 2021, arXiv:2106.09685, section 4.1).
 
-    x is [..., in], W [out, in], b [out] or None, A [r, in], B [out, r]. The adapter's part is added into the product as
-    it is computed, and so is its part of x's gradient, where PEFT makes each of them, scales it and adds it.
+    x is [..., in], W [out, in], b [out] or None, A [r, in], B [out, r]. The adapter's product is scaled and added in
+    place as it is computed, and so is its part of x's gradient; PEFT computes, scales and adds each separately.
     """
 
     @staticmethod
@@ -48,7 +48,7 @@ class Adapted(torch.autograd.Function):
 
 @contextmanager
 def fewer_operations(model: torch.nn.Module) -> Iterator[None]:
-    """Have the plain adapted layers of *model* on a CPU compute this way for as long as the context lasts."""
+    """Compute the plain adapted layers of *model* on a CPU this way within the context."""
     layers = [layer for layer in model.modules() if is_plain(layer) and _fits(layer)]
     for layer in layers:
         layer.forward = partial(_forward, layer)
@@ -60,22 +60,22 @@ def fewer_operations(model: torch.nn.Module) -> Iterator[None]:
 
 
 def is_plain(layer: Any) -> bool:
-    """Whether LoRA, and nothing like it, adapts the layer."""
+    """Whether plain LoRA, not one of its variants, adapts the layer."""
     return isinstance(layer, Linear) and not layer.lora_variant and not any(layer.lora_bias.values()) and is_free(layer)
 
 
 def is_free(layer: Any) -> bool:
-    """Whether nobody else, as accelerate does on several devices, has put another forward in place of the layer's."""
+    """Whether nothing else has replaced the layer's forward, as accelerate does on several devices."""
     return getattr(vars(layer).get("forward", partial(_forward)), "func", None) is _forward
 
 
 def is_linear(layer: Any) -> bool:
-    """Whether it is torch's own linear layer."""
+    """Whether the layer is torch's own linear layer."""
     return type(layer) is torch.nn.Linear
 
 
 def _fits(layer: Any) -> bool:
-    """Whether it is to do as `Adapted` does: without dropout, with nothing trained but A and B, float32 on a CPU."""
+    """Whether `Adapted` can compute the layer: no dropout, nothing trained but A and B, float32 on a CPU."""
     return (
         "forward" not in vars(layer)
         and is_linear(layer.base_layer)

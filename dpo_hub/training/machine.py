@@ -1,4 +1,4 @@
-"""What this machine still has: memory, within a container's limit too, and disk. Needs no torch, knows no models."""
+"""This machine's free memory, within a container's limit if there is one, and free disk space. Does not need torch."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
 def free_memory() -> int:
-    """How many bytes this process may still take: what the system has, or what a container's limit leaves."""
+    """How many bytes this process can still get: what the system has, or what a container's limit leaves."""
     return min([psutil.virtual_memory().available, *container_room()])
 
 
 def container_room(own: Path = OWN_CGROUPS, root: Path = CGROUPS) -> Iterator[int]:
-    """What each memory limit around this process leaves, in bytes; none where there is no limit.
+    """The bytes that each memory limit on this process leaves; yields nothing if there is no limit.
 
-    The page cache of files counts as use, but is given up before a process is killed, so the inactive part is not
-    counted. A container often sees its own group as the root, whatever the process is told its path is.
+    The system counts the page cache as used, but frees it before it kills a process, so the inactive part counts as
+    free here. A container often sees its own group as the root, whatever path /proc/self/cgroup gives.
     """
     for hierarchy, names, path in _memory_groups(own):
         folder = root / hierarchy
@@ -32,7 +32,7 @@ def container_room(own: Path = OWN_CGROUPS, root: Path = CGROUPS) -> Iterator[in
 
 
 def _memory_groups(own: Path) -> Iterator[tuple[str, tuple[str, str, str], str]]:
-    """The hierarchies that may limit memory: where they lie, what their files are called, and this process's place."""
+    """The cgroup hierarchies that may limit memory: each one's folder, file names, and this process's path in it."""
     v2 = ("memory.max", "memory.current", "inactive_file")
     v1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
     try:
@@ -52,7 +52,7 @@ def _upwards(path: str) -> list[Path]:
 
 
 def _number(file: Path) -> int | None:
-    """The number in *file*, or None where there is no file, or it says `max`."""
+    """The number in *file*, or None if there is no file or it contains `max`."""
     try:
         return int(file.read_text(encoding="ascii"))
     except (OSError, ValueError):
@@ -68,6 +68,6 @@ def _cached(file: Path, name: str) -> int:
 
 
 def free_disk(folder: Path) -> int:
-    """How many bytes may still be written under *folder*, which need not be there yet."""
+    """How many bytes can still be written under *folder*, which need not exist yet."""
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     return shutil.disk_usage(there).free

@@ -1,4 +1,4 @@
-"""What a prepared trainer measures without training: the reference ahead of the steps, and held-out pairs."""
+"""What a prepared trainer measures without training: reference log-probabilities in advance, and held-out pairs."""
 
 from __future__ import annotations
 
@@ -23,25 +23,28 @@ with needing_extra("train"):
     from transformers import PreTrainedModel
 
 COMPUTING = ("dpo_hub", "trl", "transformers", "peft", "torch")
-"""The packages whose versions may show in a log-probability."""
+"""The packages whose versions may affect a log-probability."""
 
 
 def can_measure_ahead(trainer: PreferenceTrainer) -> bool:
-    """Whether what the reference says of a pair is the same in any batch."""
+    """Whether the reference log-probabilities of a pair are the same in any batch."""
     return not length_sets_angles(cast(PeftModel, trainer.model).config)
 
 
 def steps_know_reference(trainer: PreferenceTrainer, recipe: Recipe) -> bool:
-    """Whether the reference of the pairs to train on is measured ahead: all of them will be needed."""
+    """Whether the reference is measured in advance for the training pairs: if all of them will be needed."""
     return recipe.epochs >= 1 and can_measure_ahead(trainer)
 
 
 def measure_reference(trainer: PreferenceTrainer, recipe: Recipe) -> None:
-    """Give pairs what the reference says of them, so that no look has to ask, nor a step where all pairs are seen."""
+    """Add reference log-probabilities to the held-out pairs, and to the training pairs if all of them will be seen.
+
+    Evaluations, and then steps too, need not run the reference again.
+    """
     train, held_out = splits(trainer)
     ahead = [train, held_out] if steps_know_reference(trainer, recipe) else [held_out]
     batch_size = trainer.args.per_device_eval_batch_size
-    policy = cast(PeftModel, trainer.model).eval()  # as TRL does where it measures ahead; training puts it back
+    policy = cast(PeftModel, trainer.model).eval()  # as TRL does when it precomputes; training restores the mode
 
     def measure(pairs: list[Tokens]) -> torch.Tensor:
         batch = collated(trainer, pairs)
@@ -69,9 +72,9 @@ def _with_reference(pairs: Dataset, measured: Figures) -> Dataset:
 
 
 def evaluate(trainer: PreferenceTrainer, *, most: int | None = None) -> dict[str, float]:
-    """Measure the held-out pairs, or the first *most* of them, each of the same weight. Their margins stay with it.
+    """Measure the held-out pairs, or the first *most*, all with equal weight. *trainer* keeps their margins.
 
-    TRL averages over batches. Batches of different sizes are therefore measured apart and weighed by their pairs.
+    TRL averages over batches, so batches of different sizes are measured separately and weighted by their pairs.
     """
     trainer.margins = ()
     _, every = splits(trainer)
@@ -88,10 +91,10 @@ def evaluate(trainer: PreferenceTrainer, *, most: int | None = None) -> dict[str
 
 
 def even_parts(count: int, batch_size: int, processes: int) -> Iterator[tuple[list[int], int, int]]:
-    """Part *count* pairs so that in each part all batches of all processes are of one size.
+    """Divide *count* pairs into parts within which all batches of all processes have the same size.
 
-    Yields the pairs of a part, the size of its batches, and how many pairs it stands for: what is left at last is
-    measured by every process, one by one.
+    Yields the pairs of a part, its batch size, and how many distinct pairs it has: the pairs left over at the end are
+    measured one by one, by every process.
     """
     full = count - count % (batch_size * processes)
     each = (count - full) // processes

@@ -1,4 +1,4 @@
-"""How much memory this process holds, took at most, and may still take, on either device. Knows nothing of TRL."""
+"""The memory that this process holds, its peak, and what it can still get, on CPU and CUDA. Knows nothing of TRL."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ with needing_extra("train"):
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 """Parameters of glibc's mallopt, from malloc.h."""
 SAID_OF_IT = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""What errors of other kinds say when memory ran out."""
+"""Parts of messages by which other errors report that memory ran out."""
 LOADING = "Wait until the run that uses it has ended (dpo-hub runs), or use a smaller model."
-"""What to do where a model does not fit."""
+"""What to do if a model does not fit."""
 
 
 def free_bytes(device: torch.device) -> int:
-    """What the device can still give to this process."""
+    """The bytes that this process can still get on the device."""
     if device.type == "cuda":
         held_back = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + held_back
@@ -34,7 +34,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def held_bytes(device: torch.device) -> int:
-    """What this process holds: tensors on CUDA; on a CPU all of the process, after giving back what it only keeps."""
+    """The bytes that this process holds: tensors on CUDA; on a CPU the whole process, after returning freed memory."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     if library := _glibc():
@@ -43,7 +43,7 @@ def held_bytes(device: torch.device) -> int:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """What this process held at most: on CUDA since the statistics were reset, on a CPU in its life."""
+    """The most bytes that this process has held: on CUDA since the statistics were reset, on a CPU since it started."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
@@ -53,13 +53,13 @@ def peak_bytes(device: torch.device) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether *error* says that memory ran out. A CPU's allocator tells it as a plain RuntimeError."""
+    """Whether *error* reports that memory ran out. The CPU allocator raises a plain RuntimeError for it."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(said in str(error) for said in SAID_OF_IT)
 
 
 @contextmanager
 def telling_out_of_memory(advice: str) -> Iterator[None]:
-    """Turn what says that memory ran out into a `ModelError` with the *advice* on what to do."""
+    """Turn out-of-memory errors into a `ModelError` with *advice* on what to do."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -69,10 +69,10 @@ def telling_out_of_memory(advice: str) -> Iterator[None]:
 
 
 def keep_freed_memory() -> bool:
-    """Have freed memory kept for the next step instead of given back to the system, for this whole process.
+    """Keep freed memory for the next step instead of returning it to the system, for this whole process.
 
-    On a CPU each step's tensors are of other sizes than the last one's; giving their pages back and getting them zeroed
-    again takes a good part of a small model's step. Returns whether it worked; it takes glibc.
+    On a CPU tensor sizes change from step to step; returning their pages and getting zeroed ones again takes much of a
+    small model's step. Returns whether it worked; it needs glibc.
     """
     library = _glibc()
     settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**26}
@@ -81,7 +81,7 @@ def keep_freed_memory() -> bool:
 
 @cache
 def _glibc() -> Any:
-    """The C library, where it is glibc."""
+    """The C library if it is glibc, else None."""
     try:
         library = ctypes.CDLL("libc.so.6")
         return library if library.mallopt and library.malloc_trim else None

@@ -1,4 +1,4 @@
-"""A run's adapter worked into its base model: computed in float32, rounded once, read again and compared."""
+"""Merges a run's adapter into its base model: computed in float32, rounded once, reloaded and compared."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ with needing_extra("train"):
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SAME = 1e-4
-"""How far float32 logits may be off, as a share of the largest."""
+"""The largest allowed difference of float32 logits, as a share of the largest logit."""
 UNSEEN = 1e-6
-"""An effect on the logits below this share of them is lost in float32 itself."""
+"""An effect on the logits smaller than this share of their norm is below float32 precision."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """How a merged model, as saved, compares in float32 with base and adapter on a few prompts.
+    """How a saved merged model compares in float32 with the base model plus adapter on a few prompts.
 
     Attributes:
         dtype: that of the base model, and so of the merged one.
         prompts: how many were compared.
         worst: the largest difference, as a share of the largest logit.
-        share: how much of the adapter's effect on the logits is there: 1 is all of it, less what rounding lost.
+        share: the share of the adapter's effect on the logits that is kept: 1 if rounding loses none of it.
         stops: the tokens that end a reply.
     """
 
@@ -44,17 +44,17 @@ class Check:
 
 
 def merge(run: Run, target: Path) -> Check:
-    """Work the run's adapter into its base model, save that with its tokenizer in *target*, and compare.
+    """Merge the run's adapter into its base model, save it with its tokenizer in *target*, and compare.
 
-    W + scaling · B A is computed in float32, and has to give the logits of base and adapter. It is then rounded once,
-    to the dtypes of the base model as it was saved, and what is loaded from *target* has to give those of the rounded
-    one. What rounding itself costs refuses nothing, and is told by `Check.share`.
+    W + scaling · B A is computed in float32, and must give the logits of the base model plus adapter. It is then
+    rounded once, to the dtypes of the base model as it was saved; the model reloaded from *target* must give the logits
+    of the rounded one. Loss from rounding is not an error; `Check.share` reports it.
 
-    Memory: one copy of the model at a time, four bytes a weight.
+    Memory: one copy of the model at a time, four bytes per weight.
 
     Raises:
-        ModelError: the base model cannot be loaded, or what was merged or saved computes something else.
-        DiskFullError: there is no room.
+        ModelError: the base model cannot be loaded, or the merged or saved model computes something else.
+        DiskFullError: the disk is full.
     """
     tokenizer, prompts = load_tokenizer(run.adapter), prompts_of(run)
     base = load_to_merge(run.recipe.model)
@@ -76,10 +76,10 @@ def merge(run: Run, target: Path) -> Check:
 
 
 def require_same(found: Tensor, expected: Tensor, before: Tensor) -> None:
-    """See that logits are as *expected*, and that the way to them from *before*, however short, was gone once.
+    """Check that the logits *found* match *expected*, and that the adapter's effect on *before* was applied once.
 
     Raises:
-        ModelError: they are not.
+        ModelError: they do not match.
     """
     worst, share = _worst(found, expected), _share(found, expected, before)
     if not (worst <= SAME and abs(share - 1) < 0.5):  # NaN fails too
@@ -100,7 +100,7 @@ def _share(found: Tensor, after: Tensor, before: Tensor) -> float:
 
 
 def _tensors(model: PreTrainedModel) -> list[tuple[str, Tensor]]:
-    """Parameters and buffers by name, a tied one once."""
+    """Parameters and buffers by name; tied ones appear once."""
     return [*model.named_parameters(), *model.named_buffers()]
 
 

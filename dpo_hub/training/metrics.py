@@ -1,4 +1,4 @@
-"""TRL's log keys, translated once into the project's words."""
+"""The one place where TRL's log keys become the project's names."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ TRL_KEYS = {
 
 
 STEP_KEYS = {"grad_norm": "grad_norm", "learning_rate": "learning_rate"}
-"""What only a training step has; transformers logs it without a prefix of its own."""
+"""Figures that only a training step has; transformers logs them without a prefix."""
 
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """What one step measured, as means over its pairs.
+    """The metrics of one step, as means over its pairs.
 
-    Rewards and margin are in units of β·nats, log-probabilities in nats summed over the reply's tokens. The gradient's
-    norm is the one before clipping. A figure is not a number where training has broken down.
+    Rewards and margin are in units of β·nats, log-probabilities in nats summed over the reply's tokens. The gradient
+    norm is before clipping. Figures may be NaN if training has broken down.
     """
 
     step: int
@@ -43,12 +43,12 @@ class StepMetrics:
 
     @property
     def broken(self) -> bool:
-        """Whether the update that this step made leaves weights that are no numbers."""
+        """Whether this step's update leaves weights that are not finite."""
         return not (math.isfinite(self.loss) and math.isfinite(self.grad_norm))
 
 
 def step_metrics(step: int, epoch: float, log: Mapping[str, float]) -> StepMetrics | None:
-    """Translate one of TRL's training logs, or return None where it is not a step's (the summary at the end)."""
+    """Translate one of TRL's training logs; return None if it is not a step's (the summary at the end)."""
     if "rewards/margins" not in log:
         return None
     return StepMetrics(step, epoch, **{name: float(log[key]) for name, key in (TRL_KEYS | STEP_KEYS).items()})

@@ -1,4 +1,4 @@
-"""The base model and its tokenizer, from wherever they are. Knows nothing of training or of runs."""
+"""Loads the base model and its tokenizer from any source. Knows nothing of training or of runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from . import gguf, smollm2
 
 with needing_extra("train"):
     if "LOCAL_RANK" not in os.environ:
-        # TRL refuses torch's DataParallel, which transformers takes up where one process sees several devices.
+        # TRL rejects torch's DataParallel, which transformers uses when one process sees several devices.
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     import torch
     from datasets.utils import disable_progress_bars
@@ -42,7 +42,7 @@ with needing_extra("train"):
 log = logging.getLogger(__name__)
 
 REFERENCE = "ref"
-"""As which TRL knows the adapter that a policy began with."""
+"""TRL's name for the adapter that a policy started from."""
 UNALTERED = {"do_sample": True} | dict.fromkeys(
     (
         "temperature",
@@ -56,7 +56,7 @@ UNALTERED = {"do_sample": True} | dict.fromkeys(
         "no_repeat_ngram_size",
     )
 )
-"""What has `generate` draw from π itself, whatever the model's own settings say of how it should write."""
+"""Arguments that make `generate` sample from π itself, whatever the model's generation config says."""
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
     "{{ message['role'] | capitalize }}: {{ message['content'] }}"
@@ -64,11 +64,11 @@ PLAIN_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"
 )
-"""For base models that bring no chat template of their own."""
+"""For base models without a chat template of their own."""
 
 
 def quiet() -> None:
-    """Keep the libraries' progress bars, hints and deprecations out of our own output; for the program's edges only."""
+    """Silence the libraries' progress bars, hints and deprecations; call it only from a program's entry point."""
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     gguf.quiet()
     disable_progress_bars()
@@ -77,7 +77,7 @@ def quiet() -> None:
 
 @contextmanager
 def telling_refused_messages() -> Iterator[None]:
-    """Turn what a chat template says of messages that it does not take into a `ModelError`."""
+    """Turn a chat template's rejection of messages into a `ModelError`."""
     try:
         yield
     except TemplateError as error:
@@ -87,7 +87,7 @@ def telling_refused_messages() -> Iterator[None]:
 
 
 def device() -> torch.device:
-    """The device to train and to chat on: CUDA where there is one, else the CPU."""
+    """The device to train and to chat on: CUDA if there is one, else the CPU."""
     return torch.device("cuda", LOCAL_RANK) if torch.cuda.is_available() else torch.device("cpu")
 
 
@@ -97,7 +97,7 @@ def dtype() -> torch.dtype:
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
-    """Load a tokenizer that can pad and has a chat template, a plain one where the model brings none."""
+    """Load a tokenizer that can pad and has a chat template: a plain one if the model has none."""
     if is_gguf(Path(source)):
         tokenizer: Any = gguf.read_tokenizer(Path(source))
     else:
@@ -116,21 +116,21 @@ def load_base_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """Load the tokenizer of the base model *name*; see `load_base`.
 
     Raises:
-        ModelError: it is not there, or cannot be reached.
+        ModelError: it does not exist, or cannot be reached.
     """
     with explaining_load_errors(name):
         return load_tokenizer(_source(name))
 
 
 def _source(name: str) -> str | Path:
-    """What is loaded for the base model *name*: a folder, a GGUF file, or what the Hub has under that name."""
+    """Where the base model *name* is loaded from: a folder, a GGUF file, or a Hub id."""
     if name == DEMO_MODEL:
         return EMBEDDED
     return smollm2.folder() if name == SMOLLM2 else local(name) or name
 
 
 def origin_of(name: str) -> dict[str, str]:
-    """Say which file the weights of *name* were read from and of what type they were there; empty if as they are."""
+    """Return the GGUF file that the weights of *name* were read from and their type in it; empty for other sources."""
     if name == SMOLLM2:
         return dict(smollm2.ORIGIN)
     place = local(name)
@@ -139,7 +139,7 @@ def origin_of(name: str) -> dict[str, str]:
 
 @contextmanager
 def explaining_load_errors(name: str) -> Iterator[None]:
-    """Turn what goes wrong while the model *name* is loaded into a `ModelError`."""
+    """Turn errors while loading the model *name* into a `ModelError`."""
     try:
         with telling_disk_full(HF_HOME):
             yield
@@ -150,15 +150,15 @@ def explaining_load_errors(name: str) -> Iterator[None]:
 
 
 def load_base(name: str, *, load_in_4bit: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the base model *name* onto the device, and its tokenizer: one of ours, a folder, a GGUF file, or a Hub id.
+    """Load the base model *name* onto the device, and its tokenizer: `demo`, `smollm2`, a folder, GGUF file or Hub id.
 
-    With *load_in_4bit* its weights are kept as 4-bit NormalFloats, themselves quantised twice (Dettmers et al. 2023).
+    With *load_in_4bit* its weights are kept as 4-bit NormalFloats with double quantisation (Dettmers et al. 2023).
 
-    Code that a model repository brings along is never run.
+    Code from a model repository is never run.
 
     Raises:
-        ModelError: it is not there, cannot be reached, or is no text-generation model; or 4 bits need another device.
-        MissingExtraError: 4 bits need bitsandbytes.
+        ModelError: it does not exist, cannot be reached, or is not for text generation; or 4 bits without CUDA.
+        MissingExtraError: 4 bits without bitsandbytes.
     """
     quantised = _four_bits() if load_in_4bit else {}
     tokenizer = load_base_tokenizer(name)
@@ -170,7 +170,7 @@ def load_base(name: str, *, load_in_4bit: bool = False) -> tuple[PreTrainedModel
 
 @contextmanager
 def as_reference(policy: PeftModel) -> Iterator[None]:
-    """Have *policy* compute what its reference does: the adapter that it began with, or the base model."""
+    """Make *policy* compute its reference within the context: the adapter that it started from, or the base model."""
     if REFERENCE not in policy.peft_config:
         with policy.disable_adapter():
             yield
@@ -183,7 +183,7 @@ def as_reference(policy: PeftModel) -> Iterator[None]:
 
 
 def load_to_merge(name: str) -> PreTrainedModel:
-    """Load the base model *name* as it was saved, number for number, in the machine's memory.
+    """Load the base model *name* into main memory, in the dtypes in which it was saved.
 
     Raises:
         ModelError: as `load_base`.
@@ -192,7 +192,7 @@ def load_to_merge(name: str) -> PreTrainedModel:
 
 
 def ends_of_reply(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[str]:
-    """The model's end tokens that its chat template writes after a reply; its first where that writes none."""
+    """The model's end tokens that its chat template writes after a reply, or its first end token if it writes none."""
     ids = getattr(model.generation_config, "eos_token_id", None)
     listed = ids if isinstance(ids, list) else [ids]
     names = [cast(str, tokenizer.convert_ids_to_tokens(one)) for one in listed if one is not None]
@@ -210,7 +210,7 @@ def _load(name: str, **how: Any) -> PreTrainedModel:
         if is_gguf(Path(source)):
             loaded = gguf.read_model(Path(source), **how)
         else:
-            load: Any = AutoModelForCausalLM.from_pretrained  # its type leaves out what the last option returns
+            load: Any = AutoModelForCausalLM.from_pretrained  # its type omits what output_loading_info returns
             loaded = load(source, trust_remote_code=False, output_loading_info=True, **how)
     model, told = cast(tuple[Any, dict[str, Any]], loaded)
     if missing := sorted(told["missing_keys"]):
@@ -222,7 +222,7 @@ def _load(name: str, **how: Any) -> PreTrainedModel:
 
 
 def _require_no_adapter(name: str) -> None:
-    """Refuse an adapter: its repository names a base model that is loaded in its place, from any folder here.
+    """Reject an adapter: its config names a base model, which would be loaded instead, from any folder on this machine.
 
     On a Space that folder could be another visitor's.
     """
@@ -239,7 +239,7 @@ def _four_bits() -> dict[str, Any]:
     if device().type != "cuda":
         raise ModelError("A base model in 4 bits needs a CUDA device, and there is none. Leave out --load-in-4bit.")
     with needing_extra("4bit"):
-        import bitsandbytes  # noqa: F401  # transformers would fail without it, and say less
+        import bitsandbytes  # noqa: F401  # transformers' own error would be less clear
     config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -250,7 +250,7 @@ def _four_bits() -> dict[str, Any]:
 
 
 def _load_problem(name: str, error: Exception) -> str:
-    """Say in a sentence or two why *name* did not load."""
+    """Explain in a sentence or two why *name* did not load."""
     said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if Path(name).is_dir():
         return f"The folder {name} holds no model with weights and tokenizer ({said})."

@@ -1,4 +1,4 @@
-"""What is said of an outlook: what a run would certainly fail of, and what deserves a look. Trains nothing."""
+"""Findings about an outlook: what is certain to make a run fail, and what needs attention. Trains nothing."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from .forecast import Disk, Memory, Outlook
 log = logging.getLogger(__name__)
 
 FILE = "preflight.json"
-"""Where a run keeps what was foreseen."""
+"""The file in a run's folder that keeps the forecast."""
 ERRORS: dict[str, type[DPOHubError]] = {"disk": DiskFullError, "publishing": PublishError}
-"""The kinds of findings that are not of the model."""
+"""The error for each kind of finding; `ModelError` for all others."""
 FORCE = "--force goes on regardless."
 
 
 def require_room(outlook: Outlook, run: Run, *, force: bool = False) -> None:
-    """Log what a run will take, keep it in the run's folder, and stop a run that would certainly fail.
+    """Log what a run will need, save it in the run's folder, and stop a run that is certain to fail.
 
     Args:
         outlook: what `fitting.settle_memory` returned.
         run: the run that is about to train.
-        force: warn of what would fail instead.
+        force: only warn, and do not stop the run.
 
     Raises:
         ModelError: not even one pair at a time fits into memory.
@@ -51,7 +51,7 @@ def stop_where_certain(findings: Iterable[Finding]) -> None:
     """Raise the first finding of high severity as the error that it would become.
 
     Raises:
-        DPOHubError: there is one, with what to do.
+        DPOHubError: there is such a finding; the message says what to do.
     """
     for finding in findings:
         if finding.severity == "high":
@@ -59,7 +59,7 @@ def stop_where_certain(findings: Iterable[Finding]) -> None:
 
 
 def examine(outlook: Outlook) -> list[Finding]:
-    """Say what of *outlook* would end the run, and what deserves a look, the gravest first."""
+    """Return findings on what in *outlook* would end the run or needs attention, the most severe first."""
     return by_severity([*_of_memory(outlook), *_of_disk(outlook.disk)])
 
 
@@ -92,7 +92,7 @@ def _finding(kind: str, message: str, advice: str, severity: Severity) -> Findin
 
 
 def memory_line(memory: Memory) -> str:
-    """Where the memory goes, in one line."""
+    """The memory by purpose, in one line."""
     parts = {
         "base model": memory.weights,
         "adapter, its gradients and optimizer": memory.adapter + memory.gradients + memory.optimizer,
@@ -106,12 +106,12 @@ def memory_line(memory: Memory) -> str:
 
 
 def disk_line(disk: Disk) -> str:
-    """What will be written, in one line."""
+    """The disk space needed and free, in one line."""
     return f"disk: {gigabytes(disk.needed)} at most for checkpoints and adapter, {gigabytes(disk.free)} free"
 
 
 def gigabytes(size: float) -> str:
-    """`86 MB`, `2.4 GB`, `24 GB`."""
+    """Format bytes: `86 MB`, `2.4 GB`, `24 GB`."""
     if size < 1e9:
         return f"{max(1, round(size / 1e6))} MB" if size else "0 MB"
     return f"{size / 1e9:.1f} GB" if size < 1e10 else f"{size / 1e9:.0f} GB"

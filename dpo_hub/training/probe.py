@@ -1,6 +1,6 @@
-"""A few held-out prompts, answered while the policy trains: how far it went from the reference, and how it writes.
+"""Answers a few held-out prompts during training: how far the policy has moved from the reference, and how it writes.
 
-Training goes on afterwards as if nobody had looked. Knows nothing of TRL's classes or of runs.
+Training then continues as if this had not happened. Knows nothing of TRL's classes or of runs.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ with needing_extra("train"):
     from .randomness import same_random_state
 
 PROMPTS = 8
-"""Few, since a look is to cost little; enough that their mean length has a standard error to speak of."""
+"""Few, to keep a probe cheap; enough for a useful standard error of their mean length."""
 NEW_TOKENS = 48
-"""Where a reply is cut off at the latest: forty words of English tell its manner, and each token takes time."""
+"""The most tokens of a reply: forty words of English show its style, and each token takes time."""
 ROOM = 1.5
-"""Where it is cut off otherwise, in times of the longest chosen reply: far enough to see that replies grow past it."""
+"""The limit otherwise, as a multiple of the longest chosen reply: enough to see replies grow past it."""
 NGRAM = 4
-"""Tokens whose second coming in a reply counts as a repeat; shorter ones come back in good prose too."""
+"""The number of tokens that count as a repeat when they recur in a reply; shorter ones recur in good prose too."""
 
 
 def points(steps: int, count: int) -> frozenset[int]:
-    """*count* evenly spaced steps of a run of *steps*, the last of them its end."""
+    """Up to *count* evenly spaced steps of a run of *steps*, ending with its last."""
     return frozenset(max(1, round(steps * part / count)) for part in range(1, count + 1))
 
 
 def asked(pairs: Iterable[Mapping[str, Any]], max_length: int) -> list[Mapping[str, Any]]:
-    """The first *pairs* whose prompts leave as much room for a reply as they take, or else the one that leaves most."""
+    """The first `PROMPTS` *pairs* whose prompts fill at most half of *max_length*, else the pair with the shortest."""
     every = list(pairs)
     roomy = [pair for pair in every if 2 * len(pair["prompt_ids"]) <= max_length]
     return roomy[:PROMPTS] or [min(every, key=lambda pair: len(pair["prompt_ids"]))]
@@ -49,7 +49,7 @@ def asked(pairs: Iterable[Mapping[str, Any]], max_length: int) -> list[Mapping[s
 
 @contextmanager
 def undisturbed(model: torch.nn.Module) -> Iterator[None]:
-    """Put back all random states, and whether *model* is training, at the end."""
+    """Restore all random states, and whether *model* is in training mode, on leaving the context."""
     training = model.training
     try:
         with same_random_state():
@@ -60,7 +60,7 @@ def undisturbed(model: torch.nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Probe:
-    """Held-out prompts and the policy to answer them, within *max_length*; *pairs* are tokenised and have messages."""
+    """Held-out prompts and the policy that answers them within *max_length*; *pairs* have tokens and messages."""
 
     policy: PeftModel
     tokenizer: PreTrainedTokenizerBase
@@ -70,12 +70,12 @@ class Probe:
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def look(self) -> dict[str, Any]:
-        """Answer the prompts and measure the answers. Draws random numbers; call it `undisturbed`.
+        """Answer the prompts and measure the answers. Draws random numbers; call it within `undisturbed`.
 
         Returns:
-            `kl`: KL(π‖π_ref) in nats a token, estimated as the mean of log π − log π_ref over the tokens that π wrote.
-            `repeated`, `reference_repeated`: the share of 4-grams that the reply had before, of policy and reference.
-            `reply_tokens`, `reference_tokens`, `chosen_tokens`: lengths, one a prompt, none beyond the limit.
+            `kl`: KL(π‖π_ref) in nats per token, estimated as the mean of log π − log π_ref over the tokens π wrote.
+            `repeated`, `reference_repeated`: the share of repeated 4-grams in the replies of policy and reference.
+            `reply_tokens`, `reference_tokens`, `chosen_tokens`: lengths, one per prompt, capped at the limit.
             `replies`: prompt and reply as texts.
         """
         replies, of_reference = self._answer()
@@ -111,9 +111,9 @@ class Probe:
         return int(self.tokenizer.pad_token_id)
 
     def _answer(self) -> tuple[list[list[int]], list[list[int]]]:
-        """Sample replies of policy and reference, at temperature 1, with the same random numbers each time.
+        """Sample replies of policy and reference at temperature 1, with the same random numbers for both, each time.
 
-        They are written in one batch: where weights come from memory, twice the rows take hardly longer.
+        They are sampled in one batch: reading the weights from memory dominates, so twice the rows cost little more.
         """
         before = REFERENCE if REFERENCE in self.policy.peft_config else BASE
         voices = [(adapter, self.seed + row) for adapter in ("default", before) for row in range(len(self.pairs))]
@@ -136,7 +136,7 @@ class Probe:
 
     @torch.no_grad()
     def _log_probs(self, replies: list[list[int]]) -> torch.Tensor:
-        """Of each token of *replies*, log π of the model as it is: [rows, tokens − 1], zero where none was written."""
+        """Log π of each token of *replies* under the model as it is: [rows, tokens − 1], zero outside the replies."""
         rows = [list(pair["prompt_ids"]) + reply for pair, reply in zip(self.pairs, replies, strict=True)]
         width = max(map(len, rows))
         labels = ([IGNORED] * len(pair["prompt_ids"]) + reply for pair, reply in zip(self.pairs, replies, strict=True))
@@ -156,7 +156,7 @@ class Probe:
 
 
 def repeated(reply: Sequence[int]) -> float:
-    """The share of *reply*'s n-grams that it had before."""
+    """The share of *reply*'s n-grams that occurred earlier in it."""
     grams = [tuple(reply[at : at + NGRAM]) for at in range(len(reply) - NGRAM + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 

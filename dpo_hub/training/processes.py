@@ -1,6 +1,6 @@
-"""Where several processes train one run: which of them this is, and how they agree. A single one agrees with itself.
+"""When several processes train one run: which one this is, and how they agree. One process trivially agrees.
 
-`accelerate launch` starts them and tells each its place by environment variables. Knows nothing of runs.
+`accelerate launch` starts them and sets each one's rank in environment variables. Knows nothing of runs.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ RANK = int(os.environ.get("RANK", "0"))
 LOCAL_RANK = int(os.environ.get("LOCAL_RANK", "0"))
 
 FIRST = RANK == 0
-"""Whether this is the one that writes to the run's folder."""
+"""Whether this is the process that writes to the run's folder."""
 
 
 def any_of_all(*flags: bool) -> list[bool]:
-    """Each of *flags*, true where it is for any of the processes."""
+    """Return *flags*, each true if it is true in any process."""
     return [bool(flag) for flag in _of_all(torch.tensor(flags, dtype=torch.int), "max").tolist()]
 
 
 def sum_of_all(figures: torch.Tensor) -> torch.Tensor:
-    """The sum of the processes' *figures*, element by element."""
+    """The elementwise sum of *figures* over all processes."""
     return _of_all(figures, "sum")
 
 

@@ -1,4 +1,4 @@
-"""How a CPU multiplies float32 matrices. Knows nothing of models or of runs."""
+"""Chooses how a CPU multiplies float32 matrices. Knows nothing of models or of runs."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ with needing_extra("train"):
     import torch
 
 WORTH_ONEDNN = 50_000_000
-"""Parameters from which a model's matrices are large enough to gain by it. What oneDNN keeps of each shape that it has
-met is a gigabyte in a long run, which is much beside a small model and little beside what a large one takes."""
+"""The number of parameters from which a model's matrices are large enough for oneDNN to be faster. What oneDNN caches
+per shape reaches a gigabyte in a long run: a lot next to a small model, little next to a large one."""
 EXACT = 1e-5
-"""The largest relative error of a product that still counts as float32: rounding leaves some 1e-6."""
+"""The largest relative error of a product that still counts as float32, whose rounding error is about 1e-6."""
 ONEDNN, TORCH = "bf16", "ieee"
-"""What torch calls the two. It hands float32 products to oneDNN only where bfloat16 is allowed for them; without AMX,
-oneDNN computes in float32 all the same."""
+"""torch's settings for the two. It passes float32 products to oneDNN only if bfloat16 is allowed for them; without AMX,
+oneDNN still computes in float32."""
 
 
 def multiply_for(parameters: int) -> None:
-    """Choose the library that multiplies from now on, for a model of so many *parameters*.
+    """Choose the matrix library from now on, for a model with this number of *parameters*.
 
-    torch takes MKL, which on AMD leaves half of an AVX-512 processor unused. The size of the model alone decides, not
-    what the process did before: the two libraries round differently, and a run repeated is to leave the same bytes.
+    torch's default, MKL, leaves half of an AMD AVX-512 processor unused. On a given machine the model size alone
+    decides, not what the process did before: the two libraries round differently, and a repeated run must give the same
+    bytes.
     """
     _matmul().fp32_precision = ONEDNN if parameters >= WORTH_ONEDNN and onednn_is_exact() else TORCH
 
 
 @cache
 def onednn_is_exact() -> bool:
-    """Whether oneDNN computes in float32 here. With AMX it would round: the result of a product decides, not a name."""
+    """Whether oneDNN computes in float32 here. With AMX it would round, so this tests a product, not the CPU's name."""
     if not cast(Any, torch.backends.mkldnn).is_available():
         return False
     with _multiplying(ONEDNN):
@@ -41,10 +42,10 @@ def onednn_is_exact() -> bool:
 
 
 def as_usual() -> AbstractContextManager[None]:
-    """Have torch multiply its own way within the context.
+    """Use torch's default multiplication within the context.
 
-    Where a head takes the last places of padded rows, torch would copy its matrix for oneDNN, once for each row: six
-    gigabytes for 56 rows of a vocabulary of 49,152.
+    When a head is applied to the last positions of padded rows, torch would copy its matrix for oneDNN once per row:
+    six gigabytes for 56 rows and a vocabulary of 49,152.
     """
     return _multiplying(TORCH)
 

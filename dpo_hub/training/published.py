@@ -1,9 +1,9 @@
-"""What publishing needs of the models themselves, in a process of its own that nothing else has to load torch for.
+"""The part of publishing that loads models, in a process of its own so that the caller need not load torch.
 
     python -m dpo_hub.training.published compare RUN_FOLDER DOWNLOADED_FOLDER
     python -m dpo_hub.training.published merge RUN_FOLDER TARGET_FOLDER
 
-Comparing prints a JSON list of truths, one a prompt; merging prints what `merged.Check` has.
+Comparing prints a JSON list of booleans, one per prompt; merging prints the fields of `merged.Check`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ with needing_extra("train"):
 
 
 def compare(run: Run, downloaded: Path) -> list[bool]:
-    """Say for each of a few prompts whether the adapter in *downloaded* gives exactly the logits of the run's own.
+    """Return for each of a few prompts whether the adapter in *downloaded* gives exactly the logits of the run's own.
 
-    The base model is loaded once, and each adapter, with the tokenizer beside it, answers on top of it.
+    The base model is loaded once; each adapter is applied to it, with the tokenizer saved beside the adapter.
 
     Raises:
-        ModelError: the base model is not on this machine, or its chat template refuses the prompts.
+        ModelError: the base model cannot be loaded, or its chat template rejects the prompts.
     """
     recipe = run.recipe
     prompts = prompts_of(run)
@@ -47,7 +47,7 @@ def compare(run: Run, downloaded: Path) -> list[bool]:
 
 
 def _logits(base: PreTrainedModel, adapter: Path, prompts: Sequence[Messages]) -> list[torch.Tensor]:
-    """What `logits_of` finds for *adapter* on *base*, which is afterwards as it was."""
+    """The result of `logits_of` for *adapter* on *base*; *base* is left unchanged."""
     model = PeftModel.from_pretrained(base, adapter).eval()
     found = logits_of(model, load_tokenizer(adapter), prompts)
     model.unload()
@@ -55,7 +55,7 @@ def _logits(base: PreTrainedModel, adapter: Path, prompts: Sequence[Messages]) -
 
 
 def main() -> None:
-    """Do what is asked for; an expected error is one line on stderr and exit code 2."""
+    """Run the command; an expected error prints one line on stderr and exits with code 2."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("compare", "merge"))
     parser.add_argument("run", type=Path)

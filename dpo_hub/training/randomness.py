@@ -1,4 +1,4 @@
-"""All that random numbers of this process come from: remembered, and put back."""
+"""Saves and restores the state of all of this process's random number generators."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Have every generator go on from *state*."""
+    """Set every generator to *state*."""
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
     torch.set_rng_state(state["cpu"])
@@ -27,7 +27,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 @contextmanager
 def same_random_state() -> Iterator[None]:
-    """Put every generator back at the end, whatever was drawn."""
+    """Restore every generator on leaving the context, whatever was drawn."""
     state = random_state()
     try:
         yield

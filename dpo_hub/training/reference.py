@@ -1,6 +1,6 @@
-"""What the reference says of each pair, measured once and kept on disk for runs to come.
+"""The reference log-probabilities of each pair, measured once and cached on disk for later runs.
 
-The reference never changes, so its log-probabilities belong to the base model and the pairs: a second epoch, the
+The reference never changes, so its log-probabilities depend only on the model and the pairs: a second epoch, the
 evaluation, or a run with another loss, β, rank or seed need not measure them again. Knows nothing of TRL.
 """
 
@@ -30,16 +30,16 @@ Tokens = Mapping[str, Sequence[int]]
 """A pair as tokens: `prompt_ids`, `chosen_ids` and `rejected_ids`."""
 Figures = np.ndarray[Any, np.dtype[np.float32]]
 Measure = Callable[[list[Tokens]], torch.Tensor]
-"""Takes a batch of pairs; returns log π_ref of chosen and of rejected, [pairs, 2]."""
+"""Takes a batch of pairs; returns log π_ref of chosen and rejected, [pairs, 2]."""
 SILENCE = 10.0
-"""Seconds after which the log says how far it is."""
+"""Seconds between two progress messages in the log."""
 TOKEN_PARTS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
 def fingerprint(model: PreTrainedModel, adapter: str | None = None) -> str:
-    """Name a base model by its configuration and every byte of its weights, wherever it came from.
+    """Hash a base model's configuration and every byte of its weights, independent of where it came from.
 
-    Of its adapters only the one named *adapter* counts too.
+    Of its adapters, only the one named *adapter* is included.
     """
     settings = model.config.to_dict()
     for incidental in ("_name_or_path", "transformers_version"):
@@ -57,14 +57,14 @@ def reference_log_probs(
 ) -> Figures:
     """Return log π_ref(chosen | prompt) and log π_ref(rejected | prompt) of *pairs*, [pairs, 2] in nats.
 
-    They are measured in an order of their own, prompt by prompt, so that neither the split nor the order of a file
-    makes a difference, and pairs with the same prompt share it.
+    They are measured in a fixed order, sorted by prompt, so that neither the split nor the order of a file makes a
+    difference, and pairs with the same prompt share it.
 
     Args:
         pairs: `prompt_ids`, `chosen_ids` and `rejected_ids` of each, in any order, repeated or not.
-        measure: how a batch is measured.
-        key: all that the figures depend on beside the tokens.
-        folder: where they are kept.
+        measure: measures a batch.
+        key: everything that the figures depend on besides the tokens.
+        folder: the cache.
         batch_size: pairs in a batch.
     """
     names = [_name(pair) for pair in pairs]
@@ -95,13 +95,13 @@ def reference_log_probs(
 
 
 def _name(pair: Tokens) -> tuple[bytes, bytes]:
-    """A pair's prompt, and a digest of the whole; sorted, pairs with the same prompt are neighbours."""
+    """A pair's prompt and a digest of the whole pair; sorting by it puts pairs with the same prompt together."""
     prompt, chosen, rejected = (np.asarray(pair[part], dtype=">u4").tobytes() for part in TOKEN_PARTS)
     return prompt, hashlib.sha256(b"%d %d " % (len(prompt), len(chosen)) + prompt + chosen + rejected).digest()
 
 
 def _keep(figures: Figures, file: Path) -> None:
-    """Write *file* in one step. Where it cannot be written, the figures are measured again the next time."""
+    """Write *file* atomically. If it cannot be written, the figures are measured again the next time."""
     aside = file.with_name(f".{secrets.token_hex(4)}.npy")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def _keep(figures: Figures, file: Path) -> None:
 
 
 def _kept(file: Path, pairs: int) -> Figures | None:
-    """What the file holds, or None where there is none or it is not whole."""
+    """The contents of the file, or None if it is missing or incomplete."""
     try:
         kept: Figures = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError):

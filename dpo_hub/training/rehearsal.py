@@ -1,6 +1,6 @@
-"""Steps that are taken for what can be seen of them, and leave no trace. Knows nothing of runs, or of TRL's classes.
+"""Trial steps that measure time and memory and leave no trace. Knows nothing of runs or of TRL's classes.
 
-*trainer* is always a `DPOTrainer` as `trainer.prepare` makes it, within `shared_prefix` where that is the engine.
+*trainer* is always a `DPOTrainer` from `trainer.prepare`, within `shared_prefix` if that is the engine.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from .reference import Tokens
 
 REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
 OPTIMIZER_STATES = 2
-"""Numbers that AdamW keeps for each trained one."""
+"""The number of values that AdamW keeps for each trained parameter."""
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What steps took: seconds each, of these in the forward pass, and the most bytes that the process then held.
+    """Seconds per step, the part spent in the forward pass, and the peak bytes held by the process.
 
-    On a CPU the bytes are the most since the process began. The optimizer's state is among them.
+    On a CPU the peak is since the process started. It includes the optimizer's state.
     """
 
     seconds: float
@@ -39,7 +39,7 @@ class Rehearsal:
 
 @dataclass(frozen=True)
 class Kept:
-    """Bytes of tensors in one step: what the forward pass leaves, and what it and the backward pass add on top."""
+    """Bytes of tensors in one step: what the forward pass leaves, and what each pass needs on top of that."""
 
     activations: int
     forward_extra: int
@@ -47,18 +47,18 @@ class Kept:
 
 
 def rehearse(trainer: Any, batches: Sequence[Sequence[Tokens]], *, reference_known: bool = True) -> Rehearsal:
-    """Take a forward and a backward pass over each of *batches*, but no step of the optimizer.
+    """Run a forward and a backward pass over each of *batches*, without an optimizer step.
 
-    Weights, gradients, metrics, modes and all random states are afterwards as they were, whatever happens, so a run is
+    Weights, gradients, metrics, modes and all random states are restored afterwards, even on errors, so a run is
     the same to the last bit with or without it.
 
     Args:
-        trainer: see above.
-        batches: pairs as the trainer's dataset has them; the largest batch twice tells the memory that a run needs.
-        reference_known: the run will measure the reference ahead, so no step has to ask.
+        trainer: see the module's docstring.
+        batches: pairs from the trainer's dataset; the largest batch twice shows the memory that a run needs.
+        reference_known: whether the run will measure the reference in advance, so that no step has to.
 
     Raises:
-        torch.OutOfMemoryError: the device's memory does not hold a step.
+        torch.OutOfMemoryError: a step does not fit into the device's memory.
     """
     device = trainer.accelerator.device
     with leaving_no_trace(trainer):
@@ -80,10 +80,10 @@ def rehearse(trainer: Any, batches: Sequence[Sequence[Tokens]], *, reference_kno
 
 
 def kept_by(trainer: Any, pairs: Sequence[Tokens]) -> Kept:
-    """Take one step over *pairs* and count the bytes of its tensors; gradients of the adapter are not among them."""
+    """Run one step over *pairs* and count the bytes of its tensors, except the adapter's gradients."""
     with leaving_no_trace(trainer):
         trainer.model.train()
-        # The adapter's gradients are there already, so that they are not counted as what the step needs.
+        # Allocate the adapter's gradients first, so that they are not counted as part of the step.
         for weight in trainer.model.parameters():
             weight.grad = torch.zeros_like(weight) if weight.requires_grad else None
         with LiveBytes() as live:
@@ -112,10 +112,10 @@ def _now(device: torch.device) -> float:
 
 @contextmanager
 def leaving_no_trace(trainer: Any) -> Iterator[None]:
-    """Put back all that a step without its update changes, whatever happens within.
+    """Restore everything that a step without its update changes, even on errors.
 
-    That is random states, gradients, TRL's running metrics, and what modules remember in plain numbers and buffers: the
-    mode, and the longest row that dynamic rotary angles have seen.
+    That is random states, gradients, TRL's running metrics, and modules' state in plain numbers and buffers: the
+    mode, and the longest row that dynamic rotary embeddings have seen.
     """
     counted = {name: copy.deepcopy(getattr(trainer, name)) for name in ("_metrics", "_total_train_tokens")}
     precomputed, random_states, modules = trainer.precompute_ref_logps, random_state(), _remembered(trainer.model)

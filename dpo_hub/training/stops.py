@@ -1,7 +1,7 @@
-"""A stop is held back while weights change, and takes effect at once everywhere else. Knows nothing of runs.
+"""Delays a stop while weights change; everywhere else it takes effect at once. Knows nothing of runs.
 
-Between two updates the weights, the optimizer and the schedule are those of the last step, whatever a forward or
-backward pass has begun; so a step can be left in its middle, and a checkpoint written of the last one.
+Between two updates the weights, the optimizer and the schedule are those of the last step, even during a forward or
+backward pass; so a step can be abandoned halfway, and a checkpoint of the last one written.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stops(TrainerCallback):
-    """Turns SIGINT and SIGTERM into a `KeyboardInterrupt` that never tears a step.
+    """Turns SIGINT and SIGTERM into a `KeyboardInterrupt` that never interrupts an update.
 
     `at_rest` says that weights, optimizer and schedule belong to the same step, whose random state is `random`. Several
-    processes cannot leave a step one by one: there, `asked` is for them to agree on, and nothing is raised until they
-    have `agreed`.
+    processes cannot leave a step one by one: they share `asked`, and nothing is raised until they have `agreed`.
     """
 
     def __init__(self) -> None:
@@ -35,7 +34,7 @@ class Stops(TrainerCallback):
 
     @contextmanager
     def heeded(self) -> Iterator[None]:
-        """Listen to the signals, where that is possible: in a process's main thread."""
+        """Handle the signals if possible: in a process's main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -48,7 +47,7 @@ class Stops(TrainerCallback):
 
     @contextmanager
     def held_back(self) -> Iterator[None]:
-        """Let nothing interrupt what is written here."""
+        """Delay stops within the context, so that nothing interrupts writing."""
         self.at_rest = False
         try:
             yield
@@ -57,10 +56,10 @@ class Stops(TrainerCallback):
 
     @contextmanager
     def let_in(self) -> Iterator[None]:
-        """Between an update and the next step, let a stop take effect here: nothing changes weights."""
+        """Let a stop take effect at once within the context, between an update and the next step: no weights change."""
         self._rest()
         yield
-        self.at_rest = False  # what goes wrong within leaves everything at rest
+        self.at_rest = False  # after an error within, everything stays at rest
 
     def _on_signal(self, _number: int, _frame: Any) -> None:
         self.asked = True
@@ -79,7 +78,7 @@ class Stops(TrainerCallback):
         self.at_rest = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.random = random_state()  # taken here and not when a stop comes, in the middle of the next step
+        self.random = random_state()  # saved here, as a stop may come in the middle of the next step
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._rest()

@@ -1,4 +1,4 @@
-"""Where a run's time goes. Knows nothing of what is timed."""
+"""Measures where a run's time goes. Knows nothing of what is timed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Adds up seconds by what they were spent on; time within another span counts for the inner one alone."""
+    """Adds up seconds by what they were spent on; in nested spans, time counts for the inner one only."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock

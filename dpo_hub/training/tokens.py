@@ -1,4 +1,4 @@
-"""The batches that a run will take, in its real order, and how many tokens of them go through the model."""
+"""The batches of a run, in their real order, and how many of their tokens go through the model."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from .rehearsal import leaving_no_trace
 from .shared_prefix.plan import packed_length
 
 COUNTED_BATCHES = 1000
-"""The tokens of so many batches, evenly spread over the run, are counted; with more batches the rest is like them."""
+"""Tokens are counted in at most this many batches, evenly spread over the run; the rest are taken to be alike."""
 CANDIDATES = 8
-"""So many batches are looked at to find the largest: those whose pairs, each for itself, have the most tokens."""
+"""The number of batches examined to find the largest: those whose pairs have the most tokens when counted singly."""
 
 
 @dataclass(frozen=True)
 class Batches:
-    """Which pairs come together, by their place in the trainer's dataset, and the tokens of that.
+    """Which pairs form a batch, by their index in the trainer's dataset, and their numbers of tokens.
 
     Tokens are those that go through the model: packed by the shared prefix, padded by plain TRL.
     """
 
     largest: list[int]
     typical: list[list[int]]
-    """Two batches of about the mean size."""
+    """The two batches closest to the mean size; one if there is only one."""
     shortest: int
     """The pair with the fewest tokens."""
     pair_tokens: list[int]
-    """Of each pair by itself."""
+    """The tokens of each pair by itself."""
     count: int
     steps: int
     most_tokens: int
     tokens: int
-    """Of all batches."""
+    """The tokens of all batches."""
 
 
 def batches_of(trainer: Any, recipe: Recipe) -> Batches:
-    """Look ahead at the batches of the whole run; *trainer* is left as it was."""
+    """Return the batches of the whole run in advance; *trainer* is left unchanged."""
     order, steps = _order(trainer, recipe)
     alone = [count_tokens([pair], recipe) for pair in trainer.train_dataset]
 
@@ -71,7 +71,7 @@ def _rough(batch: Sequence[int], alone: Sequence[int], recipe: Recipe) -> int:
 
 
 def _order(trainer: Any, recipe: Recipe) -> tuple[list[list[int]], int]:
-    """The pairs of each batch, as the trainer's own sampler will draw them, and the steps that these make."""
+    """The pairs of each batch, as the trainer's own sampler will draw them, and the number of steps."""
     order: list[list[int]] = []
     with leaving_no_trace(trainer):
         known = len(trainer.accelerator._dataloaders)
@@ -87,7 +87,7 @@ def _order(trainer: Any, recipe: Recipe) -> tuple[list[list[int]], int]:
 
 
 def pairs_at(dataset: Any, places: Sequence[int]) -> list[Tokens]:
-    """The tokenised pairs at these places."""
+    """The tokenised pairs at these indices."""
     columns = dataset[list(places)]
     return [
         dict(zip(TOKEN_PARTS, parts, strict=True))
@@ -96,7 +96,7 @@ def pairs_at(dataset: Any, places: Sequence[int]) -> list[Tokens]:
 
 
 def rows_of(pair: Tokens) -> list[list[int]]:
-    """A pair's two rows."""
+    """A pair's two rows: the prompt with the chosen reply, and with the rejected one."""
     return [[*pair["prompt_ids"], *pair[reply]] for reply in ("chosen_ids", "rejected_ids")]
 
 

@@ -1,4 +1,4 @@
-"""A run trained: from its newest checkpoint to its adapter, with less memory where that runs out."""
+"""Trains a run: from its newest checkpoint to its adapter, retrying with less memory if that runs out."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves in memory: the policy (adapter on), its tokenizer, and what held-out pairs say of it.
+    """What training leaves in memory: the policy (adapter on), its tokenizer, and its held-out evaluation.
 
-    `margins` has one for each held-out pair, unless some were dropped, or are not known one by one. `pairs` are the
-    run's, by their split.
+    `margins` has one entry per held-out pair, unless pairs were dropped or their margins are not known individually.
+    `pairs` are the run's, by split.
     """
 
     model: PeftModel
@@ -59,16 +59,18 @@ class Trained:
 def train(run: Run, on_step: OnStep | None = None, spent: Stopwatch | None = None) -> Trained:
     """Train the run's recipe on its pairs, log each step to the run, save the adapter, and measure held-out pairs.
 
-    What the time goes into is added to *spent*: `preparing`, `reference`, `steps`, `looks` and `evaluation`.
+    The time spent is added to *spent*: `preparing`, `reference`, `steps`, `looks` (evaluations during training) and
+    `evaluation`.
 
-    A run that has checkpoints goes on from the newest good one. Where memory runs out, it goes on from the last step
-    with what needs less: smaller batches, more of them to an update, then activation checkpointing.
+    A run that has checkpoints continues from the newest good one. If memory runs out, a single process continues from
+    the last step with a smaller batch size and more gradient accumulation, then with activation checkpointing.
 
     Raises:
-        ModelError: the base model cannot be loaded, does not fit into memory however little it is given at a time,
-            refuses the messages, or no prompt fits into `max_length`.
+        ModelError: the base model cannot be loaded, does not fit into memory even with the least memory use, or its
+            chat template rejects the messages; no prompt fits into `max_length`; training broke down; or memory ran
+            out with several processes.
         DiskFullError: there is no room for the checkpoints.
-        KeyboardInterrupt: it was told to stop; the last step is kept as a checkpoint.
+        KeyboardInterrupt: the run was stopped; the last step is kept as a checkpoint.
     """
     while True:
         try:
@@ -84,12 +86,12 @@ def train(run: Run, on_step: OnStep | None = None, spent: Stopwatch | None = Non
                     "a lower --max-length; or resume with --activation-checkpointing."
                 ) from error
         _need_less(run, fitting)
-        gc.collect()  # the failed attempt's tensors went with its error
+        gc.collect()  # the error that kept the failed attempt's tensors alive is gone
         torch.cuda.empty_cache()
 
 
 class _TooLargeError(MemoryError):
-    """A batch will not fit, but so many *pairs* at a time would."""
+    """A batch will not fit, but one of *pairs* pairs would."""
 
     def __init__(self, pairs: int) -> None:
         super().__init__(pairs)
@@ -97,7 +99,7 @@ class _TooLargeError(MemoryError):
 
 
 def _need_less(run: Run, fitting: int | None) -> None:
-    """Have the run's next attempt take less memory, to the same effective batch."""
+    """Make the run's next attempt use less memory with the same effective batch size."""
     less = run.recipe.needing_less_memory()
     while less and fitting and less.batch_size > fitting:
         less = less.needing_less_memory()
@@ -141,7 +143,7 @@ def _attempt(run: Run, on_step: OnStep | None, spent: Stopwatch) -> Trained:
 def _prepared(
     run: Run, pairs: Mapping[str, list[PreferencePair]], on_step: OnStep | None
 ) -> tuple[PreferenceTrainer, PreTrainedTokenizerBase, Recipe, Stops]:
-    """All that training needs, with the recipe as it was settled, which the run's report then has too."""
+    """Everything that training needs, with the settled recipe; saves that recipe and the run's report."""
     recipe, stops = replace(run.recipe, engine=run.asked.engine), Stops()
     trainer = prepare(recipe, pairs["train"], pairs["held_out"], run.path / "checkpoints", reference=run.reference)
     tokenizer = cast(PreTrainedTokenizerBase, trainer.processing_class)
@@ -159,10 +161,10 @@ def _prepared(
 
 
 def _make_room(trainer: PreferenceTrainer, recipe: Recipe, run: Run) -> None:
-    """See that a step fits into memory before the first is taken. Several processes do not look ahead.
+    """Ensure that a step fits into memory before the first one. Skipped with several processes.
 
     Raises:
-        ModelError, DiskFullError: the run would certainly fail.
+        ModelError, DiskFullError: the run is certain to fail.
         _TooLargeError: it fits with smaller batches.
     """
     if recipe.activation_checkpointing:
@@ -177,8 +179,8 @@ def _make_room(trainer: PreferenceTrainer, recipe: Recipe, run: Run) -> None:
 
 
 def _train_from_newest(trainer: PreferenceTrainer, stops: Stops, run: Run) -> None:
-    """Train from the newest good checkpoint, if any; what ends it early leaves the last step as one."""
-    with trainer.args.main_process_first(local=False):  # the first clears away what is torn
+    """Train from the newest good checkpoint, if any; if training is interrupted, save its last step as one."""
+    with trainer.args.main_process_first(local=False):  # the first process rewinds the run's metrics
         newest = newest_good(run.path / "checkpoints", trainer.checkpoint_problem)
         done = step_of(newest) if newest else 0
         if FIRST:
@@ -206,9 +208,9 @@ def _train_from_newest(trainer: PreferenceTrainer, stops: Stops, run: Run) -> No
 
 
 def _watch(trainer: PreferenceTrainer, run: Run, stops: Stops, spent: Stopwatch) -> Watch:
-    """What looks at the run while it trains."""
+    """The callback that monitors the run while it trains."""
     tokenizer, recipe = cast(PreTrainedTokenizerBase, trainer.processing_class), run.recipe
-    if trainer.sharded:  # no process could answer a prompt by itself
+    if trainer.sharded:  # no process can answer a prompt by itself
         recipe = replace(recipe, evaluations=0, auto_stop=False)
     policy, autocast, length = cast(PeftModel, trainer.model), trainer.accelerator.autocast, recipe.max_length
     prompts = asked(splits(trainer)[1], length)
@@ -226,11 +228,11 @@ def _save_adapter(trainer: PreferenceTrainer, tokenizer: PreTrainedTokenizerBase
     if trainer.is_fsdp_enabled:
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     aside = folder.with_name(".adapter.aside")
-    trainer.save_model(str(aside), _internal_call=True)  # by all processes: each may have a part of it
+    trainer.save_model(str(aside), _internal_call=True)  # in all processes: each may hold a part of it
     if FIRST:
         tokenizer.save_pretrained(aside)
         for path in (*aside.rglob("*"), aside):
             flush(path)
-        shutil.rmtree(folder, ignore_errors=True)  # an earlier worker may have come this far
+        shutil.rmtree(folder, ignore_errors=True)  # an earlier worker may have got this far
         aside.rename(folder)
-        flush(folder.parent)  # before the run says that it has finished, and its checkpoints go
+        flush(folder.parent)  # before the run is marked as finished and its checkpoints are deleted

@@ -1,4 +1,4 @@
-"""TRL's `DPOTrainer`, made ready for a recipe and its pairs. The only module that imports TRL."""
+"""Prepares TRL's `DPOTrainer` for a recipe and its pairs. The only module that imports TRL."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ with needing_extra("train"):
 
 log = logging.getLogger(__name__)
 READ_AT_ONCE, READ_BESIDE = 8, 4
-"""Pairs that are read without a backward pass: so many at once, but at most so many times what a step takes. A step
-holds the activations of all layers, a reading those of one."""
+"""The batch size without a backward pass: the first number, but at most the second times a step's batch size, and never
+less than that. A training step holds the activations of all layers; a forward pass alone, those of one."""
 
 
 class PreferenceTrainer(DPOTrainer):
-    """TRL's trainer, except that a checkpoint is there whole or not at all, and that measured pairs are told apart."""
+    """TRL's trainer, but with checkpoints that are complete or absent, and with the margin of each evaluated pair."""
 
     margins: tuple[float, ...] = ()
-    """Of each pair that this process measured last; none where the reference was not measured ahead."""
+    """One per pair that this process evaluated last; empty if the reference was not measured in advance."""
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Compute the loss as TRL does, and keep the margins of pairs that are measured, of which TRL logs the mean."""
+        """Compute the loss as TRL does, and keep the margin of each evaluated pair; TRL logs only their mean."""
         self.precompute_ref_logps = "ref_chosen_logps" in inputs
         ask, arguments = super().compute_loss, (model, inputs, return_outputs, num_items_in_batch)
         if model.training or not self.precompute_ref_logps:
             return ask(*arguments)  # type: ignore[no-untyped-call]
-        said: list[torch.Tensor] = []  # TRL would hand it out for another forward pass
+        said: list[torch.Tensor] = []  # TRL would return it only after another forward pass
         hook = model.register_forward_hook(lambda _model, _inputs, outputs: said.append(outputs.log_probs))
         try:
             loss = ask(*arguments)  # type: ignore[no-untyped-call]
@@ -58,21 +58,21 @@ class PreferenceTrainer(DPOTrainer):
         return loss
 
     def checkpoint_problem(self, folder: Path) -> str | None:
-        """Say what is wrong with the checkpoint *folder*, or None."""
+        """Return what is wrong with the checkpoint *folder*, or None."""
         return problem_of(folder, cast(PeftModel, self.model), sharded=self.sharded)
 
     @property
     def sharded(self) -> bool:
-        """Whether each process holds a part of the weights only."""
+        """Whether each process holds only a part of the weights."""
         return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
     def load_weights(self, checkpoint: Path) -> None:
-        """Take the adapter of *checkpoint*, after which there is nothing left to train."""
+        """Load the adapter of *checkpoint*, written after the last step."""
         self._load_from_checkpoint(str(checkpoint))
         self.state.global_step = step_of(checkpoint)
 
     def save_checkpoint(self) -> None:
-        """Write a checkpoint of the last step, unless there is one."""
+        """Write a checkpoint of the last step, unless it exists."""
         if not (Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}").is_dir():
             self._save_checkpoint(self.model_wrapped, None)
 
@@ -83,12 +83,12 @@ class PreferenceTrainer(DPOTrainer):
         with written_whole(target, self.checkpoint_problem, wait) if FIRST else written_beside(target, wait) as aside:
             self.args.output_dir = str(aside)
             try:
-                super(DPOTrainer, self)._save_checkpoint(model, trial)  # TRL's own writes a card beside it
+                super(DPOTrainer, self)._save_checkpoint(model, trial)  # TRL's own method also writes a card
             finally:
                 self.args.output_dir = str(folder)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Write the adapter, and neither the tokenizer, a card, nor a pickle of the arguments."""
+        """Write the adapter, but no tokenizer, card or pickled arguments."""
         folder, policy = Path(str(output_dir or self.args.output_dir)), cast(PeftModel, self.model)
         policy.save_pretrained(
             str(folder),
@@ -109,13 +109,13 @@ def prepare(
     *,
     reference: Path | None = None,
 ) -> PreferenceTrainer:
-    """Load the recipe's base model and make all ready to train an adapter on it; checkpoints go to *folder*.
+    """Load the recipe's base model and set up a trainer for an adapter on it; checkpoints go to *folder*.
 
-    The adapter is a fresh one, or goes on from that in *reference*, of which TRL then keeps a copy as the reference.
+    The adapter is new, or starts from the one in *reference*, which TRL then also copies as the reference model.
 
     Raises:
         ModelError: the base model cannot be loaded, or is too large.
-        RecipeError: the processes cannot share its batches evenly.
+        RecipeError: the batches cannot be divided evenly among the processes.
     """
     arguments = _arguments(recipe.shared_by(COUNT), folder)
     if device().type == "cpu":
@@ -150,17 +150,17 @@ def collated(trainer: PreferenceTrainer, pairs: list[Any]) -> dict[str, Any]:
 
 
 def add_head(model: PeftModel) -> None:
-    """Have *model* take `fused_lm_head`, as TRL has it in training."""
+    """Make *model* accept `fused_lm_head`, as TRL does for training."""
     add_fused_lm_head(cast(PreTrainedModel, model.get_base_model()))
 
 
 def count_lengths(trainer: PreferenceTrainer, pairs: Mapping[str, Any], recipe: Recipe) -> dict[str, dict[str, int]]:
-    """Count the pairs that `max_length` takes: whole ones that TRL dropped, and those whose replies it will cut.
+    """Count the pairs that `max_length` affects: those that TRL dropped, and those whose replies it will truncate.
 
-    *pairs* says how many there were of `train` and `held_out`.
+    *pairs* gives the original numbers of `train` and `held_out` pairs.
 
     Raises:
-        ModelError: it leaves nothing to train on or nothing to measure with.
+        ModelError: it leaves nothing to train on or nothing to evaluate with.
     """
     counts: dict[str, dict[str, int]] = {"dropped": {}, "cut": {}}
     for split, kept in zip(("train", "held_out"), splits(trainer), strict=True):
@@ -221,7 +221,7 @@ def _lora(recipe: Recipe) -> LoraConfig:
 
 
 def _dataset(pairs: list[PreferencePair]) -> Dataset:
-    """The pairs as TRL takes them. Tools and their calls go as JSON: Arrow would give each the arguments of all."""
+    """The pairs in TRL's format. Tools and their calls become JSON: Arrow would give each the arguments of all."""
     rows = [pair.messages for pair in pairs]
     if all(row.keys() == set(PARTS) and all(m.keys() == {"role", "content"} for m in _turns(row)) for row in rows):
         return Dataset.from_list(rows)

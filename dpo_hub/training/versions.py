@@ -1,4 +1,4 @@
-"""Which packages a run was trained with. Loads none of them."""
+"""The versions of the packages that a run was trained with. Imports none of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "b
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python, of dpo_hub and of the packages that a trained adapter depends on, where they are here."""
+    """The versions of Python, of dpo_hub and of the installed packages that a trained adapter depends on."""
     found = {"Python": platform.python_version(), "dpo_hub": __version__}
     for package in PACKAGES:
         with suppress(PackageNotFoundError):

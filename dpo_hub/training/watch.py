@@ -1,6 +1,6 @@
-"""Watches a run while it trains: measures it at a few points, says what goes wrong, and stops it where that was asked.
+"""Watches a run while it trains: evaluates it at a few points, reports problems, and stops it if `auto_stop` is set.
 
-What it knows is on disk, so that a resumed run is watched as if it had never stopped. Knows nothing of TRL's classes.
+Its state is on disk, so a resumed run is watched as if it had never stopped. Knows nothing of TRL's classes.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ with needing_extra("train"):
 log = logging.getLogger(__name__)
 
 PAIRS = 64
-"""The most held-out pairs measured at a point: the standard error of their accuracy is six points at most."""
+"""The most held-out pairs measured at a point: their accuracy then has a standard error of at most about six points."""
 FEWEST_PAIRS = 16
-"""The fewest, where there are as many: of less, no accuracy is far from one half."""
+"""The fewest, if there are as many: with fewer, no accuracy differs significantly from one half."""
 SHARE = 0.2
-"""Pairs measured for each one trained on since the last point. A forward pass is about a third of a step, so this makes
-a short run some fifteenth longer; sampling comes on top."""
+"""Pairs measured per pair trained on since the last point. A forward pass is about a third of a step, so this makes a
+short run about a fifteenth longer; sampling comes on top."""
 
 
 SHORT = 5.0
-"""Seconds of looking that no run is spared."""
+"""Seconds that evaluations during training ("looks") may always take."""
 SHARE_OF_TIME = 0.1
-"""Beyond them, looks take at most this share of the time that training will take; those that would take more are left
-out. What is seen costs a fixed number of generated tokens, and a run's steps may be few and quick."""
+"""Beyond that, looks may take at most this share of the training time; further ones are skipped. A look generates a
+fixed number of tokens, and a run's steps may be few and quick."""
 
 
 def pairs_at_a_point(recipe: Recipe, steps: int) -> int:
@@ -52,10 +52,10 @@ def pairs_at_a_point(recipe: Recipe, steps: int) -> int:
 
 
 class Watch(TrainerCallback):
-    """Measures, tells and stops. *measure* gives the figures of at most so many held-out pairs.
+    """Measures, reports and stops. *measure* returns the figures of at most the given number of held-out pairs.
 
-    A stop takes effect within *let_in*, also while it measures. Of several processes each measures, since they do so
-    together, and only the first one writes.
+    Within *let_in* a stop takes effect at once, even during measuring. All processes measure, since they do so
+    together, but only the first one writes.
     """
 
     def __init__(
@@ -81,18 +81,18 @@ class Watch(TrainerCallback):
         return self.run.path / "best"
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take up what an earlier process left of the steps that are not done again."""
+        """Load what earlier processes recorded up to the current step."""
         done, self.total, self.began = state.global_step, state.max_steps, self.spent.clock()
         self.points = points(self.total, self.recipe.evaluations)
         self.steps = [step for step in self.run.metrics if step["step"] <= done]
         self.evaluations = [point for point in self.run.evaluations if point["step"] <= done]
         self.known = {finding.kind for finding in self._findings()}
         if done in self.points and all(point["step"] != done for point in self.evaluations):
-            self._measure(state)  # a stop came in the middle of it
+            self._measure(state)  # an earlier process was stopped while measuring it
         self._stop_if_asked(control)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take up a step; its point, if it is one, is measured after its metrics were logged."""
+        """Record a step; if an evaluation is due, run it after the step's metrics were logged."""
         metrics = step_metrics(state.global_step, state.epoch, kwargs["logs"])
         if metrics is None:
             return
@@ -105,7 +105,7 @@ class Watch(TrainerCallback):
         self._tell()
 
     def _has_time(self, state: Any) -> bool:
-        """Whether a look is worth its time now. All processes have to come to the same answer."""
+        """Whether there is time for a look now; always with `auto_stop`. All processes must get the same answer."""
         if self.recipe.auto_stop:
             return True
         looked = self.spent.seconds.get("looks", 0.0)
@@ -130,7 +130,7 @@ class Watch(TrainerCallback):
             log.warning("step %d is not looked at: memory does not suffice beside training", state.global_step)
             return
         finally:
-            del state.log_history[logged:]  # a checkpoint has what training logged, and no more
+            del state.log_history[logged:]  # a checkpoint must contain only what training logged
         self.evaluations.append(measured)
         if FIRST:
             self.run.append_evaluation(measured)
@@ -138,14 +138,14 @@ class Watch(TrainerCallback):
             keep_best(self.best, self.probe.policy, measured)
 
     def _grave(self) -> list[Finding]:
-        """What makes this point worse than one before it, however low its held-out loss is."""
+        """Findings that make this point worse than an earlier one, however low its held-out loss is."""
         return [finding for finding in self._findings() if finding.ends_training]
 
     def _findings(self) -> list[Finding]:
         return examine(self.steps, self.evaluations, self.recipe, self.total)
 
     def _tell(self) -> None:
-        """Log what is seen for the first time."""
+        """Log new kinds of findings."""
         for finding in self._findings():
             if finding.kind not in self.known and FIRST:
                 log.warning("step %d: %s %s", finding.last_step, finding.message, finding.advice)
@@ -160,10 +160,10 @@ class Watch(TrainerCallback):
             self.why, control.should_training_stop = grave[0].message, True
 
     def _give_up(self, metrics: StepMetrics, control: Any) -> None:
-        """Fall back on the best point where there is one.
+        """Stop, to fall back on the best point with `auto_stop`.
 
         Raises:
-            ModelError: there is none.
+            ModelError: there is no best point, or no `auto_stop`.
         """
         told = (
             f"At step {metrics.step} training broke down: loss {metrics.loss:g}, gradient norm {metrics.grad_norm:g}. "
@@ -174,7 +174,7 @@ class Watch(TrainerCallback):
         self.why, control.should_training_stop, control.should_save = told, True, False
 
     def settle(self, step: int) -> None:
-        """Make the best point, where one was to be kept, the policy of a run that ended with *step*; report it."""
+        """With `auto_stop`, restore the best point to the policy of a run that ended at *step*, and report it."""
         best = restore_best(self.best, self.probe.policy) if self.recipe.auto_stop else None
         if best is None or (best.step == step and not self.why) or not FIRST:
             return

@@ -1,4 +1,4 @@
-"""What the app does, without Gradio: one module a step. The steps of the page only call these and show what they give.
+"""What the app does, without Gradio: one module a step. The page's steps only call these and show the results.
 
-Names that come from the browser are looked up among what is there, and never used as paths.
+Names that come from the browser are looked up among existing ones, and never used as paths.
 """

@@ -1,4 +1,4 @@
-"""Which column is which in a preference file: what there is to choose from, what was found, and what people say."""
+"""Which column is which in a preference file: the available columns, what was detected, and what the user chose."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ...preferences.table import Row
 from .files import Source, key_of
 
 MAIN_PARTS = ("prompt", "chosen", "rejected")
-"""The parts of a mapping that have a box of their own; others are written out."""
+"""The parts of a mapping that have an input of their own; others are written as text."""
 _ROWS = 50
 _NAME = re.compile(r"[^.!?]{1,40}")
-"""What may be a column's name, and is no sentence."""
+"""Text that may be a column's name, and is not a sentence."""
 
 
 def columns_of(source: Source) -> list[str]:
-    """The columns to choose from, as the file spells them; none where it cannot be opened."""
+    """The columns to choose from, as the file spells them; none if it cannot be opened."""
     return list(_columns(*key_of(source)))
 
 
@@ -35,20 +35,20 @@ def _columns(_name: str, where: str, _stamp: tuple[int, ...], mapping: tuple[tup
             rows = [row for _, row in islice(table.rows, _ROWS) if isinstance(row, dict)]
             return _header(table.columns, rows) or tuple(dict.fromkeys(chain.from_iterable(rows)))
     except DPOHubError:
-        return ()  # why it cannot be read is what `read` says
+        return ()  # `read` reports why it cannot be read
 
 
 def _header(columns: Sequence[str], rows: Sequence[Row]) -> tuple[str, ...]:
-    """The names of the *columns*; where none is known, the first row may be a header in words of its own."""
+    """The names of the *columns*; if none is known, the first row may be a header with names of its own."""
     first = [str(cell) for cell in rows[0].values()] if rows and columns[:1] == ["column 1"] else []
     is_header = len({*first}) == len(first) and all(map(_NAME.fullmatch, first))
     return tuple(first if first and is_header else columns)
 
 
 def mapping_shown(source: Source, preferences: Preferences | None) -> tuple[list[str | None], str]:
-    """Which column is which: what was said, else what was found; the main parts, and others written out.
+    """Which column is which, as chosen or else as detected: the columns of the main parts, and the others as text.
 
-    What was found is shown where all of it can be said so, for half a mapping would mean something else.
+    Detected columns are shown only if they can be shown completely, because half a mapping would mean something else.
     """
     known = dict(source.mapping) or _found(preferences.columns if preferences else {}, columns_of(source))
     others = ",".join(f"{part}={column}" for part, column in known.items() if part not in MAIN_PARTS)
@@ -56,7 +56,7 @@ def mapping_shown(source: Source, preferences: Preferences | None) -> tuple[list
 
 
 def _found(parts: Mapping[str, str], there: Sequence[str]) -> dict[str, str]:
-    """The mapping that says what the reader found in the *parts* by itself, or none."""
+    """The detected *parts* as a mapping, or an empty one if that cannot express them."""
     first, _, second = parts.get("answers", "").partition(", ")
     answers = {"a": first, "b": second} if second else {}
     found = {part: column for part, column in parts.items() if part != "answers"} | answers
@@ -65,10 +65,10 @@ def _found(parts: Mapping[str, str], there: Sequence[str]) -> dict[str, str]:
 
 
 def mapping_of(columns: Sequence[str | None], others: str) -> dict[str, str]:
-    """The mapping that is meant by the *columns* of the main parts, and what is written of others.
+    """The mapping from the chosen *columns* of the main parts, and from *others*, written as text.
 
     Raises:
-        PreferencesError: it is not written as it has to be.
+        PreferencesError: *others* is not written correctly.
     """
     named = ((part, (column or "").strip()) for part, column in zip(MAIN_PARTS, columns, strict=True))
     return {part: column for part, column in named if column} | (parse_mapping(others) if others.strip() else {})

@@ -1,6 +1,6 @@
-"""Preference files on a visitor's shelf: kept, found again, read, repaired and written.
+"""A visitor's preference files: saved, found, read, repaired and written.
 
-A file goes by a name that stands in the page's address: `demo:tone`, `hub:owner/name`, or the id of an upload.
+A file's name is part of the page's URL: `demo:tone`, `hub:owner/name`, or the id of an upload.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from ..limits import limits
 SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet", ".gz")
 DEMO, HUB = "demo:", "hub:"
 HUB_MEMORY = 600
-"""Seconds for which a dataset on the Hub is taken to be as it was read."""
+"""Seconds for which a dataset on the Hub is assumed to be unchanged since it was read."""
 _ADDRESS = re.compile(r"(https?://)?(huggingface\.co|hf\.co)/datasets/")
 ID = re.compile(r"[0-9a-f]{16}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+(/[\w.-]+)?)?", re.ASCII)
 _OPTION = "--map "
-"""What stands before a mapping on the command line, and not on the page."""
+"""The option before a mapping in messages for the command line, removed for the page."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A preference file: what it is called, where it lies (a path, or a dataset's id), and which column is which.
+    """A preference file: its name, where it is (a path, or a dataset's id), and which column is which.
 
-    `note` says how a file came about that was made here, and `written` that it is one pairs are added to.
+    `note` says how a file that was made here came about; `written` means that pairs can be added to it on the page.
     """
 
     name: str
@@ -56,15 +56,15 @@ def demo_files() -> dict[str, str]:
 
 
 def hub_file(written: str) -> str:
-    """Name the dataset that somebody wrote down: its id, or its address on the Hub."""
+    """The file name of the dataset that a visitor typed: its id, or its URL on the Hub."""
     return f"{HUB}{_ADDRESS.sub('', written.strip()).strip('/')}"
 
 
 def take(shelf: Path, upload: Path) -> str:
-    """Keep what was uploaded, and remove the server's temporary copy.
+    """Save an upload, and remove the server's temporary copy.
 
     Raises:
-        PreferencesError: its kind is not known, or it is gone.
+        PreferencesError: its file type is not supported, or it is gone.
         DiskFullError: there is no room.
     """
     try:
@@ -76,10 +76,10 @@ def take(shelf: Path, upload: Path) -> str:
 
 
 def keep(shelf: Path, upload: Path, name: str = "", *, note: str = "") -> str:
-    """Keep a copy of *upload* on the *shelf*, and return its id; *name*, by default the file's, is for people only.
+    """Save a copy of *upload* in *shelf*, and return its id; *name*, by default the file's, is only for display.
 
     Raises:
-        PreferencesError: its kind is not known.
+        PreferencesError: its file type is not supported, or the visitor has too many files.
         DiskFullError: there is no room.
     """
     name = (name or upload.name).replace("\\", "/").rpartition("/")[2]
@@ -105,10 +105,10 @@ def new_folder(shelf: Path) -> Path:
 
 
 def map_columns(shelf: Path, file: str, mapping: Mapping[str, str]) -> str:
-    """Keep *mapping* with an upload; other files become one for that. Returns the file's name.
+    """Save *mapping* with an upload; any other file is first made one. Returns the file's id.
 
     Raises:
-        PreferencesError: there is no such file.
+        PreferencesError: there is no such file, or the visitor has too many files.
     """
     source = find(shelf, file)
     if not ID.fullmatch(file):
@@ -119,7 +119,7 @@ def map_columns(shelf: Path, file: str, mapping: Mapping[str, str]) -> str:
 
 
 def describe(folder: Path, source: Source) -> None:
-    """Write down beside a file what there is to know of it; a dataset on the Hub has no file there."""
+    """Save what is known of a file beside it; a dataset on the Hub has no file there."""
     about = {"name": source.name, "mapping": dict(source.mapping), "note": source.note, "written": source.written}
     if not any(folder.glob("file.*")):
         about["dataset"] = source.where
@@ -130,10 +130,10 @@ def describe(folder: Path, source: Source) -> None:
 
 
 def find(shelf: Path, file: str) -> Source:
-    """Find the file that the address calls *file*.
+    """Find the file that the URL calls *file*.
 
     Raises:
-        PreferencesError: there is none on this shelf.
+        PreferencesError: this visitor has no such file.
     """
     if file.startswith(DEMO) and (use := USES.get(file.removeprefix(DEMO))):
         return Source(f"{use.name}.csv", str(FILES / f"{use.name}.csv"))
@@ -149,10 +149,10 @@ def find(shelf: Path, file: str) -> Source:
 
 
 def _require_dataset(name: str) -> str:
-    """See that *name* can only be that of a dataset on the Hub.
+    """Check that *name* can only be the name of a dataset on the Hub.
 
     Raises:
-        PreferencesError: it might be a file's or a folder's.
+        PreferencesError: it might be the name of a file or folder.
     """
     if not _HUB_ID.fullmatch(name) or ".." in name or Path(name).exists():
         raise PreferencesError(f"{name!r} is not a dataset's name on the Hub. Write it as owner/name.")
@@ -160,16 +160,16 @@ def _require_dataset(name: str) -> str:
 
 
 def read(source: Source) -> Preferences:
-    """Read the pairs of *source*; those of the files last read are remembered.
+    """Read the pairs of *source*; the last few files are cached.
 
     Raises:
-        PreferencesError: it cannot be read; the message has the name that people know, and no folder.
+        PreferencesError: it cannot be read; the message has the file's display name, and no folder.
     """
     return read_by(*key_of(source))
 
 
 Key = tuple[str, str, tuple[int, ...], tuple[tuple[str, str], ...]]
-"""What a file is read by: its name, where it lies, how new it is, and which column is which."""
+"""What identifies the contents of a file: its name, where it is, a stamp of its version, and which column is which."""
 
 
 def key_of(source: Source) -> Key:
@@ -201,5 +201,5 @@ def _require_modest(where: str, most: int) -> None:
 
 
 def downloadable(file: str, source: Source) -> bool:
-    """Whether *file* is one of the visitor's own that lies here."""
+    """Whether *file* is the visitor's own and stored here."""
     return bool(ID.fullmatch(file)) and Path(source.where).is_file()

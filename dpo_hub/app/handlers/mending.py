@@ -1,4 +1,4 @@
-"""What the doctor says of a preference file, how long its replies are, and the file repaired."""
+"""What the doctor finds in a preference file, the lengths of its replies, and its repair."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ...preferences.repair import repair
 from .files import Key, Source, find, keep, key_of, read, read_by
 
 SAMPLES = 3
-"""Rows that are shown of each finding."""
+"""Rows shown for each finding."""
 
 
 @dataclass(frozen=True)
 class Examined:
-    """What the doctor found, the first pairs that show it by their rows, and how long the replies are, in words."""
+    """What the doctor found, the first pairs affected, by row, and the lengths of the replies, in words."""
 
     findings: Sequence[Finding]
     samples: Mapping[int, PreferencePair]
@@ -29,7 +29,7 @@ class Examined:
 
 
 def examined(source: Source) -> Examined:
-    """Have the doctor look at the pairs of *source*.
+    """Have the doctor examine the pairs of *source*.
 
     Raises:
         PreferencesError: it cannot be read.
@@ -61,7 +61,7 @@ def _words(messages: Sequence[Mapping[str, object]]) -> int:
 
 
 def repaired(shelf: Path, file: str) -> str:
-    """Write the cleaned pairs of *file* as a new file, which notes what was changed; return its id.
+    """Save the repaired pairs of *file* as a new file with a note of the changes; return its id.
 
     Raises:
         PreferencesError: it cannot be read, or no pair is left.

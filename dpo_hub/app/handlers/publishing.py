@@ -1,4 +1,4 @@
-"""Publish a run: the card that goes out with it, and the way to the Hub, told stage by stage."""
+"""Publish a run: the model card that goes with it, and the upload to the Hub, reported stage by stage."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from ...runs.run import Run
 from ..visitors import Visitor, on_space
 
 BEGIN, END = "<!-- description: begin -->", "<!-- description: end -->"
-"""What the description stands between in a run's README.md."""
+"""The lines around the description in a run's README.md."""
 LICENCE_TO_COME = "what the base model's card says when this is published"
 LONGEST = 8000
-"""Characters of a description."""
+"""The most characters of a description."""
 
 _MADE = re.compile(r"-\d{8}-\d{6}-[0-9a-f]{4}$")
 _FRONT = re.compile(r"\A\s*---\n(.*?)\n---\n", re.DOTALL)
@@ -35,7 +35,7 @@ _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _PICTURE = re.compile(r"^!\[([^\]\n]*)\]\([^)\n]*\)$", re.MULTILINE)
 _DIAGRAM = re.compile(r"^([ \t>]*[`~]{3,}[ \t]*)mermaid\b", re.MULTILINE | re.IGNORECASE)
 _JOINER = "\N{WORD JOINER}"
-"""Cannot be seen, and keeps apart what would otherwise be read together."""
+"""An invisible character that separates what would otherwise be read together."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Card:
-    """A card for the page: its metadata, and its text with nothing in it that a browser would fetch or run."""
+    """A model card for the page: its metadata, and its text without anything that a browser would fetch or run."""
 
     metadata: str
     text: str
@@ -59,7 +59,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Publication:
-    """How publishing goes: the stages so far, the last of them at work until there is an end."""
+    """The progress of publishing: the stages so far, the last of them in progress until it has ended."""
 
     stages: tuple[str, ...] = ()
     published: tuple[Published, ...] = ()
@@ -71,32 +71,32 @@ class Publication:
 
 
 def publishable(visitor: Visitor, run_id: str) -> Run | None:
-    """The visitor's run with this id, if it has finished and is here."""
+    """The visitor's run with this id, if it has finished and its adapter is here."""
     run = visitor.run(run_id)
     return run if run and run.state.status == "finished" and run.adapter.is_dir() else None
 
 
 def stem(run: Run) -> str:
-    """The run's name without when it was made."""
+    """The run's name without the time of its creation."""
     return _MADE.sub("", run.id)
 
 
 def suggested_repo(visitor: Visitor, run: Run) -> str:
-    """Where the visitor would publish the run, as far as their name is known without asking the Hub."""
+    """The suggested repository, if the visitor's name is known without asking the Hub, else empty."""
     return f"{visitor.name}/{stem(run)}" if visitor.name else ""
 
 
 def description(run: Run) -> str:
-    """What people wrote into the run's card."""
+    """The description that was written into the run's card."""
     found = _DESCRIPTION.search(run.card)
     return found[1].strip() if found else ""
 
 
 def describe(visitor: Visitor, run_id: str, text: str) -> None:
-    """Keep *text* in the run's card, below its title, in place of what was there.
+    """Save *text* in the run's card, below its title, in place of the earlier description.
 
     Raises:
-        RunError: there is no such run that has finished.
+        RunError: there is no such finished run.
     """
     run = _require(visitor, run_id)
     if text.strip() != description(run):
@@ -104,7 +104,7 @@ def describe(visitor: Visitor, run_id: str, text: str) -> None:
 
 
 def described(card: str, text: str) -> str:
-    """The *card* with *text* below its title, and no earlier description."""
+    """The *card* with *text* below its title, without any earlier description."""
     bare = _DESCRIPTION.sub("", card)
     said = _own_lines(text[:LONGEST].replace(BEGIN, "").replace(END, "").strip())
     if not said:
@@ -116,13 +116,13 @@ def described(card: str, text: str) -> str:
 
 
 def _own_lines(text: str) -> str:
-    """*text* with no line that publishing would take for one of the card's own and replace."""
+    """*text* without any line that publishing would mistake for one of the card's own and replace."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return "\n".join(f"{line} " if line in (ADAPTER_LINE, SPLIT_LINE) else line for line in lines)
 
 
 def preview(run: Run, wanted: Wanted, text: str) -> Card:
-    """The card as the Hub will have it, with *text* as its description.
+    """The card as it will be on the Hub, with *text* as its description.
 
     Raises:
         PublishError: the card's metadata cannot be read.
@@ -136,14 +136,14 @@ def preview(run: Run, wanted: Wanted, text: str) -> Card:
 
 
 def inert(markdown: str) -> str:
-    """*markdown* that shows no picture, no diagram and no HTML, so that looking at it asks nobody for anything."""
+    """*markdown* without pictures, diagrams or HTML, so that displaying it sends no requests."""
     seen = _PICTURE.sub(lambda found: f"*(A picture: {found[1]}.)*", _COMMENT.sub("", markdown))
     seen = _DIAGRAM.sub(r"\1text", seen)
     return re.sub(r"<(?=[A-Za-z/!?])", f"<{_JOINER}", seen).replace("![", f"!{_JOINER}[")
 
 
 def commands(run: Run) -> str:
-    """What to type to have the run's model as one, and in Ollama."""
+    """The commands that merge the run's model, and add it to Ollama."""
     out = Path(f"{stem(run)}-merged")
     name = name_for(out)
     merge = shlex.join(["dpo-hub", "merge", run.id, str(out)])
@@ -152,10 +152,10 @@ def commands(run: Run) -> str:
 
 
 def publish(visitor: Visitor, run_id: str, wanted: Wanted, *, token: str = "", tell: Tell) -> list[Published]:
-    """Publish the run as *wanted*, with the visitor's own token on a Space, and elsewhere *token* or their login.
+    """Publish the run as *wanted*: on a Space with the visitor's own token, elsewhere with *token* or their login.
 
     Raises:
-        RunError: there is no such run that has finished.
+        RunError: there is no such finished run.
         PublishError: see `hub.publish.publish`.
         ModelError: likewise.
     """
@@ -176,7 +176,7 @@ def publish(visitor: Visitor, run_id: str, wanted: Wanted, *, token: str = "", t
 
 
 def publishing(visitor: Visitor, run_id: str, wanted: Wanted, *, token: str = "") -> Iterator[Publication]:
-    """Publish likewise, and tell how it goes; it goes on to its end even where nobody listens any more."""
+    """Publish as `publish` does, and yield the progress; it continues to the end even if nobody is listening."""
     said: SimpleQueue[str | None] = SimpleQueue()
     pool = ThreadPoolExecutor(1)
     work = pool.submit(publish, visitor, run_id, wanted, token=token, tell=said.put)
@@ -197,7 +197,7 @@ def _ended(goes: Publication, work: Future[list[Published]]) -> Publication:
 
 
 def _token(visitor: Visitor, typed: str) -> Token:
-    """The visitor's token; on a Space never the machine's, and never one that somebody typed."""
+    """The token to use; on a Space always the visitor's, never the machine's and never one that was typed."""
     if on_space():
         return visitor.token or False
     return typed.strip() or None

@@ -1,4 +1,4 @@
-"""Settings for a base model, models by name, and what a run of them would take."""
+"""Settings for a base model, a search for models by name, and a preview of what a run needs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from ..visitors import Visitor
 from .files import find, read
 
 MODELS = (DEMO_MODEL, SMOLLM2, "Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct")
-"""Offered before anybody searches: small, open to all, and with a chat template."""
+"""Offered before a search: small, not gated, and with a chat template."""
 FOUND = 12
 PATIENCE = 600.0
-"""Seconds that a look ahead may take: a large model is loaded for it."""
+"""Seconds that a preview may take; a large model has to be loaded for it."""
 
 
 def pairs_in(visitor: Visitor, file: str) -> int | None:
-    """How many pairs the *file* has, or None where none is chosen or it cannot be read."""
+    """The number of pairs in *file*, or None if none is chosen or it cannot be read."""
     try:
         return len(read(find(visitor.shelf, file)).pairs) if file else None
     except PreferencesError:
@@ -35,22 +35,22 @@ def pairs_in(visitor: Visitor, file: str) -> int | None:
 
 
 def settings_for(model: str, strength: str, pairs: int | None = None) -> list[Any]:
-    """The values of the usual recipe for *model* and so many *pairs* at *strength*, in the order of its fields."""
+    """The values of the usual recipe for *model*, *pairs* and *strength*, in the order of its fields."""
     recipe = Recipe.for_model(model.strip() or DEMO_MODEL, pairs=pairs).at_strength(strength)
     return [getattr(recipe, setting.name) for setting in fields(Recipe)]
 
 
 def strength_of(settings: Mapping[str, Any], pairs: int | None = None) -> str | None:
-    """The name of the strength that these settings are, or None where they are people's own."""
+    """The name of the strength that these settings match, or None if they are customised."""
     own = [settings[setting.name] for setting in fields(Recipe)]
     return next((name for name in STRENGTHS if settings_for(str(settings["model"]), name, pairs) == own), None)
 
 
 def recipe_of(settings: Mapping[str, Any], pairs: int | None = None) -> Recipe:
-    """The recipe that these *settings* are; what is not among them is as usual for so many *pairs*.
+    """The recipe from these *settings*; any that are missing have their usual values for *pairs*.
 
     Raises:
-        RecipeError: a box is empty, a setting is out of range, or the base model is none that may be asked for.
+        RecipeError: a field is empty, a setting is out of range, or the base model is not allowed.
     """
     if empty := [name for name, value in settings.items() if value is None or value == ""]:
         raise RecipeError(f"{empty[0].replace('_', ' ').capitalize()} is empty. Fill it in.")
@@ -60,9 +60,9 @@ def recipe_of(settings: Mapping[str, Any], pairs: int | None = None) -> Recipe:
 
 
 def models_named(text: str, token: str | None = None) -> list[str]:
-    """Models on the Hub that write text and have *text* in their name, those most often downloaded first.
+    """Text-generation models on the Hub with *text* in their name, the most downloaded first.
 
-    Without an answer from the Hub, these are the models offered from the start.
+    If nothing is found, or the Hub does not answer, these are the models offered from the start.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
@@ -76,15 +76,15 @@ def models_named(text: str, token: str | None = None) -> list[str]:
 
 
 def foresee(visitor: Visitor, file: str, recipe: Recipe) -> dict[str, Any]:
-    """Say what a run would take, as `dpo-hub preflight --json` does, in a process of its own.
+    """Preview what a run needs, as `dpo-hub preflight --json` does, in a separate process.
 
     Raises:
-        PreferencesError: there is no such file.
+        PreferencesError: there is no such file, or it cannot be read.
         ModelError: the base model cannot be loaded, or it takes too long.
-        RunError: a run has the GPU.
+        RunError: a run is using the GPU.
     """
     source = find(visitor.shelf, file)
-    read(source)  # within the limits of this place, which the other process does not know
+    read(source)  # checks the limits here, which the other process does not know
     if visible_devices() and run_on_device():
         raise RunError("A run trains on this machine's GPU, and looking ahead would take its memory. Try again later.")
     options = _options(replace(recipe, force=True))
@@ -103,7 +103,7 @@ def foresee(visitor: Visitor, file: str, recipe: Recipe) -> dict[str, Any]:
 
 
 def _options(recipe: Recipe) -> list[str]:
-    """The recipe as options of the command line."""
+    """The recipe as command-line options."""
     options = []
     for setting in fields(Recipe):
         name, value = setting.name.replace("_", "-"), getattr(recipe, setting.name)

@@ -1,4 +1,4 @@
-"""The models that are talked to, voted on and looked into, loaded when first asked for, and torch with them."""
+"""The models for chat, votes and the lens; they, and torch, are loaded on first use."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from ...comparison.lens import Lens, Reading
 
 TURNS = 4
-"""Turns of a chat that the models are told; what is older only shows on the page."""
+"""Turns of a chat that the models see; older ones are only shown on the page."""
 EVERY = 0.1
-"""Seconds between two looks at what has been written; the page could not draw more."""
+"""Seconds between two updates of the replies; the page could not draw faster."""
 
 Message = dict[str, str]
 Chat = tuple[Message, ...]
@@ -29,16 +29,16 @@ Chat = tuple[Message, ...]
 
 @dataclass(frozen=True)
 class Conversation:
-    """The chats with the same questions, each with its own answers: before, after, and further runs.
+    """Chats with the same questions, each with its own answers: before, after, and further runs.
 
-    `of` is whose it is: the page keeps it by a number that the browser makes up.
+    `of` is the name of its visitor, because the page keeps it under a number that the browser makes up.
     """
 
     chats: tuple[Chat, ...] = ((), ())
     of: str = ""
 
     def seen_by(self, visitor: Visitor) -> Conversation:
-        """This conversation, where it is the visitor's, or else an empty one."""
+        """This conversation if it is the visitor's, else an empty one."""
         return self if self.of == visitor.name else Conversation(of=visitor.name)
 
     def kept(self, run_id: str) -> dict[str, Any]:
@@ -47,7 +47,7 @@ class Conversation:
 
     @classmethod
     def from_kept(cls, kept: object, run_id: str, visitor: Visitor) -> Conversation | None:
-        """The conversation about this run that the visitor's browser has kept, or None; it may send anything."""
+        """The conversation about this run that the browser kept, or None; the browser may send anything."""
         try:
             if not isinstance(kept, dict) or (kept["run"], kept["of"]) != (run_id, visitor.name):
                 return None
@@ -57,9 +57,9 @@ class Conversation:
         return cls(chats, visitor.name)
 
     def asking(self, text: str, sides: int = 2) -> Conversation:
-        """Ask on all *sides*; one that is new has missed what was said before."""
+        """Ask the question on all *sides*; a new side does not know the earlier turns."""
         question = {"role": "user", "content": text}
-        # A question that got no reply was asked in vain, and most chat templates refuse two in a row.
+        # A question without a reply is dropped, because most chat templates refuse two in a row.
         said = tuple(chat[:-1] if chat and chat[-1]["role"] == "user" else chat for chat in self.chats)
         chats = (said + ((),) * sides)[:sides]
         return replace(self, chats=tuple((*chat, question) for chat in chats))
@@ -74,21 +74,21 @@ def _message(said: Any) -> Message:
 
 
 class Stage:
-    """Holds the models last talked to."""
+    """Holds the models that were used last."""
 
     def __init__(self, open_duet: Callable[..., Duet] | None = None) -> None:
         self._open_duet = open_duet or _open_duet
         self._runs: tuple[str, ...] = ()
 
     def has(self, *run_ids: str) -> bool:
-        """Whether these runs were talked to last, so that their models are in memory."""
+        """Whether these runs were used last, so that their models are in memory."""
         return self._runs == run_ids
 
     def ready(self, visitor: Visitor, *run_ids: str) -> Duet:
-        """Load the models of these runs, where they are not in memory.
+        """Load the models of these runs, unless they are in memory.
 
         Raises:
-            RunError: there is no such run, it has not finished, or another trains on the GPU.
+            RunError: there is no such run, it has not finished, or another run is training on the GPU.
             ModelError: the base model cannot be loaded.
         """
         duet = self._open_duet(*(_finished(visitor, run_id) for run_id in run_ids))
@@ -98,7 +98,7 @@ class Stage:
     def answer(
         self, visitor: Visitor, run_ids: Sequence[str], conversation: Conversation, *, system: str = ""
     ) -> Iterator[Conversation]:
-        """Answer the last question of *conversation* on all sides, each from its own chat, as it is written.
+        """Answer the last question of *conversation* on all sides, each from its own chat, yielding the replies so far.
 
         Raises: as `ready`.
         """
@@ -121,7 +121,7 @@ class Stage:
 
 
 def beside_training() -> str:
-    """Say that a run trains on this machine at the moment, or nothing."""
+    """A sentence if a run is training on this machine, else an empty string."""
     return "A run trains on this machine: it and these replies slow each other down." if run_on_device() else ""
 
 
@@ -164,4 +164,4 @@ def _messages_of(chat: Chat, system: str) -> Messages:
 
 
 STAGE = Stage()
-"""That of this process: all visitors share its device, and so its models."""
+"""The one of this process: all visitors share its device, and so its models."""

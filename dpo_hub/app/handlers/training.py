@@ -1,4 +1,4 @@
-"""Start runs, stop them, and read how they go."""
+"""Start and stop runs, and read their progress."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SUGGESTIONS = 4
 
 @dataclass(frozen=True)
 class Progress:
-    """How a run goes. `steps` is 0 until it is known; `curve` has one entry a step, as the run's metrics have it."""
+    """The progress of a run. `steps` is 0 until it is known; `curve` has one entry a step, as in the run's metrics."""
 
     run: str
     about: str
@@ -41,14 +41,14 @@ class Progress:
     steps: int
     curve: Sequence[Mapping[str, float]]
     looks: Sequence[Mapping[str, Any]]
-    """What was measured on held-out pairs as it trained, and what it replied then."""
+    """The measurements on held-out pairs during training, with the replies at that point."""
     reward_accuracy: float | None
     accuracy_interval: tuple[float, float]
     samples: Sequence[Mapping[str, str]]
     recipe: Recipe
     log: str
     memory: int
-    """Bytes that its process holds, where it runs on this machine."""
+    """Bytes of memory that its process uses, if it runs on this machine."""
 
     @property
     def ended(self) -> bool:
@@ -64,18 +64,18 @@ class Progress:
 
     @property
     def findings(self) -> list[Finding]:
-        """What goes wrong, by all of its course."""
+        """The problems found in the whole course of the run."""
         return examine(self.curve, self.looks, self.recipe, self.steps)
 
 
 def start_training(visitor: Visitor, file: str, settings: Mapping[str, Any]) -> str:
-    """Make a run of the pairs in *file* and start its worker; return the run's id.
+    """Create a run of the pairs in *file* and start its worker; return the run's id.
 
     Raises:
-        PreferencesError: the file gives too few pairs.
-        RecipeError: a setting is out of range, or the base model is none that may be asked for.
-        ModelError: the base model needs a token.
-        RunError: the visitor, or all of them, have as many runs as are allowed.
+        PreferencesError: the file cannot be read or has too few pairs.
+        RecipeError: a setting is out of range, or the base model is not allowed.
+        ModelError: the base model cannot be downloaded without a token.
+        RunError: the visitor, or all visitors together, have as many runs as are allowed.
     """
     preferences = read(find(visitor.shelf, file))
     recipe = recipe_of(settings, len(preferences.pairs))
@@ -87,13 +87,13 @@ def start_training(visitor: Visitor, file: str, settings: Mapping[str, Any]) -> 
 
 
 def _require_public(visitor: Visitor, model: str) -> None:
-    """Make sure that training can load *model*: it outlives the visitor's session, so it has none of their tokens.
+    """Make sure that training can load *model*: it outlives the visitor's session, so it does not have their token.
 
     Raises:
-        ModelError: nobody can load it without a token.
+        ModelError: it cannot be loaded without a token.
     """
     if not visitor.name:
-        return  # on one's own machine training has one's own login
+        return  # on your own machine training uses your own login
     try:
         require_readable(model, client(False))
     except UnreachableError:
@@ -106,16 +106,16 @@ def _require_public(visitor: Visitor, model: str) -> None:
 
 
 def stop_training(visitor: Visitor, run_id: str) -> None:
-    """Stop the run's worker, if there is such a run and it is at work."""
+    """Stop the run's worker, if there is such a run and it is running."""
     if run := visitor.run(run_id):
         stop(run)
 
 
 def resume_training(visitor: Visitor, run_id: str) -> None:
-    """Take up a run that has stopped or failed where its last checkpoint left it.
+    """Resume a run that has stopped or failed, from its last checkpoint.
 
     Raises:
-        RunError: it has finished, or is at work; or there are as many waiting as are allowed.
+        RunError: it has finished or is running, or as many runs are waiting as are allowed.
     """
     if run := visitor.run(run_id):
         with room(visitor, new=False):
@@ -126,14 +126,14 @@ def remove_run(visitor: Visitor, run_id: str) -> None:
     """Delete a run and all that is in its folder.
 
     Raises:
-        RunError: it is waiting or at work.
+        RunError: it is waiting or running.
     """
     if run := visitor.run(run_id):
         remove(run)
 
 
 def progress(visitor: Visitor, run_id: str) -> Progress | None:
-    """Read how a run goes from its folder, or None where there is no such run."""
+    """Read the progress of a run from its folder; None if there is no such run."""
     run = visitor.run(run_id)
     with suppress(FileNotFoundError):  # it was removed just now
         return _progress(run) if run else None
@@ -164,9 +164,9 @@ def _progress(run: Run) -> Progress:
 
 
 def standing(visitor: Visitor, run_id: str) -> dict[str, Any] | None:
-    """Where a run stands and its last step's figures, without reading its course; or None where there is no such run.
+    """The status of a run and its last step's figures, without reading its whole course; None if there is no such run.
 
-    Programs ask for it again and again, so it has to stay cheap however long the run gets.
+    Programs ask for it repeatedly, so it has to stay cheap however long the run gets.
     """
     run = visitor.run(run_id)
     if run is None:
@@ -193,7 +193,7 @@ def _memory(run: Run) -> int:
 
 
 def suggestions(visitor: Visitor, run_id: str) -> list[str]:
-    """Held-out prompts to try both sides with."""
+    """Held-out prompts to try on both sides."""
     run = visitor.run(run_id)
     if run is None or run.state.status != "finished":
         return []

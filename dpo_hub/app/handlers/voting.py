@@ -1,4 +1,4 @@
-"""Blind votes: which reply is better, what the votes come to, and the preferences that they become."""
+"""Blind votes: which reply is better, the result of the votes, and the preferences made from them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from .files import keep
 from .stage import Stage
 
 AT_ONCE = 2
-"""Prompts that are replied to at once; the next vote is there sooner for more, and the first later."""
+"""Prompts answered in one batch: with more, the first vote comes later and the next ones sooner."""
 
 
 def next_ballot(stage: Stage, visitor: Visitor, run_id: str, *, asked: str = "") -> Ballot:
-    """Have both sides reply to what is *asked*, or to the held-out prompt that this visitor voted on least.
+    """Have both sides reply to *asked*, or else to the held-out prompt that this visitor has voted on least.
 
     Raises:
-        RunError: both sides reply the same to every prompt; and as `Stage.ready`.
+        RunError: both sides reply the same to every prompt; also as `Stage.ready`.
+        ModelError: as `Stage.ready`.
     """
     duet = stage.ready(visitor, run_id)
     run = _run(visitor, run_id)
@@ -40,20 +41,20 @@ def next_ballot(stage: Stage, visitor: Visitor, run_id: str, *, asked: str = "")
 
 
 def vote(visitor: Visitor, run_id: str, ballot: Ballot, choice: Choice, edit: str = "") -> Vote:
-    """Keep the visitor's vote; once this returns it lies on the disk."""
+    """Save the visitor's vote; when this returns, it is on disk."""
     filled = ballot.vote(choice, voter=voter(visitor), edit=edit)
     cast(_run(visitor, run_id), filled)
     return filled
 
 
 def result(visitor: Visitor, run_id: str) -> list[str]:
-    """Say what the votes on a run come to."""
+    """The result of the votes on a run, in sentences."""
     run = visitor.run(run_id)
     return tally(votes_of(run)).sentences() if run else []
 
 
 def as_file(visitor: Visitor, run_id: str) -> str:
-    """Make a preference file of the votes on a run, and return its name on the visitor's shelf.
+    """Make a preference file from the votes on a run, and return the file's id.
 
     Raises:
         RunError: no vote gives a pair.
@@ -69,7 +70,7 @@ def as_file(visitor: Visitor, run_id: str) -> str:
 
 
 def voter(visitor: Visitor) -> str:
-    """Whose vote it is: the name on the Hub, or that of this machine's user."""
+    """The voter's name: the visitor's on the Hub, or this machine's user."""
     return visitor.name or getpass.getuser()
 
 

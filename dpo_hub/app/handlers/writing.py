@@ -1,6 +1,6 @@
-"""Preferences written on the page: two drafts of the demo model to a prompt, and pairs kept in a file.
+"""Preferences written on the page: two drafts by the demo model for a prompt, and pairs saved to a file.
 
-Loads torch when the first draft is asked for.
+Loads torch when the first draft is requested.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ...recipe import DEMO_MODEL
 from .files import ID, Source, describe, find, new_folder
 
 WRITTEN = "written.jsonl"
-"""What people call the pairs that they wrote on the page."""
+"""The display name of a file of pairs written on the page."""
 TRIES = 3
 TOKENS = 96
 
@@ -29,10 +29,10 @@ def loaded() -> bool:
 
 
 def drafts(prompt: str) -> tuple[str, str]:
-    """Draw two replies to *prompt* from the base model; they differ unless it hardly ever says anything else.
+    """Sample two replies to *prompt* from the base model; they differ unless it hardly ever says anything else.
 
     Raises:
-        PreferencesError: there is no prompt.
+        PreferencesError: the prompt is empty.
         ModelError: the model cannot be loaded.
     """
     if not prompt.strip():
@@ -74,10 +74,10 @@ def _model() -> tuple[Any, Any]:
 
 
 def add_pair(shelf: Path, file: str, prompt: str, chosen: str, rejected: str) -> str:
-    """Add a pair to *file* if that was written here, else to a new one; return the file's id.
+    """Add a pair to *file* if it was written on the page, else to a new one; return the file's id.
 
     Raises:
-        PreferencesError: a part is missing, or the replies are the same.
+        PreferencesError: a part is missing, the replies are the same, or the visitor has too many files.
         DiskFullError: there is no room.
     """
     texts = _whole(prompt.strip(), chosen.strip(), rejected.strip())
@@ -103,7 +103,7 @@ def _whole(prompt: str, chosen: str, rejected: str) -> tuple[str, str, str]:
 
 
 def _written(shelf: Path, file: str) -> Path:
-    """The folder of *file* if pairs are written to it, else that of a new one."""
+    """The folder of *file* if it was written on the page, else that of a new one."""
     if ID.fullmatch(file) and find(shelf, file).written:
         return shelf / "files" / file
     folder = new_folder(shelf)

@@ -1,4 +1,4 @@
-"""The HTML that the page writes itself, a module a step. Whatever comes from files, models or logs is escaped here."""
+"""The HTML that the app generates itself, a module a step. All text from files, models or logs is escaped here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def hint(text: str) -> str:
 
 
 def finding(severity: str, message: str, advice: str, *, word: str = "", more: str = "") -> str:
-    """A card for one thing that was found; *word* stands for its severity, and *more* is HTML below."""
+    """A card for one finding; *word* replaces its severity, and *more* is HTML below."""
     return (
         f'<li class="finding {escape(severity)}"><p><span class="badge">{escape(word or severity)}</span>'
         f"<strong>{escape(message)}</strong></p><p>{escape(advice)}</p>{more}</li>"
@@ -28,13 +28,13 @@ def finding(severity: str, message: str, advice: str, *, word: str = "", more: s
 
 
 def findings(cards: Iterable[str], label: str) -> str:
-    """A list of such cards, or nothing where there are none."""
+    """A list of such cards, or an empty string if there are none."""
     shown = "".join(cards)
     return f'<ul class="findings" aria-label="{escape(label)}">{shown}</ul>' if shown else ""
 
 
 def table(caption: str, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of texts. Each cell names its column too, for screens too narrow for columns."""
+    """A table of texts. Each cell also names its column, for screens too narrow for columns."""
     head = "".join(f'<th scope="col" class="{header}">{header}</th>' for header in headers)
     body = "".join(f"<tr>{_cells(headers, row)}</tr>" for row in rows)
     return (

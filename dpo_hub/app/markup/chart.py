@@ -1,4 +1,4 @@
-"""A line chart as SVG: it takes the page's colours and fonts, scales with its column, and says its figures in words."""
+"""A line chart as SVG: it uses the page's colours and fonts, scales with its column, and has its figures as text."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Points = Sequence[tuple[float, float]]
 WIDTH, HEIGHT = 320, 150
 LEFT, RIGHT, TOP, BOTTOM = 42, 8, 8, 22
 MOST_POINTS = 240
-"""More than this many lie closer than a pixel."""
+"""More points than this would be less than a pixel apart."""
 
 
 def chart(title: str, series: Mapping[str, Points], *, steps: int, form: str = ".2f", whole: bool = False) -> str:
-    """Draw the *series* by name over 0 … *steps*; *whole* shows 0 … 1 whatever the values are."""
+    """Draw the named *series* over 0 … *steps*; *whole* fixes the values' range at 0 … 1."""
     thinned = {name: _thinned(points) for name, points in series.items()}
     values = [value for points in thinned.values() for _, value in points if math.isfinite(value)]
     low, high = (0.0, 1.0) if whole else _range(values)
@@ -52,7 +52,7 @@ def _legend(number: int, name: str, points: Points, form: str) -> str:
 
 
 def _frame(steps: int, low: float, high: float, form: str) -> str:
-    """Grid, and the figures at its ends."""
+    """The grid, and the figures along its edges."""
     parts = []
     for value in (low, (low + high) / 2, high):
         y = _y(value, low, high)
@@ -64,7 +64,7 @@ def _frame(steps: int, low: float, high: float, form: str) -> str:
 
 
 def _line(number: int, points: Points, steps: int, low: float, high: float) -> str:
-    """One series; a hole begins a new piece, and a point by itself is a dot, as round ends make of no length."""
+    """One series; a gap begins a new piece, and a single point is drawn as a dot by the round line ends."""
     path, broken = [], True
     for step, value in points:
         if not math.isfinite(value):

@@ -1,4 +1,4 @@
-"""Votes, and what each token of a reply is worth."""
+"""Votes, and the reward of each token of a reply."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ LEGEND = (
 
 
 def result(sentences: Sequence[str]) -> str:
-    """What the votes come to."""
+    """The result of the votes."""
     return "".join(f'<p class="note">{escape(sentence)}</p>' for sentence in sentences)
 
 
 def revealed(left: str, choice: str) -> str:
-    """Say after a vote which side was which."""
+    """Reveal after a vote which side was which."""
     other = "before" if left == "after" else "after"
     said = {"left": f"the left reply, which was “{left}”", "right": f"the right reply, which was “{other}”"}
     told = f"you chose {said[choice]}" if choice in said else f"no side; the left reply was “{left}”"

@@ -1,4 +1,4 @@
-"""What a preference file was read as, its pairs with what differs marked, and what the doctor found."""
+"""How a preference file was read, its pairs with differences marked, and what the doctor found."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from . import hint
 SHOWN = 5
 """Pairs on a page."""
 LONGEST = 1_500
-"""Characters of a text that are shown."""
+"""The most characters shown of a text."""
 SHORT = 160
-"""Characters of a text that are shown of a sample row."""
+"""The most characters shown of a text in a sample row."""
 NO_FILE = hint("Choose a file, and see here what is in it.")
 HEALTHY = hint("The doctor found nothing to mend.")
 PARTS = ("prompt", "chosen", "rejected")
@@ -28,7 +28,7 @@ _WORD = re.compile(r"\S+")
 
 
 def reading(preferences: Preferences, note: str = "", file: str = "") -> str:
-    """What a file was read as, how, and how it came about if it was made here; *file* is its id for the download."""
+    """How a file was read and, if it was made here, how it came about; *file* is its id for the download."""
     made = f'<p class="made" role="status">{escape(note)}</p>' if note else ""
     said = f'<p class="reading">{escape(preferences.sentence())}</p>'
     notes = "".join(f"<li>{escape(text)}</li>" for text in preferences.notes)
@@ -41,13 +41,13 @@ def error(text: str) -> str:
 
 
 def download(file: str, made: bool) -> str:
-    """The link to one's own file; the address is relative, because the page may lie under a path."""
+    """The link to the visitor's own file; the URL is relative, because the page may be served under a path."""
     title = "Download the cleaned file" if made else "Download this file"
     return f'<p class="download"><a href="download/file/{escape(file)}" download>{title}</a></p>'
 
 
 def pairs(shown: Iterable[PreferencePair]) -> str:
-    """A table of pairs, with the words marked that one reply has and the other has not."""
+    """A table of pairs, with words marked that only one reply has."""
     head = "".join(f'<th scope="col" class="{part}">{part}</th>' for part in PARTS)
     body = "".join(map(_pair, shown))
     return (
@@ -68,7 +68,7 @@ def _cut(text: str, length: int) -> str:
 
 
 def marked(chosen: str, rejected: str) -> tuple[str, str]:
-    """Both replies as HTML, in which words that only one of them has are marked."""
+    """Both replies as HTML, with words marked that only one of them has."""
     one, other = ([word.span() for word in _WORD.finditer(text)] for text in (chosen, rejected))
     words, others = [chosen[begin:end] for begin, end in one], [rejected[begin:end] for begin, end in other]
     steps = SequenceMatcher(None, words, others, autojunk=False).get_opcodes()
@@ -80,7 +80,7 @@ def marked(chosen: str, rejected: str) -> tuple[str, str]:
 
 
 def _underlined(text: str, spans: Iterable[tuple[int, int]]) -> str:
-    """*text* as HTML, with what is at *spans* marked."""
+    """*text* as HTML, with the parts at *spans* marked."""
     parts, done = [], 0
     for begin, end in spans:
         parts += [escape(text[done:begin]), f"<mark>{escape(text[begin:end])}</mark>"]
@@ -95,13 +95,13 @@ def place(page: int, total: int) -> str:
 
 
 def findings(found: Sequence[Finding], samples: dict[int, PreferencePair], rows: int) -> str:
-    """A card for each thing that the doctor found, with the first *rows* that show it."""
+    """A card for each of the doctor's findings, with the first *rows* rows affected."""
     shown = (card(one.severity, one.message, one.advice, more=_rows(one, samples, rows)) for one in found)
     return cards(shown, "What the doctor found") or HEALTHY
 
 
 def _rows(finding: Finding, samples: dict[int, PreferencePair], rows: int) -> str:
-    """The first *rows* that show it, folded away."""
+    """The first *rows* rows affected, collapsed."""
     if not finding.rows:
         return ""
     few = min(rows, len(finding.rows))
@@ -122,7 +122,7 @@ _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 480, 220, 44, 12, 48
 
 
 def lengths(chosen: Sequence[int], rejected: Sequence[int]) -> str:
-    """How long the replies are, as bars: two for each range of lengths, in words."""
+    """The lengths of the replies as a bar chart: two bars for each range of lengths, in words."""
     width = _bar_width([*chosen, *rejected])
     sides = [_tally(side, width) for side in (chosen, rejected)]
     medians = ", ".join(
@@ -141,13 +141,13 @@ def lengths(chosen: Sequence[int], rejected: Sequence[int]) -> str:
 
 
 def _bar_width(words: Sequence[int]) -> int:
-    """Words that a bar stands for, so that all but the longest 2% of replies have a bar of their own range."""
+    """Words in each bar's range, so that all but the longest 2% of replies fall into a bar of their own range."""
     usual = sorted(words)[int(0.98 * (len(words) - 1))]
     return max(1, -(-(usual + 1) // BARS))
 
 
 def _tally(words: Sequence[int], width: int) -> list[int]:
-    """How many replies fall to each bar; the last takes what is longer."""
+    """The number of replies in each bar; the last bar includes all longer ones."""
     counts = [0] * BARS
     for number in words:
         counts[min(number // width, BARS - 1)] += 1

@@ -1,4 +1,4 @@
-"""How publishing goes, and where it led."""
+"""The progress of publishing, and its result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def download(run_id: str) -> str:
 
 
 def progress(goes: Publication) -> str:
-    """The stages so far, and how it ended."""
+    """The stages so far, and the outcome."""
     last = len(goes.stages) - 1
     items = [_stage(stage, done=goes.ended or at < last) for at, stage in enumerate(goes.stages)]
     if goes.trouble and items:

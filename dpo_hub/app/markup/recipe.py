@@ -1,4 +1,4 @@
-"""What a run would take."""
+"""The preview of what a run needs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SEVERE = {"high": "It would fail", "medium": "Worth a look", "low": "Good to kno
 
 
 def foreseen(ahead: Mapping[str, Any]) -> str:
-    """The figures of a look ahead, and what speaks against the run."""
+    """The figures of the preview, and the problems it found."""
     figures = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in _figures(ahead))
     against = (
         card(one["severity"], one["message"], one["advice"], word=SEVERE[one["severity"]]) for one in ahead["findings"]

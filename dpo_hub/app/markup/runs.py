@@ -13,7 +13,7 @@ NO_RUNS = '<p class="hint">Your runs are listed here once there are some.</p>'
 
 
 def runs(found: Sequence[tuple[Run, Progress]], current: str) -> str:
-    """Links to the runs, where each stands, and which one is open."""
+    """Links to the runs, with the status of each and the open one marked."""
     if not found:
         return NO_RUNS
     return f'<nav aria-label="Runs"><ul class="runs">{"".join(_item(*one, current) for one in found)}</ul></nav>'

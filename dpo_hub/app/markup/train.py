@@ -1,4 +1,4 @@
-"""How a run goes."""
+"""The progress of a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NO_RUN = (
 
 
 def panel(progress: Progress) -> str:
-    """How a run goes: its sentence, a bar, and the last step's figures."""
+    """The progress of a run: its sentence, a bar, and the last step's figures."""
     bar = f'<progress max="{progress.steps or 1}" value="{progress.step}" aria-label="Steps done"></progress>'
     figures = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in _figures(progress).items())
     return (
@@ -50,7 +50,7 @@ def _figures(progress: Progress) -> dict[str, str]:
 
 
 def curves(progress: Progress) -> str:
-    """The course of the figures that tell whether it learns."""
+    """Charts of the figures that show whether the model learns."""
 
     def of(key: str, lines: Sequence[Mapping[str, Any]] = progress.curve) -> Points:
         return [(line["step"], line.get(key, math.nan)) for line in lines]
@@ -72,12 +72,12 @@ def curves(progress: Progress) -> str:
 
 
 def findings(found: Sequence[Finding]) -> str:
-    """What goes wrong, and the one change to try first."""
+    """The problems found, each with the one change to try first."""
     return cards((card(one.severity, one.message, one.advice) for one in found), "What goes wrong")
 
 
 def samples(progress: Progress) -> str:
-    """Replies to held-out prompts: at the end before and after, until then how they change as it learns."""
+    """Replies to held-out prompts: from before and after training at the end, and until then the latest ones."""
     if progress.samples:
         told = [[sample[part] for part in ("prompt", "before", "after")] for sample in progress.samples]
         return table("Replies to held-out prompts", ("prompt", "before", "after"), told)

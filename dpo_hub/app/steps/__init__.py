@@ -1,1 +1,1 @@
-"""The steps of the page, a module each: its components, and what happens to them."""
+"""The steps of the page, a module each: its components and its event listeners."""

@@ -1,4 +1,4 @@
-"""The chat of step 4: one question, and the replies of all sides next to each other as they are written."""
+"""The chat of step 4: one question, and all sides' replies next to each other as they are written."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOADING = "Loading the models, once for this run …"
 
 
 def build(place: Place, opened: gr.Tab) -> None:
-    """Lay out the chat, and wire it."""
+    """Build the chat, and add its event listeners."""
     look: dict[str, Any] = {"height": 340, "min_width": 260, "buttons": []}
     look |= {"render_markdown": False, "sanitize_html": True, "latex_delimiters": []}
     with gr.Row():
@@ -82,7 +82,7 @@ def _forget() -> tuple[Any, ...]:
 
 @told
 def _restore(run: str, kept: object, request: gr.Request) -> tuple[Any, ...]:
-    """Show what was said about this run before the page was loaded again."""
+    """After a reload, show the conversation that the browser kept about this run."""
     found = Conversation.from_kept(kept, run, who(request)) if run else None
     return (found, *_shown(found), gr.skip()) if found else _forget()
 
@@ -97,7 +97,7 @@ def _stopped(run: str, conversation: Conversation) -> tuple[Any, ...]:
 
 @told
 def _open(run: str, third: str | None, request: gr.Request) -> list[Any]:
-    """The box, the note, the other runs and the suggestions, once there is something to chat with."""
+    """Update the input, the note, the other runs and the suggestions, once there is a model to chat with."""
     visitor = who(request)
     prompts = training.suggestions(visitor, run) if run else []
     ready, others = bool(prompts), training.comparable(visitor, run)
@@ -112,7 +112,7 @@ def _open(run: str, third: str | None, request: gr.Request) -> list[Any]:
 
 
 def _open_to_load(run: str, third: str | None, request: gr.Request) -> list[Any]:
-    """The same, saying that the models are on their way."""
+    """As `_open`, with a note that the models are being loaded."""
     opened: list[Any] = _open(run, third, request)
     if run and not STAGE.has(run):
         opened[2] = note(LOADING)
@@ -121,7 +121,7 @@ def _open_to_load(run: str, third: str | None, request: gr.Request) -> list[Any]
 
 @told
 def _warm(run: str, request: gr.Request) -> str:
-    """Have the models in memory by the time that somebody has thought of a question."""
+    """Load the models while the visitor thinks of a question."""
     visitor = who(request)
     if run and training.suggestions(visitor, run):
         STAGE.ready(visitor, run)
@@ -150,7 +150,7 @@ def _ask(
 
 
 def _shown(conversation: Conversation) -> tuple[list[Message], ...]:
-    """The chats for the page. The chat component lets some markup through, so there must be none."""
+    """The chats for the page, escaped, because the chat component lets some markup through."""
     chats = (*conversation.chats, ())[:3]
     return tuple(
         [{"role": message["role"], "content": escape(message["content"], quote=False)} for message in chat]

@@ -1,4 +1,4 @@
-"""Step 4: the model before and after: a chat, blind votes, and what it learned to like."""
+"""Step 4: the model before and after, in a chat, in blind votes, and by what it learned to like."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PARTS = {"chat": ("Chat", chat), "votes": ("Blind vote", votes), "lens": ("What 
 
 
 def build(place: Place) -> None:
-    """Lay out the step."""
+    """Build the step."""
     with gr.Tabs(elem_id="parts"):
         for name, (title, part) in PARTS.items():
             with gr.Tab(title, id=name, elem_id=f"part-{name}") as opened:

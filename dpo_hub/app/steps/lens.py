@@ -15,7 +15,7 @@ REPLIES = 2
 
 
 def build(place: Place, opened: gr.Tab) -> None:
-    """Lay out the lens, and wire it."""
+    """Build the lens, and add its event listeners."""
     said = gr.HTML(note("The trained adapter is a reward model: here is what it thinks of any reply, word by word."))
     prompt = gr.Textbox(value="", label="Prompt", elem_id="lens-prompt")
     with gr.Row():
@@ -35,7 +35,7 @@ def build(place: Place, opened: gr.Tab) -> None:
 
 @told
 def _example(run: str, prompt: str, request: gr.Request) -> tuple[str, ...]:
-    """Begin with a held-out pair, unless something is there already."""
+    """Fill in a held-out pair, unless there is a prompt already."""
     found = None if prompt else training.held_out_example(who(request), run)
     return found or (gr.skip(),) * (1 + REPLIES)
 

@@ -1,4 +1,4 @@
-"""Step 1: a file of one's own, a demo file or a dataset on the Hub; what it was read as, and what is wrong with it."""
+"""Step 1: the visitor's own file, a demo file or a dataset on the Hub; how it was read, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAPPING_HELP = "For other layouts, such as a=first,b=second,winner=vote. Parts: 
 
 
 def build(place: Place) -> None:
-    """Lay out the step, and wire it."""
+    """Build the step, and add its event listeners."""
     with gr.Row(equal_height=True):
         source = _sources(place)
     reading = gr.HTML(markup.NO_FILE, elem_id="reading")
@@ -34,13 +34,13 @@ def build(place: Place) -> None:
 
     all_shown = [*source, reading, *mapping, *preview, *doctor, written]
     place.file_changed.then(_show, place.file, all_shown, **LATEST)
-    for event in (read_so, repair, *added):  # the file may go by the same name, and be another
+    for event in (read_so, repair, *added):  # the file may have changed under the same name
         event.success(_show, place.file, all_shown, **QUIET)
     on.click(lambda: goto("recipe"), None, place.tabs, **QUIET)
 
 
 def _sources(place: Place) -> list[Any]:
-    """The ways to come by a file; returns what shows which was chosen."""
+    """The ways to choose a file; returns the components that show which was chosen."""
     upload = gr.File(label="Your file", file_types=list(files.SUFFIXES), height=148, min_width=260)
     title = "Or a demo file: a small shop's support desk"
     demo = gr.Radio(list(files.demo_files().items()), label=title, min_width=300)
@@ -53,7 +53,7 @@ def _sources(place: Place) -> list[Any]:
 
 
 def _mapping(place: Place) -> tuple[list[Any], Any]:
-    """Boxes to say which column is which; returns them, and the event of having said it."""
+    """Inputs to choose which column is which; returns them, and the event of applying them."""
     with gr.Accordion("Columns wrong? Say which is which", open=False, elem_id="mapping") as accordion:
         with gr.Row():
             boxes = [_column(part) for part in columns.MAIN_PARTS]
@@ -69,7 +69,7 @@ def _column(part: str) -> gr.Dropdown:
 
 
 def _preview(place: Place) -> list[Any]:
-    """The pairs, a few a page."""
+    """The pairs, a few on each page."""
     page = gr.State(0)
     pairs = gr.HTML(elem_id="pairs")
     with gr.Row(elem_id="pager", visible=False) as pager:
@@ -83,7 +83,7 @@ def _preview(place: Place) -> list[Any]:
 
 
 def _doctor(place: Place) -> tuple[list[Any], Any]:
-    """What the doctor found, and how long replies are; returns them, and the event of a repair."""
+    """What the doctor found, and the lengths of replies; returns the components, and the event of a repair."""
     with gr.Row():
         with gr.Column(scale=3, min_width=320):
             findings = gr.HTML(elem_id="findings")
@@ -94,7 +94,7 @@ def _doctor(place: Place) -> tuple[list[Any], Any]:
 
 
 def _writing(place: Place) -> tuple[Any, list[Any]]:
-    """Boxes to write pairs in; returns the count of pairs, and the events of adding one."""
+    """Inputs to write pairs in; returns the count of pairs, and the events of adding one."""
     with gr.Accordion("Write preferences here", open=False, elem_id="write"):
         prompt = gr.Textbox(label="Prompt", lines=2, max_length=4_000, elem_id="write-prompt")
         draft = gr.Button("Write two replies", elem_id="draft")
@@ -161,7 +161,7 @@ def _on(file: str, page: int, request: gr.Request) -> list[Any]:
 
 
 def _show(file: str, request: gr.Request) -> Iterator[list[Any]]:
-    """Show the file in all its parts; first what is quick, and nothing of the file before."""
+    """Show the file in all components: first what is quick, so that nothing of the previous file remains."""
     chosen = [file if file.startswith(files.DEMO) else None, file.removeprefix(files.HUB) if _on_hub(file) else ""]
     if not file:
         yield [*chosen, markup.NO_FILE, *_columns(None, None), *_no_page(), *_no_findings(), ""]
@@ -189,7 +189,7 @@ def _count(source: Source, found: Preferences) -> str:
 
 
 def _columns(source: Source | None, found: Preferences | None) -> list[Any]:
-    """The boxes of the mapping, open where a file could not be read."""
+    """The inputs of the mapping, opened if the file could not be read."""
     choices = columns.columns_of(source) if source else []
     names, others = columns.mapping_shown(source, found) if source else ([None] * len(columns.MAIN_PARTS), "")
     accordion = gr.Accordion(open=bool(choices) and found is None, visible=bool(source))

@@ -1,4 +1,4 @@
-"""Step 5: to the Hub."""
+"""Step 5: publish to the Hub."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DESCRIPTION = "A paragraph or more, in Markdown, that stands below the card's ti
 
 
 def build(place: Place) -> None:
-    """Lay out the step, and wire it."""
+    """Build the step, and add its event listeners."""
     empty = gr.HTML(markup.NO_RUN)
     # Not a State: it has to change together with the description that the browser shows.
     shown = gr.Textbox("", visible="hidden", show_label=False)
@@ -37,7 +37,7 @@ def build(place: Place) -> None:
     fields = [shown, *wanted, description]
     look: dict[str, Any] = {"fn": _preview, "inputs": fields, "outputs": card, **LATEST}
     opened = [empty, all_of_it, shown, wanted[0], description, *elsewhere, stages]
-    # One after the other, so that the second finds the run shown, and leaves alone what was typed meanwhile.
+    # One after the other, so that the second call finds the run shown, and keeps what was typed meanwhile.
     events = [place.run.change, place.opened["publish"].select]
     gr.on(events, _open, [place.run, shown], opened, **LATEST).then(**look)
     _wire(shown, wanted, description, look)
@@ -48,14 +48,14 @@ def build(place: Place) -> None:
 
 
 def _wire(shown: gr.Textbox, wanted: list[Any], description: gr.Textbox, look: dict[str, Any]) -> None:
-    """Keep the description, and look at the card again, as they are typed."""
+    """Save the description, and update the card preview, while the visitor types."""
     description.input(_describe, [shown, description], None, **LATEST).then(**look)
     for box in (wanted[0], wanted[2]):
         box.change(**look)
 
 
 def _fields() -> tuple[list[Any], gr.Textbox, gr.Textbox]:
-    """What `Wanted` has, the description, and the token."""
+    """The fields of `Wanted`, the description, and the token."""
     repo = gr.Textbox(
         "", label="Repository", placeholder="your-name/tone", info="owner/name on the Hub.", elem_id="repo"
     )
@@ -80,10 +80,10 @@ def _card() -> list[Any]:
 
 
 def _elsewhere() -> list[Any]:
-    """Ways to have the model other than the Hub."""
+    """Ways to get the model other than the Hub."""
     with gr.Accordion("Use it elsewhere", open=False):
         download = gr.HTML()
-        # On a Space the run is not on the visitor's machine, where these would be typed.
+        # On a Space the run is not on the visitor's machine, where these commands would be typed.
         look: dict[str, Any] = {"language": "shell", "interactive": False, "lines": 4, "elem_classes": "narrow"}
         commands = gr.Code(label="As one model, for Ollama too", visible=not on_space(), **look)
     return [download, commands]
@@ -91,7 +91,7 @@ def _elsewhere() -> list[Any]:
 
 @told
 def _open(run_id: str, shown: str, request: gr.Request) -> list[Any]:
-    """Show the run, if it has finished; what was typed for it stays."""
+    """Show the run if it has finished; what was typed for it stays."""
     run = publishing.publishable(who(request), run_id) if run_id else None
     if run is None:
         return [gr.HTML(visible=True), gr.Column(visible=False), "", *[gr.skip()] * 4, ""]

@@ -1,4 +1,4 @@
-"""Step 2: what is trained, and how."""
+"""Step 2: the base model, and how it is trained."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ SETTINGS = {setting.name: setting for setting in fields(Recipe)}
 
 
 def build(place: Place) -> None:
-    """Lay out the step, and wire it."""
+    """Build the step, and add its event listeners."""
     start = Recipe.for_model()
     boxes: dict[str, Any] = {}
     with gr.Row():
@@ -88,7 +88,7 @@ def build(place: Place) -> None:
 
 
 def _box(setting: Field[Any], value: Any) -> Any:
-    """The box for one field of the recipe, by its type."""
+    """The input for one field of the recipe, by its type."""
     label = setting.name.replace("_", " ").capitalize().replace("Lora", "LoRA").replace("Sft", "SFT")
     look: dict[str, Any] = {
         "label": label,
@@ -119,7 +119,7 @@ def _search(key: gr.KeyUpData, request: gr.Request) -> gr.Dropdown:
 def _settings(
     file: str, model: str | None, strength: str | None, kept: dict[str, Any] | None, request: gr.Request
 ) -> list[Any]:
-    """The usual settings of another model; where the browser has kept some for this one, they stay."""
+    """The usual settings of another model; if the browser has kept some for this model, they stay."""
     if kept and kept.get("model") == model:
         return [gr.skip()] * len(SETTINGS)
     settings: list[Any] = _strengthened(file, model, strength, kept, request)
@@ -136,7 +136,7 @@ def _strengthened(
 
 @told
 def _for_file(file: str, kept: dict[str, Any] | None, request: gr.Request) -> list[Any]:
-    """The settings that the browser has kept; those of a strength as they are for the pairs of this file."""
+    """The settings that the browser has kept; those of a named strength are adapted to the pairs of this file."""
     if not kept or kept.keys() != {*SETTINGS, "strength"}:  # none, or those of another version
         kept = {"model": DEMO_MODEL, "strength": "standard"}
     strength, pairs = kept["strength"], recipes.pairs_in(who(request), file)
@@ -146,14 +146,14 @@ def _for_file(file: str, kept: dict[str, Any] | None, request: gr.Request) -> li
 
 @told
 def _keep(file: str, request: gr.Request, *settings: Any) -> tuple[str | None, dict[str, Any]]:
-    """Keep in the browser what was set, so that a reload finds it again; and name it, where it has a name."""
+    """Keep the settings in the browser, so that a reload restores them, and select the strength that they match."""
     named = dict(zip(SETTINGS, settings, strict=True))
     strength = recipes.strength_of(named, recipes.pairs_in(who(request), file))
     return strength, _to_keep(settings, strength)
 
 
 def _to_keep(values: Sequence[Any], strength: str | None) -> dict[str, Any]:
-    """What the browser keeps: the settings by name, and the strength that they are, if any."""
+    """What the browser keeps: the settings by name, and the strength that they match, if any."""
     return {**dict(zip(SETTINGS, values, strict=True)), "strength": strength}
 
 
@@ -172,7 +172,7 @@ def _start(file: str, request: gr.Request, *shown: Any) -> tuple[Any, ...]:
 def _chosen_settings(
     pairs: int | None, strength: str | None, kept: dict[str, Any] | None, *settings: Any
 ) -> dict[str, Any]:
-    """The settings by name. Whoever names a model and presses at once is quicker than its settings: they are meant."""
+    """The settings by name; if the model was changed and its settings have not arrived yet, its usual ones are used."""
     model = str(settings[0] or "").strip()
     if model != str(kept["model"] if kept else DEMO_MODEL).strip():
         settings = (model, *recipes.settings_for(model, strength or "standard", pairs)[1:])

@@ -1,4 +1,4 @@
-"""Step 3: how the run goes."""
+"""Step 3: the progress of the run."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ with needing_extra("app"):
     import gradio as gr
 
 LOOKS = 1.5
-"""Seconds from one look at a run to the next. The curves are never older than 2 s; on a CPU looks take time from it."""
+"""Seconds between two updates of a run. The curves are never older than 2 s; on a CPU, updates slow the run down."""
 
 
 def build(place: Place) -> None:
-    """Lay out the step, and wire it."""
+    """Build the step, and add its event listeners."""
     panel = gr.HTML(markup.NO_RUN, elem_id="progress")
     findings = gr.HTML(elem_id="health")
     with gr.Row():
@@ -62,10 +62,10 @@ def _doing(do: Callable[..., None]) -> Callable[..., None]:
 
 @told
 def _watch(run: str, drawn: str, request: gr.Request) -> list[Any]:
-    """Show how the run goes. *drawn* says what the page shows already; what has not changed is left alone."""
+    """Show the run's progress. *drawn* says what the page already shows; unchanged parts are left alone."""
     try:
         progress = training.progress(who(request), run) if run else None
-    except SignInError as error:  # it has run out; told once, and not each second
+    except SignInError as error:  # the sign-in has expired; shown once, not at each update
         return _gone(hint(str(error)))
     if progress is None:
         return _gone(markup.NO_RUN)
@@ -88,6 +88,6 @@ def _watch(run: str, drawn: str, request: gr.Request) -> list[Any]:
 
 
 def _gone(why: str) -> list[Any]:
-    """No run, and why."""
+    """The components without a run, with the reason."""
     buttons = [gr.Button(visible=False)] * 4
     return ["", gr.Timer(active=False), why, *buttons, "", "", "", gr.Accordion(visible=False), ""]

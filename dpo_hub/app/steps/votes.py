@@ -1,4 +1,4 @@
-"""The blind votes of step 4: two replies in an order that nobody knows, and which one is better."""
+"""The blind votes of step 4: two replies in a hidden order, and which one is better."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHOICES: dict[Choice, str] = {
 
 
 def build(place: Place, opened: gr.Tab) -> None:
-    """Lay out the votes, and wire them."""
+    """Build the votes, and add their event listeners."""
     said = gr.HTML(note("Two replies to the same prompt, one from before and one from after. Which is better?"))
     with gr.Row(equal_height=True):
         asked = gr.Textbox(
@@ -92,7 +92,7 @@ def _draw(run: str, asked: str, request: gr.Request) -> list[Any]:
 
 @told
 def _draw_next(run: str, asked: str, ballot: Ballot | None, said: str, request: gr.Request) -> list[Any]:
-    """Show the next held-out prompt; what somebody typed is asked again only when they say so."""
+    """Show the next held-out prompt; a prompt that was typed is asked again only on request."""
     if asked.strip() or ballot is not None:
         return [gr.skip()] * (6 + len(CHOICES))
     return _shown(voting.next_ballot(STAGE, who(request), run), said)

@@ -1,4 +1,4 @@
-"""What is wrong with these pairs, told with numbers, rows and what to do. Knows nothing of files or models."""
+"""Finds problems in preference pairs, with counts, rows and advice. Independent of file formats and models."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .survey import Survey, survey
 __all__ = ["examine", "examine_with"]
 
 FEW_PAIRS, SOME_PAIRS = 50, 200
-"""Of 50 pairs, a tenth held out leaves 5 to measure with, each worth 20 points of accuracy; of 200, each is worth 5."""
+"""A tenth of 50 pairs is 5 held-out pairs, each worth 20 points of accuracy; with 200 pairs, each is worth 5."""
 FEW_PROMPTS = 50
-"""With fewer, what is learnt may hold for those prompts only."""
+"""With fewer distinct prompts, the model may learn something that holds only for them."""
 LEFT_OUT_SHARE, MOSTLY = 0.1, 0.5
-"""A few unusable rows are usual; a tenth of a file points at a column that was taken for another."""
+"""A few unusable rows are normal; a tenth of a file suggests that a column was mistaken for another."""
 LANGUAGE_SHARE, LANGUAGE_PAIRS = 0.05, 5
-"""Fewer replies in a language may be quotations or names."""
+"""Fewer replies than this in a language may just be quotations or names."""
 
 
 class _Sign(NamedTuple):
-    """What shows in single pairs, told as `In 12 of 500 pairs (2.4%)` and then `says`."""
+    """A problem visible in a single pair, reported as `In 12 of 500 pairs (2.4%)` followed by `says`."""
 
     kind: str
     severity: Severity
@@ -101,10 +101,10 @@ _SIGNS = (
 def examine(
     preferences: Preferences, *, fit: Callable[[Iterable[PreferencePair]], list[Finding]] | None = None
 ) -> list[Finding]:
-    """Say what is wrong with the pairs, the gravest first.
+    """List the problems in the pairs, most serious first.
 
-    *fit* adds what a base model makes of them: `lambda pairs: examine_with(tokenizer, pairs, max_length)`. The pairs
-    are gone through twice at most, and once more for *fit*.
+    *fit* adds checks against a base model: `lambda pairs: examine_with(tokenizer, pairs, max_length)`. The pairs are
+    read at most twice, and once more for *fit*.
     """
     found = survey(preferences.pairs)
     checks = (_in_pairs, _amount, _near_prompts, longer_side, swapped_sides, _languages, _systems)

@@ -1,4 +1,4 @@
-"""What the doctor says: one thing, the rows it was seen in, and what to do about it."""
+"""The doctor's findings: one problem each, the rows that show it, and what to do about it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Literal
 from ..pairs import SHOWN_ROWS, counted, rows_named
 
 Severity = Literal["high", "medium", "low"]
-"""high: mend it before training; medium: look at the rows; low: good to know."""
+"""high: fix it before training; medium: look at the rows; low: good to know."""
 _ORDER: tuple[Severity, ...] = ("high", "medium", "low")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found in the pairs; `rows` are the first of the source's rows that show it."""
+    """One problem found in the pairs; `rows` are the first rows of the source that show it."""
 
     kind: str
     message: str
@@ -32,7 +32,7 @@ class Finding:
 
 @dataclass
 class Tally:
-    """How many pairs show something, and the rows of the first."""
+    """How many pairs show a problem, and the rows of the first few."""
 
     count: int = 0
     rows: list[int] = field(default_factory=list)
@@ -44,12 +44,12 @@ class Tally:
             self.rows.append(row)
 
     def finding(self, kind: str, message: str, advice: str, severity: Severity) -> Finding:
-        """What is to be said of these pairs."""
+        """The finding that reports these pairs."""
         return Finding(kind, message, self.count, self.rows, advice, severity)
 
 
 def by_severity(findings: Sequence[Finding]) -> list[Finding]:
-    """The *findings*, the gravest first, and of these the most frequent."""
+    """Sort *findings* by severity, and within the same severity by frequency."""
     return sorted(findings, key=lambda finding: (_ORDER.index(finding.severity), -finding.count))
 
 

@@ -1,4 +1,4 @@
-"""What a base model's chat template and tokenizer make of the pairs, counted as TRL's DPOTrainer does."""
+"""Checks pairs against a base model's chat template and tokenizer, counting tokens as TRL's DPOTrainer does."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..pairs import PreferencePair
 from .findings import Finding, Severity, Tally, of_all
 
 _REFUSALS = (TemplateError, TypeError, ValueError)
-"""How a template refuses: in its own words, or because a turn is not what it works with."""
+"""How a template rejects a pair: with its own error message, or because it cannot handle a turn."""
 SHOWN_REFUSALS = 5
 MANY = 0.1
-"""Where the length takes more of the pairs than this, it is set wrongly rather than met by a few."""
+"""If the length limit affects a larger share of the pairs than this, the limit is wrong, not just a few pairs."""
 
 
 def examine_with(tokenizer: Any, pairs: Iterable[PreferencePair], max_length: int) -> list[Finding]:
-    """Say which pairs the chat template refuses, and what *max_length*, in tokens, drops or cuts.
+    """Report which pairs the chat template rejects, and which are dropped or cut at *max_length* tokens.
 
-    *tokenizer* is a transformers tokenizer that has a chat template.
+    *tokenizer* is a transformers tokenizer with a chat template.
     """
     refused: defaultdict[str, Tally] = defaultdict(Tally)
     fates: defaultdict[str, Tally] = defaultdict(Tally)
@@ -45,7 +45,7 @@ def _fates(tokenizer: Any, pair: PreferencePair, max_length: int) -> Iterator[st
     whole = [prompt + messages["chosen"], prompt + messages["rejected"]]
     chosen, rejected = (apply(turns, tokenize=False) for turns in whole)
     if chosen != rejected and max(len(chosen.encode()), len(rejected.encode())) < max_length:
-        return  # a token is a byte at least, and no prompt is longer than what begins with it
+        return  # a token is at least one byte, and the prompt is never longer than the text that starts with it
     asked = apply(prompt, tokenize=True, return_dict=True, add_generation_prompt=True)["input_ids"]
     both = [apply(turns, tokenize=True, return_dict=True)["input_ids"] for turns in whole]
     if min(common_prefix(asked, ids) for ids in both) >= max_length:
@@ -58,7 +58,7 @@ def _fates(tokenizer: Any, pair: PreferencePair, max_length: int) -> Iterator[st
 
 
 def common_prefix(one: list[int], other: list[int]) -> int:
-    """How many tokens both begin with."""
+    """Return the number of leading tokens that both share."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 

@@ -1,8 +1,8 @@
-"""Finds texts that are nearly the same among very many, by MinHash and locality-sensitive hashing.
+"""Finds near-duplicate texts in large collections, by MinHash and locality-sensitive hashing.
 
-Two passes: `add` every text's runs and `close`, then ask for each, in the same order, whether it `has_twin`. Only texts
-that share a band of their signatures are compared, each with the few earlier ones that share most, so that neither many
-texts nor one template for all of them makes the work quadratic.
+Two passes: `add` the runs of every text and `close`, then check each text, in the same order, with `has_twin`. Only
+texts that share a band of their signatures are compared, each with the few earlier ones that share the most bands. So
+the work does not become quadratic, even with very many texts or one template behind all of them.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from rensa import RMinHash  # type: ignore[import-untyped]  # it ships no types
 from .reading import nearly_same
 
 BANDS, BAND_ROWS = 16, 5
-"""Of texts that share 80% of their runs, 998 in 1,000 share a band; of those that share 30%, 4 in 100."""
+"""Of text pairs that share 80% of their runs, 998 in 1,000 share a band; of those that share 30%, 4 in 100."""
 COMPARED = 3
-"""Earlier texts that one is compared with."""
+"""Maximum number of earlier texts that each text is compared with."""
 BATCH = 500
 SEED = 1
 
 
 class Twins:
-    """Texts by number; a text is one or several parts, each of which must be nearly the same in its twin."""
+    """Texts by number. A text has one or more parts, and each part must nearly match that of its twin."""
 
     def __init__(self) -> None:
         self._waiting: list[Collection[str]] = []
@@ -35,7 +35,7 @@ class Twins:
         self._kept: dict[int, tuple[str, ...]] = {}
 
     def add(self, number: int, runs: Collection[str]) -> None:
-        """Take in the runs of text *number*."""
+        """Add the runs of text *number*."""
         self._numbers.append(number)
         self._waiting.append(runs)
         if len(self._waiting) == BATCH:
@@ -49,7 +49,7 @@ class Twins:
         self._waiting = []
 
     def close(self) -> bool:
-        """Forget all texts that share no band with another, and say whether any are left."""
+        """Discard all texts that share no band with another, and return whether any are left."""
         self._sign()
         for keys in self._bands:
             often = {key for key, count in Counter(keys).items() if count > 1}
@@ -64,7 +64,7 @@ class Twins:
         return number in self._shared
 
     def has_twin(self, number: int, text: tuple[str, ...]) -> bool:
-        """Whether *text*, which has *number*, is nearly the same as an earlier one; its words are joined by spaces."""
+        """Whether *text*, which has this *number*, nearly matches an earlier one; its words are joined by spaces."""
         if number not in self:
             return False
         keys = self._shared[number]

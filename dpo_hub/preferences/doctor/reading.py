@@ -1,4 +1,4 @@
-"""A pair as words, and when two texts say the same."""
+"""Splits pairs into words, and decides when two texts say the same."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from itertools import pairwise
 from ..pairs import Messages, PreferencePair
 
 NO_SPACES = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-"""Thai, Lao, Burmese, Khmer, Japanese and Chinese put no spaces between words: a character is a word."""
+"""Thai, Lao, Burmese, Khmer, Japanese and Chinese have no spaces between words, so each character counts as a word."""
 _PROSE_MARKS = r"""\s.,;:!?…'"“”‘’‚„«»¿¡()\[\]–—-"""
 _WORD = re.compile(rf"[^\W{NO_SPACES}]+|[{NO_SPACES}]|[^\w{_PROSE_MARKS}]")
 _NUMBER = re.compile(r"\d+")
 
 SAME = 0.8
-"""Texts that share this much of their two-word runs (Jaccard) are nearly the same: one word of 17 may differ."""
+"""Texts whose two-word runs overlap this much (Jaccard) are nearly the same: one word in 17 may differ."""
 
 BOTH_WAYS = 1 | 2
 """Both directions of `Reading.choice`."""
 
 
 def words(text: str) -> list[str]:
-    """The words of *text* in lower case, without punctuation; a symbol such as `+` is a word, for it changes a sum."""
+    """The words of *text* in lower case, without punctuation; a symbol such as `+` is a word, as it changes a sum."""
     return _WORD.findall(text.casefold())
 
 
 def runs(found: Sequence[str], mark: str = "") -> set[str]:
-    """The two-word runs of *found*, its beginning and its end among them, each with *mark* before it."""
+    """The two-word runs of *found*, including its beginning and end, each prefixed with *mark*."""
     return {f"{mark}{first} {second}" for first, second in pairwise(["", *found, ""])}
 
 
 def numbers(text: str) -> list[str]:
-    """The numbers in *text*, sorted: texts with different ones say different things, however alike they are."""
+    """The numbers in *text*, sorted. Texts with different numbers say different things, however similar they are."""
     return sorted(_NUMBER.findall(text))
 
 
 def nearly_same(one: str, other: str) -> bool:
-    """Whether two texts, their words joined by spaces, differ by hardly a word and by no number."""
+    """Whether two texts, with words joined by spaces, have nearly the same words and exactly the same numbers."""
     if one == other:
         return True
     if numbers(one) != numbers(other):
@@ -51,15 +51,16 @@ def nearly_same(one: str, other: str) -> bool:
 
 
 def exact_key(pair: PreferencePair) -> int:
-    """Equal for pairs that are the same to the letter."""
+    """A key that is equal for pairs that match exactly."""
     parts = [pair.prompt, pair.chosen, pair.rejected, pair.tools, pair.chat_template_kwargs]
     return hash(json.dumps(parts, ensure_ascii=False))
 
 
 def choice_of(pair: PreferencePair, texts: Sequence[str]) -> tuple[int, int]:
-    """A key that is equal for the same two replies to the same prompt, and 1 or 2 for which of them is chosen.
+    """Return a key that is equal for the same two replies to the same prompt, and 1 or 2 for which one is chosen.
 
-    *texts* are those of prompt, chosen and rejected, as they are to be compared. Other tools make it another prompt.
+    *texts* are the texts of prompt, chosen and rejected in the form to compare. Different tools make it a different
+    prompt.
     """
     prompt, chosen, rejected = texts
     asked = prompt, json.dumps([pair.tools, pair.chat_template_kwargs])
@@ -68,9 +69,10 @@ def choice_of(pair: PreferencePair, texts: Sequence[str]) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Reading:
-    """The text and the words of a pair's prompt, chosen and rejected, for all checks alike.
+    """The text and the words of a pair's prompt, chosen and rejected, shared by all checks.
 
-    The system message is in the prompt's text only: many pairs share it, and it says nothing of what they ask.
+    The system message is part of the prompt's text but not of its words: many pairs share it, and it does not say what
+    they ask.
     """
 
     pair: PreferencePair
@@ -87,26 +89,26 @@ class Reading:
 
     @cached_property
     def spaced(self) -> tuple[str, str, str]:
-        """The words joined by spaces: equal for parts that are the same but for case, white space and punctuation."""
+        """The words joined by spaces: equal for parts that differ only in case, white space and punctuation."""
         prompt, chosen, rejected = self.words
         return " ".join(prompt), " ".join(chosen), " ".join(rejected)
 
     @property
     def runs(self) -> set[str]:
-        """The two-word runs of all three parts, kept apart."""
+        """The two-word runs of all three parts, with a prefix for each part."""
         prompt, chosen, rejected = self.words
         return runs(prompt, "p:") | runs(chosen, "c:") | runs(rejected, "r:")
 
     @property
     def choice(self) -> tuple[int, int]:
-        """`choice_of` the pair, whatever its case, spaces and punctuation; a system message counts to the letter."""
+        """`choice_of` the pair, ignoring case, spaces and punctuation; with a system message, the prompt is exact."""
         prompt, chosen, rejected = self.spaced
         told = self.texts[0] if self.pair.prompt[0]["role"] == "system" else prompt
         return choice_of(self.pair, (told, chosen, rejected))
 
 
 def text_with_calls(messages: Messages) -> str:
-    """All that *messages* say, with what else they carry, such as tool calls."""
+    """All text in *messages*, including other content such as tool calls."""
     if len(messages) == 1 and len(messages[0]) == 2:
         return str(messages[0]["content"])
     return "\n".join(

@@ -1,4 +1,4 @@
-"""What the chosen side has that the rejected side has not: length, and signs that the two are swapped."""
+"""Compares the chosen side with the rejected side: their lengths, and signs that the two are swapped."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from .findings import Finding, of_all
 from .survey import Survey
 
 LONGER_SHARE, SHORTER_SHARE, LENGTH_PAIRS = 0.8, 0.95, 20
-"""In ordinary preferences the longer reply wins somewhat more often than not; four in five is more than that. Brevity
-is mostly meant, so only nearly all pairs count. Under 20 pairs such shares come about by chance."""
+"""In ordinary preferences the longer reply wins slightly more often than not; four in five is more than that. Brevity
+is usually intended, so it is reported only if nearly all pairs show it. With fewer than 20 pairs, such shares occur by
+chance."""
 SIDE_SHARE, SIDE_PAIRS, SIDE_RATIO = 0.04, 10, 5
-"""What belongs on the rejected side is told when the chosen side shows it in this share of the pairs, in this many at
-least, and this many times as often as the other: too many to be slips."""
+"""Thresholds for reporting chosen replies with a trait that belongs on the rejected side: the minimum share of pairs,
+the minimum number of pairs, and how many times as often as on the rejected side. Above all three, it is no accident."""
 TOUCHY_SHARE, MOSTLY_TOUCHY = 0.25, 0.5
-"""Refusals are taken as wanted where this share of them concerns harm or what is private, and as the point of the file
-where most do."""
+"""Refusals count as intended if this share of them concerns harm or privacy, and as the purpose of the file if most
+of them do."""
 
 _BAD = frozenset(
     "bad disliked dispreferred harmful incorrect inferior lose loser losing lost negative rejected toxic unsafe worse "
@@ -45,11 +46,11 @@ _CONTRARY = {
         "the prompt is about harm or what is private, the rejected reply refuses and the chosen one does not",
     ),
 }
-"""What speaks for swapped columns: in which tally it shows, in which the usual way round does, and how it is told."""
+"""Evidence for swapped columns: the tally that counts it, the tally for the normal direction, and the wording."""
 
 
 def longer_side(found: Survey) -> Iterator[Finding]:
-    """Say where length alone tells chosen from rejected."""
+    """Report if length alone separates chosen from rejected."""
     longer, shorter = found.tallies["longer-chosen"], found.tallies["longer-rejected"]
     if found.pairs < LENGTH_PAIRS:
         return
@@ -73,7 +74,7 @@ def longer_side(found: Survey) -> Iterator[Finding]:
 
 
 def swapped_names(preferences: Preferences) -> Iterator[Finding]:
-    """Say where the columns' own names speak against how they were taken."""
+    """Report if a column's name contradicts the side it was read as."""
     for part, contrary, usual in (("chosen", _BAD, _GOOD), ("rejected", _GOOD, _BAD)):
         column = preferences.columns.get(part, "")
         named = set(re.findall("[a-z]+", re.sub("([a-z])([A-Z])", r"\1 \2", column).lower()))
@@ -89,9 +90,10 @@ def swapped_names(preferences: Preferences) -> Iterator[Finding]:
 
 
 def swapped_sides(found: Survey) -> Iterator[Finding]:
-    """Say where the chosen replies look like rejected ones.
+    """Report if the chosen replies look like rejected ones.
 
-    A refusal is right where harm is asked for, and wrong elsewhere: what the pairs are about decides how it is taken.
+    A refusal is right if the prompt asks for harm and wrong otherwise, so its meaning depends on what the pairs are
+    about.
     """
     for kind, (contrary, usual, says) in _CONTRARY.items():
         tally, other = found.tallies[contrary], found.tallies[usual]
@@ -106,7 +108,7 @@ def swapped_sides(found: Survey) -> Iterator[Finding]:
 
 
 def _unmeant(kind: str, found: Survey) -> bool:
-    """Whether refusals, where the finding is about them, are rather a slip than the point of the file."""
+    """Whether refusals, if the finding is about them, are an accident and not the purpose of the file."""
     declining = {side: found.tallies[f"declines-{side}"].count for side in ("chosen", "rejected")}
     touchy = {side: found.tallies[f"touchy-{side}"].count for side in ("chosen", "rejected")}
     if kind == "refusals":

@@ -1,4 +1,4 @@
-"""What a text shows of where it came from and what it does: secrets, markup, noise, refusals, its language."""
+"""Detects traits of a text: secrets, markup, wrong encodings, noise, refusals, insults and its language."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ SECRET = re.compile(
       | eyJ[\w-]{8,300}\.eyJ[\w-]{8,}\.[\w-]{8,}
     )"""
 )
-"""Keys and tokens whose shape gives them away: Hugging Face, OpenAI and Anthropic, Stripe, GitHub, GitLab, AWS, Slack,
+"""Keys and tokens with a recognisable format: Hugging Face, OpenAI and Anthropic, Stripe, GitHub, GitLab, AWS, Slack,
 Google, npm, PyPI, JSON web tokens, and private keys in PEM."""
 _SECRET_MARKS = re.compile(r"PRIVATE KEY|hf_|sk-|k_live_|gh[opsur]_|github_pat|glpat|A[KS]IA|xox|AIza|npm_|pypi-|eyJ")
 
 EMAIL = re.compile(r"\b[\w.+-]{1,64}@(?!example\.)(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,63}\b")
-"""An address of somebody; `@example.com` is nobody's."""
+"""A real person's address; `@example.com` belongs to nobody."""
 
 CONTROL = re.compile("\x1b\\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-"""Control characters other than tab and line ends, and the colour codes of a terminal."""
+"""Control characters other than tab and line ends, and terminal colour codes."""
 
 _MARKUP = re.compile(
     r"<\|\w[\w ]{0,30}\|>|</?start_of_turn>|<end_of_turn>|\[/?INST\]|<</?SYS>>"
@@ -39,32 +39,32 @@ _MARKUP = re.compile(
 _MOJIBAKE = re.compile(
     "\ufffd|Ã[\x80-\xbf€‚ƒ„†‡‰Š‹ŒŽ•˜™š›œžŸ]|Â[\xa0-\xbf]|â€[\x80-\xbf™œ˜“”¦¢]|ðŸ|ï»¿|[ÐÑ][\x80-\xbf]"
 )
-"""UTF-8 that was read as Windows-1252, or bytes that could not be read at all."""
+"""UTF-8 that was read as Windows-1252, or bytes that could not be decoded at all."""
 
 
 def holds_secret(text: str) -> bool:
-    """Whether there is a key or a token in *text*."""
+    """Whether *text* contains a key or a token."""
     return bool(_SECRET_MARKS.search(text) and SECRET.search(text))
 
 
 def holds_email(text: str) -> bool:
-    """Whether there is somebody's e-mail address in *text*."""
+    """Whether *text* contains a real e-mail address."""
     return "@" in text and bool(EMAIL.search(text))
 
 
 def holds_markup(text: str) -> bool:
-    """Whether a chat template's own marks stand in *text*; in HTML, `<s>` is never without `</s>`."""
+    """Whether *text* contains chat template markup; in HTML, `<s>` never appears without `</s>`."""
     lone = ("<s>" in text) != ("</s>" in text)
     return lone or (any(mark in text for mark in "<[#\n") and bool(_MARKUP.search(text)))
 
 
 def holds_mojibake(text: str) -> bool:
-    """Whether *text* was read in the wrong encoding somewhere on its way."""
+    """Whether *text* was decoded with the wrong encoding at some point."""
     return not text.isascii() and bool(_MOJIBAKE.search(text))
 
 
 def holds_control(text: str) -> bool:
-    """Whether there are characters in *text* that nobody typed."""
+    """Whether *text* contains control characters."""
     return not text.isprintable() and bool(CONTROL.search(text))
 
 
@@ -76,11 +76,11 @@ _DECLINES = re.compile(
     r"| i (?:must|have to) decline | i (?:do not|don t) know | who knows | no idea "
 )
 DECLINED_WITHIN = 40
-"""Words in which a reply says that it declines, if it does; later on it is a caveat."""
+"""A refusal comes within this many words; later on it is only a caveat."""
 
 
 def declines(found: Sequence[str]) -> bool:
-    """Whether a reply of these words refuses or evades the answer."""
+    """Whether a reply with these words refuses or evades the question."""
     return bool(_DECLINES.search(f" {' '.join(found[:DECLINED_WITHIN])} "))
 
 
@@ -94,7 +94,7 @@ _TOUCHY = frozenset(
 
 
 def touchy(found: Sequence[str]) -> bool:
-    """Whether words stand there that a refusal may well be the right answer to: harm, crime, what is private."""
+    """Whether these words include a topic that may justify a refusal: harm, crime or privacy."""
     return not _TOUCHY.isdisjoint(found)
 
 
@@ -105,7 +105,7 @@ _RUDE = frozenset(
 
 
 def rude(found: Sequence[str]) -> bool:
-    """Whether words of insult stand there."""
+    """Whether these words include an insult."""
     return not _RUDE.isdisjoint(found)
 
 
@@ -115,7 +115,7 @@ _NOISE_WORDS, _NOISE_LETTERS = 200, 40
 
 
 def noise(text: str, found: Sequence[str]) -> bool:
-    """Whether *text*, in words *found*, is keyboard noise, says one thing again and again, or is wrongly encoded."""
+    """Whether *text*, with the words *found*, is keyboard noise, repeats itself, or is wrongly encoded."""
     start = [word[:_NOISE_LETTERS] for word in found[:_NOISE_WORDS]]
     repeats = len(start) >= 8 and 4 * len(set(start)) <= len(start)
     return repeats or 5 * sum(map(_typed_blindly, start)) > len(start) or holds_mojibake(text)
@@ -123,7 +123,7 @@ def noise(text: str, found: Sequence[str]) -> bool:
 
 @lru_cache(maxsize=2**16)
 def _typed_blindly(word: str) -> bool:
-    """Whether *word* is a long one without a vowel, a row of the keyboard, or a letter held down."""
+    """Whether *word* is long and has no vowel, follows a keyboard row, or repeats one or two letters."""
     if len(word) < 6 or not word.isascii() or not word.isalpha():
         return False
     return _VOWELS.isdisjoint(word) or len(set(word)) < 3 or any(row in word for row in _KEYBOARD)
@@ -159,11 +159,11 @@ _SCRIPTS = {
 }
 _LANGUAGE_WORDS = 60
 _LANGUAGE_HITS = 4
-"""Common words that must be there before a language is named; it must also have half as many again as the next."""
+"""Minimum number of common words to name a language; it must also have half as many again as the runner-up."""
 
 
 def language(found: Sequence[str]) -> str | None:
-    """Name the language of these words, by script or by common words, or None where it is not clear."""
+    """Name the language of these words, by script or by common words; None if it is not clear."""
     start = found[:_LANGUAGE_WORDS]
     spaced = "".join(start)
     if not spaced.isascii():

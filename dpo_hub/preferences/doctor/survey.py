@@ -1,4 +1,4 @@
-"""Goes through the pairs and counts what shows in them; `doctor` judges the counts."""
+"""Counts the traits of the pairs; `doctor` judges the counts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .near import Twins
 from .reading import BOTH_WAYS, Reading, exact_key, numbers, runs
 
 NEAR_IDENTICAL = 0.95
-"""Replies whose characters agree this far: two or three words of fifty differ."""
+"""Character similarity of nearly identical replies: two or three words in fifty differ."""
 COMPARED_CHARS = 20_000
-"""Replies longer than this are not compared in this way: the time grows with the square of their length."""
+"""Longer replies are not compared in this way, because the time grows with the square of their length."""
 
 _IN_TEXT: Mapping[str, Callable[[str], bool]] = {
     "secrets": signs.holds_secret,
@@ -32,12 +32,12 @@ _IN_TEXT: Mapping[str, Callable[[str], bool]] = {
 
 @dataclass
 class Survey:
-    """What was counted.
+    """The counts.
 
-    `tallies` counts pairs by what shows in them. Where it shows in one reply only, the name ends in `-chosen` or
-    `-rejected`; `touchy-` counts those that decline over something touchy. `near_prompts` counts distinct prompts,
-    `languages` the chosen replies by language, and `ratios` has the length of each chosen reply by that of the
-    rejected one, in characters.
+    `tallies` counts pairs by trait. If only one reply shows a trait, the name ends in `-chosen` or `-rejected`;
+    `touchy-` counts those that decline over something touchy. `near_prompts` counts distinct prompts that nearly match
+    an earlier one, `languages` counts the chosen replies by language, and `ratios` holds the length of each chosen
+    reply divided by that of the rejected one, in characters.
     """
 
     pairs: int = 0
@@ -51,7 +51,7 @@ class Survey:
 
 @dataclass
 class _Keys:
-    """What pairs are compared by."""
+    """The keys by which pairs are compared."""
 
     pairs: set[int] = field(default_factory=set)
     prompts: set[int] = field(default_factory=set)
@@ -64,7 +64,7 @@ class _Keys:
 
 
 def survey(pairs: Iterable[PreferencePair]) -> Survey:
-    """Count what shows in *pairs*, which are gone through twice where some may be alike."""
+    """Count the traits of *pairs*, reading them a second time only if some may be nearly the same."""
     found, keys = Survey(), _Keys()
     for number, pair in enumerate(pairs):
         reading = Reading.of(pair)
@@ -82,7 +82,7 @@ def survey(pairs: Iterable[PreferencePair]) -> Survey:
 
 
 def _signs(reading: Reading) -> Iterator[str]:
-    """Name what shows in the pair alone."""
+    """Name the traits that the pair shows by itself."""
     _, one, other = reading.spaced
     if one == other:
         yield "identical-replies"
@@ -98,7 +98,7 @@ def _nearly_identical(one: str, other: str) -> bool:
 
 
 def _sides(reading: Reading) -> Iterator[str]:
-    """Name what shows in one of the replies and not in the other."""
+    """Name the traits that only one of the two replies shows."""
     asked, *replies = reading.words
     declines, rude = map(signs.declines, replies), map(signs.rude, replies)
     noise = map(signs.noise, reading.texts[1:], replies)
@@ -113,7 +113,7 @@ def _sides(reading: Reading) -> Iterator[str]:
 
 
 def _enter(keys: _Keys, number: int, reading: Reading) -> bool:
-    """Take the pair in, and say whether it is new."""
+    """Record the pair, and return whether it is new."""
     pair = reading.pair
     keys.systems.update(hash(message["content"]) for message in pair.prompt if message["role"] == "system")
     choice, direction = reading.choice

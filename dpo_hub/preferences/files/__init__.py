@@ -1,4 +1,4 @@
-"""A file or a Hub dataset to rows, whatever its kind, encoding and packing. Knows nothing of what columns mean."""
+"""Reads rows from a file or a Hub dataset of any format, encoding and compression. Does not interpret columns."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from .plain import LEAST_BYTES, plain_csv, plain_json
 from .text import open_text, stray_bytes
 
 MAX_LINE_BYTES = 64 * 2**20
-"""No line of a CSV file may be longer; a cell has a limit of its own."""
+"""Maximum length of a line of a CSV file; cells have a separate limit."""
 MAX_COLUMNS = 1_000
 MAX_INFLATION = 100
-"""A gzip file may not be more than this many times as large when unpacked; text is 3 to 30 times."""
+"""Maximum ratio of unpacked to packed size of a gzip file; for text it is 3 to 30."""
 INFLATION_FLOOR = 64 * 2**20
-"""Small files may: a short text repeated packs very well."""
+"""Files that unpack to less than this are exempt, because a short repeated text compresses very well."""
 
 BUFFER_BYTES = 2**20
 PARQUET_ROWS = 1_000
@@ -43,7 +43,7 @@ PARQUET_ROWS = 1_000
 _SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".gz")
 _JSON_SUFFIXES = {".json", ".jsonl", ".ndjson"}
 _JSON_BEGINS = re.compile(rb'\s*(?:\{|\[\s*(?:[\[{"\]]|\Z|(?:null|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*(?:[,\]]|\Z)))')
-"""Not `[prompt],[chosen]`, nor `[2024-01-01 10:00] export started`."""
+"""Matches neither `[prompt],[chosen]` nor `[2024-01-01 10:00] export started`."""
 _HUB_ID = re.compile(r"(?P<repo>(?a:[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*))(?::(?P<split>[\w./-]+))?")
 _OTHER_KINDS = {
     b"PK\x03\x04": "an Excel workbook or a zip archive",
@@ -57,13 +57,13 @@ _OTHER_KINDS = {
 
 
 def open_table(source: str | Path, *, known: Callable[[str], bool]) -> Table:
-    """Open *source*: CSV and its kin, JSON, JSON Lines or Parquet, each also gzipped, or a Hub dataset.
+    """Open *source*: CSV and its variants, JSON, JSON Lines or Parquet, each also gzipped, or a Hub dataset.
 
-    *known* says whether a name is that of a column we look for, which tells headers from other rows.
+    *known* says whether a name is that of a relevant column, which distinguishes headers from other rows.
 
     Raises:
-        PreferencesError: there is no such file, it is of another kind, or it breaks a limit. Reading rows may raise it
-            as well.
+        PreferencesError: there is no such file, its type is not supported, or it exceeds a limit. Reading rows may also
+            raise it.
     """
     path = Path(source)
     if path.is_file():
@@ -79,7 +79,7 @@ def open_table(source: str | Path, *, known: Callable[[str], bool]) -> Table:
 
 
 def hub_dataset(source: str) -> tuple[str, str | None] | None:
-    """The repository and the split that *source* names, where it has the form of a Hub dataset and not of a file."""
+    """Return the repository and the split that *source* names, if it looks like a Hub dataset and not like a file."""
     found = _HUB_ID.fullmatch(source)
     return (found["repo"], found["split"]) if found and Path(source).suffix.lower() not in _SUFFIXES else None
 
@@ -111,7 +111,7 @@ def _open_file(path: Path, stack: ExitStack, known: Callable[[str], bool]) -> Ta
 
 
 def _is_json(path: Path, begin: bytes) -> bool:
-    """Whether a text that begins so is JSON; the name decides where it can."""
+    """Whether a file that starts with *begin* is JSON; the file name decides if it can."""
     suffixes = {suffix.lower() for suffix in path.suffixes}
     named = Path(path.name.lower().removesuffix(".gz")).suffix in _JSON_SUFFIXES
     return named or (bool(_JSON_BEGINS.match(begin)) and not {".csv", ".tsv"} & suffixes)
@@ -134,7 +134,7 @@ def _csv(text: io.TextIOWrapper, encoding: str, known: Callable[[str], bool], la
 
 
 def _unguarded(rows: Rows) -> Rows:
-    """Take the apostrophe off that guards a cell from being run as a formula."""
+    """Remove the apostrophe that keeps a spreadsheet from running a cell as a formula."""
     for number, row in rows:
         if type(row) is dict:
             for name, cell in row.items():
@@ -156,7 +156,7 @@ def _noting_strays(rows: Rows, text: io.TextIOWrapper, notes: list[str]) -> Rows
 
 
 def _spooled(stream: io.BufferedReader[Any], stack: ExitStack) -> IO[bytes]:
-    """The unpacked bytes in a temporary file: Parquet is read from its end."""
+    """Write the unpacked bytes to a temporary file, because Parquet is read from its end."""
     with telling_disk_full(tempfile.gettempdir()):
         file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  # the stack closes it
         shutil.copyfileobj(stream, file, BUFFER_BYTES)
@@ -175,7 +175,7 @@ def _parquet(file: IO[bytes]) -> Table:
         except damage as error:
             raise _damaged(error) from error
 
-    damage = (pa.ArrowException, OSError, ValueError, OverflowError, LookupError)  # the last for a time zone
+    damage = (pa.ArrowException, OSError, ValueError, OverflowError, LookupError)  # LookupError is for a time zone
     try:
         opened = pq.ParquetFile(file)
         names, metadata = opened.schema_arrow.names, opened.schema_arrow.metadata or {}
@@ -194,7 +194,7 @@ def _damaged(error: Exception) -> PreferencesError:
 
 
 def _labels(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
-    """The names of classes, by column, where `datasets` wrote the file."""
+    """Return the class names by column, if `datasets` wrote the file."""
     try:
         written = json.loads(metadata.get(b"huggingface", b"{}"))
     except (ValueError, RecursionError):
@@ -209,10 +209,10 @@ def _part(value: Any, name: str) -> Any:
 
 
 def _require_modest(path: Path) -> None:
-    """Unpack a gzip file to nothing, which is quick beside reading its rows.
+    """Unpack a gzip file and discard the output, which is fast compared with reading its rows.
 
     Raises:
-        PreferencesError: it is damaged, or unpacks to too much.
+        PreferencesError: it is damaged, or its unpacked size is too large.
     """
     unpacked = 0
     try:
@@ -229,7 +229,7 @@ def _require_modest(path: Path) -> None:
 
 
 class _Watched(io.RawIOBase):
-    """The bytes of a file, for as long as no line is over the limit; *by_line* says that lines count."""
+    """The bytes of a file. With *by_line*, reading fails if a line exceeds the limit."""
 
     by_line = False
 

@@ -1,11 +1,11 @@
-r"""Text to rows: CSV and its cousins, as they are found. Knows nothing of what the columns mean.
+r"""Reads text as rows: CSV and its variants, as found in practice. Does not interpret the columns.
 
-Rows are read by the csv module, strictly, in the dialect that the first `SAMPLE_CHARS` characters show. Where that
-fails, the row is read again, more leniently, and only what cannot be read even so is `Unreadable`.
+Rows are read strictly by the csv module, in the dialect detected in the first `SAMPLE_CHARS` characters. If that fails,
+the row is read again more leniently; only what still cannot be read is `Unreadable`.
 
-Some texts have two readings, and nobody can know. Without an escaped quote to show it, `\\` may be one backslash or
-two. A line inside a broken quoted cell that has as many delimiters as a row looks like a row. Two stray quotes that
-frame whole cells look like quotes, and where a quote ends a line inside a cell, it looks like the end of the cell.
+Some texts are inherently ambiguous. Without an escaped quote as evidence, `\\` may be one backslash or two. A line
+inside a broken quoted cell that has as many delimiters as a row looks like a row. Two stray quotes that enclose whole
+cells look like real quotes, and a quote at the end of a line inside a cell looks like the end of the cell.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ SAMPLE_CHARS = 1 << 17
 MAX_CELL_CHARS = 1 << 24
 MAX_ROW_CHARS = 4 * MAX_CELL_CHARS
 MAX_REREAD_CHARS = 1 << 30
-LINE_COST = 64  # the characters that are read in the time that any line takes
-ROW_COST = 1 << 10  # or that it takes to see how a row is broken
+LINE_COST = 64  # the overhead of any line, as the number of characters read in the same time
+ROW_COST = 1 << 10  # the same for finding out how a row is broken
 
 LONG = "cells beyond the header (an unquoted delimiter?)"
 QUOTES = "a quote is missing or one too many"
@@ -39,10 +39,10 @@ TOO_LONG = f"a cell of more than {MAX_CELL_CHARS:,} characters (a quote that is 
 
 @dataclass(frozen=True)
 class Delimited:
-    """A table that is read as *rows* are taken, each with the number that a spreadsheet shows.
+    """A table that is read lazily as *rows* are consumed; each row has the number that a spreadsheet shows.
 
-    Blank lines have a number and are no rows. A row lacks the cells that the file lacks. *header_row* is 0 where the
-    columns have no names; *skipped* are the rows above the header.
+    Blank lines have a number but yield no rows. Cells missing in the file are missing in the row. *header_row* is 0 if
+    the columns have no names; *skipped* are the numbers of the rows above the header.
     """
 
     dialect: Dialect
@@ -55,33 +55,33 @@ class Delimited:
 def read_delimited(
     text: TextIO, *, known: Known, dialect: Dialect | None = None, header: IsHeader | None = None
 ) -> Delimited:
-    """Read *text*, opened with `newline=""`, as a table, a row at a time.
+    """Read *text*, opened with `newline=""`, as a table, row by row.
 
     Args:
-        text: A stream, of which only the beginning and the row at hand are kept.
-        known: Whether a cell, stripped of white space, is the name of a column.
-        dialect: How cells are told apart, rather than a guess.
-        header: Which of the first rows holds the names, rather than a guess.
+        text: A stream; only its beginning and the current row are kept in memory.
+        known: Whether a cell, stripped of white space, is a column name.
+        dialect: The dialect, instead of a guess.
+        header: Which of the first rows holds the names, instead of a guess.
 
     Raises:
-        PreferencesError: while rows are taken, where reading on would take for ever.
+        PreferencesError: while rows are consumed, if rereading broken rows would take too long.
     """
     sample, cut = _sample(text)
-    told = re.match(r'"?sep=([^"\r\n])"?(?:\r\n?|\n)', sample)  # Excel's own line, for itself
+    told = re.match(r'"?sep=([^"\r\n])"?(?:\r\n?|\n)', sample)  # a line that Excel writes for its own use
     begin = told.end() if told else 0
     likely = [dialect] if dialect else candidates(sample, told[1] if told else ",;\t|")
     looks = (look_at(sample[begin:SAMPLE_CHARS], cut, one, known, header) for one in likely)
     look = max(looks, key=lambda look: look.score)
     header_row = look.place + 1 + bool(told) if look.place is not None else 0
     skipped = [place + 1 + bool(told) for place, cells in enumerate(look.rows[: look.place or 0]) if cells != [""]]
-    csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL_CHARS))  # the whole process's, so never lowered
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL_CHARS))  # global to the process, so never lowered
     lines = chain(io.StringIO(sample[begin + look.start :], newline=""), text)
     rows = _Reader(lines, look.dialect, look.columns).rows(header_row or int(bool(told)))
     return Delimited(look.dialect, look.columns, header_row, [1] * bool(told) + skipped, rows)
 
 
 def _sample(text: TextIO) -> tuple[str, bool]:
-    """Take the first lines of *text*, and say whether they are more than is looked at."""
+    """Read the first lines of *text*, and return whether they exceed the sample that is examined."""
     lines, size = [], 0
     for line in text:
         lines.append(line)
@@ -92,17 +92,17 @@ def _sample(text: TextIO) -> tuple[str, bool]:
 
 
 class _Reader:
-    """Lines on their way to be rows. Those of the row at hand are kept, so that they can be read again."""
+    """Turns lines into rows. Keeps the lines of the current row so that they can be read again."""
 
     def __init__(self, lines: Iterator[str], dialect: Dialect, columns: list[str]) -> None:
         self.lines, self.dialect, self.columns = lines, dialect, columns
         self.row: list[str] = []
-        self.back: deque[str] = deque()  # what is to be read again
+        self.back: deque[str] = deque()  # lines to read again
         self.reread = 0
         self.widths = {len(columns)}  # of the rows so far
-        self.held: tuple[int, Row | Unreadable] | None = None  # a row that counts if a whole one follows
-        self.lost = False  # since a row that could not be read, no whole one was seen
-        self.short = False  # the row before was
+        self.held: tuple[int, Row | Unreadable] | None = None  # a row that counts if a complete one follows
+        self.lost = False  # no complete row has followed since an unreadable one
+        self.short = False  # whether the previous row was short
         self.wary = False  # any of the three, which makes the next row doubtful
 
     def __iter__(self) -> Iterator[str]:
@@ -141,7 +141,7 @@ class _Reader:
             yield self.held
 
     def _suspicious(self, cells: list[str]) -> bool:
-        """Whether a row of several lines is rather several rows that a stray quote holds together."""
+        """Whether a row of several lines is really several rows joined by a stray quote."""
         wrong = len(cells) != len(self.columns)
         if len(self.row) == 1 or not (wrong or self.wary):
             return False
@@ -149,11 +149,11 @@ class _Reader:
         return not self._flawless() or (wrong and (self.wary or each))
 
     def _flawless(self) -> bool:
-        """Whether the row at hand is as a careful writer leaves it."""
+        """Whether the current row is formatted correctly."""
         return [] not in scan("".join(self.row), False, self.dialect)[0]
 
     def _settle(self, number: int, cells: list[str], reason: str = "", sure: bool = True) -> Rows:
-        """Yield the row that was held, in the light of *cells*, and what these come to; hold them if not *sure*."""
+        """Yield the held row, reassessed given *cells*, and then the row of *cells*; hold that one if not *sure*."""
         held, broken = self.held, self.lost or self.held is not None
         if not reason and (broken or self.short) and not self._whole(cells, broken):
             reason, sure = QUOTES, True
@@ -167,7 +167,7 @@ class _Reader:
             yield number, row
 
     def _whole(self, cells: list[str], broken: bool) -> bool:
-        """Whether *cells* are a row, rather than the rest of one above whose quotes are broken."""
+        """Whether *cells* are a row, and not the rest of a row above with broken quotes."""
         if broken and len(cells) not in self.widths:
             return False
         doubtful = self.lost or (self.short and len(cells) >= len(self.columns))
@@ -180,10 +180,10 @@ class _Reader:
         return dict(zip(self.columns, cells, strict=False))
 
     def _read_again(self, number: int, reason: str) -> tuple[list[str], str, bool]:
-        """Read the row at hand with its stray quotes mended, or else its first line alone.
+        """Read the current row with its stray quotes fixed, or otherwise its first line alone.
 
         Returns:
-            The cells, or why there are none, and whether that is sure.
+            The cells, the reason if there are none, and whether that is certain.
         """
         self._push_back(number)
         mended = self.dialect.mended
@@ -201,7 +201,7 @@ class _Reader:
         return cells, "" if cells else reason, not cells
 
     def _first(self, rows: Iterator[list[str]]) -> list[str]:
-        """Take the first of *rows* if it has a cell for each column, none too long."""
+        """Return the first of *rows* if it has one cell per column and none is too long."""
         try:
             cells = next(rows, [])
         except csv.Error:

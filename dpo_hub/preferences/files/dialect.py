@@ -1,7 +1,7 @@
-"""The dialect of a table of text, and its header, guessed from its beginning.
+"""Guesses the dialect and the header of a text table from its beginning.
 
-The candidate is taken in which the beginning has the most known column names and the fewest misfits, quotes doubled
-unless backslashes fit better.
+The best candidate is the one with the most known column names and the fewest rows that do not fit. Quotes count as
+doubled unless backslash escapes fit better.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ HEADER_ROWS = 20
 Known = Callable[[str], bool]
 IsHeader = Callable[[list[str]], bool]
 
-_QUOTE, _DELIMITER = "\udc22", "\udc2c"  # stand for those that are text; no decoder makes these code points
+_QUOTE, _DELIMITER = "\udc22", "\udc2c"  # stand-ins for literal ones; no decoder produces these code points
 _LINE_END = re.compile(r"\r\n?|\n")
-_NAME = re.compile(r"[^\W\d](?:[^.?!\r\n]|[.?!](?=\w)){0,60}")  # no number, no sentence
+_NAME = re.compile(r"[^\W\d](?:[^.?!\r\n]|[.?!](?=\w)){0,60}")  # neither a number nor a sentence
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How cells are told apart; quotes in quotes are doubled or, with *backslash*, escaped.
+    """How cells are separated. Quotes inside quotes are doubled or, with *backslash*, escaped.
 
-    With *spaced*, blanks after a delimiter do not belong to the cell.
+    With *spaced*, spaces after a delimiter are not part of the cell.
     """
 
     delimiter: str = ","
@@ -46,7 +46,7 @@ class Dialect:
         return name + single + ", quotes escaped with backslashes" * self.backslash
 
     def reader(self, lines: Iterable[str], *, strict: bool = True, mended: bool = False) -> Iterator[list[str]]:
-        """Read *lines* as the csv module does; a backslash that escapes nothing is kept."""
+        """Read *lines* with the csv module; a backslash that escapes nothing is kept."""
         if self.backslash:  # the module's own escapes are never strict
             lines = (self._escape.sub(self._stand_in, line) if "\\" in line else line for line in lines)
         rows = csv.reader(
@@ -61,11 +61,11 @@ class Dialect:
         return [cell.replace(_QUOTE, self.quotechar).replace(_DELIMITER, self.delimiter) for cell in cells]
 
     def mended(self, line: str) -> str:
-        """Take the quotes in *line* that neither open nor close a cell, by what stands beside them, for text."""
+        """Treat quotes in *line* as text if their neighbours show that they neither open nor close a cell."""
         return self._stray.sub(lambda found: found[0][:-1] + _QUOTE, line)
 
     def bare(self, cell: str) -> str:
-        """Take the quotes off *cell*, where it is a quoted one."""
+        """Remove the quotes from *cell* if it is quoted."""
         found = self.cell.fullmatch(cell.strip(" "))
         if not found or found[2] is not None or not found[1].startswith(self.quotechar):
             return cell
@@ -74,7 +74,7 @@ class Dialect:
 
     @cached_property
     def cell(self) -> re.Pattern[str]:
-        """A cell as a careful writer leaves it (1), whether it is still open (2), and what ends it (3)."""
+        """Pattern with three groups: a correctly formatted cell (1), whether it is still open (2), what ends it (3)."""
         quote, end = re.escape(self.quotechar), re.escape(self.delimiter)
         special, doubled, escaped = (r"\\", "", r"|\\.") if self.backslash else ("", f"|{quote * 2}", "")
         quoted = rf"{quote}(?:[^{quote}{special}]++{doubled}{escaped})*+(?:{quote}|(\Z))"
@@ -93,7 +93,7 @@ class Dialect:
 
 
 def candidates(sample: str, delimiters: str) -> Iterator[Dialect]:
-    """Name the dialects that *sample* may be in, the likelier first."""
+    """Yield the dialects that *sample* may be in, more likely ones first."""
     yield Dialect(delimiters[0])
     for quote, backslash, spaced, delimiter in product("\"'", (False, True), (False, True), delimiters):
         signs = [delimiter, *["\\" + quote] * backslash, *[f"{delimiter} {quote}"] * spaced]
@@ -104,7 +104,7 @@ def candidates(sample: str, delimiters: str) -> Iterator[Dialect]:
 
 @dataclass(frozen=True)
 class Look:
-    """What a sample is in one dialect: its rows, the header's place among them, and where the data starts."""
+    """A sample read in one dialect: its rows, the header's index among them, and where the data starts."""
 
     dialect: Dialect
     rows: list[list[str]]
@@ -135,8 +135,8 @@ def scan(sample: str, cut: bool, dialect: Dialect) -> tuple[list[list[str]], lis
     """Split *sample* by the dialect's grammar.
 
     Returns:
-        Its rows ([] where the grammar is broken), the ends of the rows, and the share of cells that no blank begins:
-        in prose, commas have blanks after them, and delimiters hardly ever.
+        Its rows ([] where the grammar is broken), the ends of the rows, and the share of cells that do not begin with a
+        space: commas in prose are followed by a space, and delimiters hardly ever.
     """
     rows: list[list[str]] = []
     ends: list[int] = []
@@ -144,7 +144,7 @@ def scan(sample: str, cut: bool, dialect: Dialect) -> tuple[list[list[str]], lis
     at, blanks, count = 0, 0, 1
     while at < len(sample) and len(rows) < SAMPLE_ROWS:
         found = dialect.cell.match(sample, at)
-        if cut and found and not found[3]:  # the last row; one that runs on from early is rather broken
+        if cut and found and not found[3]:  # the last row, which is cut off; if it starts early, it is broken
             rows += [[]] * (4 * at < 3 * len(sample))
             break
         if found and found[2] is None:
@@ -166,7 +166,7 @@ def scan(sample: str, cut: bool, dialect: Dialect) -> tuple[list[list[str]], lis
 
 
 def _header(rows: list[list[str]], known: Known, header: IsHeader | None) -> tuple[int | None, int]:
-    """Find the row of names among the first of *rows*, and count those of its names that are known."""
+    """Find the header among the first of *rows*, and count its known names."""
     first = [(place, [_name(cell) for cell in cells]) for place, cells in enumerate(rows[:HEADER_ROWS]) if any(cells)]
     if header:
         return next((place for place, cells in first if header(cells)), None), 0
@@ -191,7 +191,7 @@ def _like_names(cells: list[str]) -> bool:
 
 
 def _columns(cells: list[str]) -> list[str]:
-    """Name the columns, no two alike, those without a name by their place."""
+    """Give each column a unique name; those without a name are named by position."""
     names: dict[str, None] = {}
     for place, cell in enumerate(cells, 1):
         name = _name(cell) or f"column {place}"

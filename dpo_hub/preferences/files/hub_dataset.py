@@ -1,4 +1,4 @@
-"""A dataset on the Hub to rows, streamed through `datasets`. Nothing that a row links to is fetched."""
+"""Streams the rows of a Hub dataset with `datasets`. Does not fetch anything that a row links to."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def open_dataset(repo: str, wanted: str | None) -> Table:
     """Open the split *wanted* of the dataset *repo*: `train`, or `config/train`; by default `train` or the only one.
 
     Raises:
-        PreferencesError: there is no such dataset, config or split, it cannot be read, or it holds images. Reading rows
-            may raise it as well.
+        PreferencesError: there is no such dataset, config or split, it cannot be read, or it contains media. Reading
+            rows may also raise it.
         MissingExtraError: `datasets` is not installed.
     """
-    # Otherwise the names of the datasets that are opened, private ones too, go to a server that is not the Hub.
+    # Otherwise the names of all opened datasets, even private ones, are sent to a server that is not the Hub.
     os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
     with needing_extra("train"):
         import datasets
@@ -36,10 +36,10 @@ def open_dataset(repo: str, wanted: str | None) -> Table:
             raise PreferencesError(
                 _which("split", split, files, f"{repo}:{config and config + '/'}{next(iter(files))}")
             )
-        # With the others there, `datasets` would look into the first of them for the columns.
+        # With several splits, `datasets` would look for the columns in the first one.
         builder.config.data_files = type(files)({name: files[name]})
         if builder.name == "csv":
-            # "None" and "N/A" may well be replies.
+            # "None" and "N/A" may be actual replies.
             builder.config.keep_default_na, builder.config.na_values = False, [""]
         rows = builder.as_streaming_dataset(name)
     columns = rows.features or {}
@@ -54,13 +54,13 @@ def open_dataset(repo: str, wanted: str | None) -> Table:
 
 
 def _builder(repo: str, config: str) -> Any:
-    """What knows the files of *config*, at the newest commit."""
+    """Return the builder that knows the files of *config* at the newest commit."""
     import datasets
     from huggingface_hub import HfApi, constants
 
-    # Asked once and first: `datasets` tries many times before it says that the Hub is out of reach.
+    # A single request comes first, because `datasets` retries many times before it reports that the Hub is unreachable.
     commit = HfApi().dataset_info(repo, timeout=constants.HF_HUB_ETAG_TIMEOUT).sha
-    # A bare name could mean a folder here; without a commit, the dataset viewer's server would be asked for columns.
+    # A bare name could mean a local folder; without a commit, the columns would come from the dataset viewer's server.
     path = f"hf://datasets/{repo}"
     try:
         return datasets.load_dataset_builder(path, config or None, revision=commit)
@@ -78,7 +78,7 @@ def _which(kind: str, asked: str, there: Iterable[str], example: str) -> str:
 
 
 def _is_media(kind: Any) -> bool:
-    """Whether this type of column is one that `datasets` decodes, such as an image, or has one inside."""
+    """Whether this is or contains a column type that `datasets` decodes, such as an image."""
     inside = kind.values() if isinstance(kind, dict) else [kind.feature] if hasattr(kind, "feature") else []
     return hasattr(kind, "decode") or any(map(_is_media, inside))
 
@@ -90,7 +90,7 @@ def _rows(repo: str, rows: Iterable[dict[str, Any]]) -> Rows:
 
 @contextmanager
 def _telling(repo: str) -> Iterator[None]:
-    """Turn what the Hub, `datasets` or the readers under it raise into one sentence, with no log beside it."""
+    """Turn errors of the Hub, `datasets` or its readers into one sentence, and silence their logs."""
     import datasets
     import httpx2
     import pyarrow as pa
@@ -116,12 +116,12 @@ def _telling(repo: str) -> Iterator[None]:
 
 
 def _problem_in_words(error: Exception, page: str) -> str:
-    """What happened and what to do. The client's own words would show addresses with their signatures."""
+    """Say what happened and what to do. The client's own messages would reveal signed URLs."""
     import httpx2
     from datasets.exceptions import DatasetNotFoundError
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-    # `datasets` no longer finds what the Hub has just said is there, when its files are for some people only.
+    # `datasets` reports a dataset with restricted access as not found, although the Hub has just confirmed it exists.
     if isinstance(error, (GatedRepoError, DatasetNotFoundError)):
         return f"Its owner decides who may read it. Ask for access at {page}, then run: hf auth login"
     if isinstance(error, RepositoryNotFoundError):

@@ -1,7 +1,7 @@
-"""JSON text to rows: an array, JSON Lines, or an object that holds the rows, without ever holding the whole of it.
+"""Reads rows from JSON text (an array, JSON Lines, or an object that holds the rows) without loading all of it.
 
-What cannot be parsed is one unreadable row, and reading goes on where the next row begins. So is each line above the
-first value.
+Text that cannot be parsed becomes one unreadable row, and reading continues where the next row begins. Each line above
+the first value also becomes an unreadable row.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from ...errors import PreferencesError
 from ..table import Row, Rows, Unreadable
 
 MAX_ROW_CHARACTERS = 64 * 2**20
-"""No row, and no document that is one object, may be longer."""
+"""Maximum length of a row, and of a document that is a single object."""
 CHUNK_CHARACTERS = 2**20
 WINDOW_CHARACTERS = 2**16
-"""Of values over many lines, as much is looked at: the parser counts the lines up to each mistake."""
+"""How much of a multi-line value is examined at a time, because the parser counts the lines up to each error."""
 SEEK_OVERLAP = 1_000
-"""The beginning of a row, up to its first name, is no longer than this."""
+"""Maximum length of the beginning of a row, up to its first name."""
 
 _decode = json.JSONDecoder(strict=False).raw_decode  # a raw line break in a string is a flaw, not a reason to stop
 _BEGIN = re.compile(r"^(?:[^\S\n]|,)*+[\[{]", re.MULTILINE)
@@ -31,9 +31,9 @@ _FIRST_KEY = re.compile(r'\{\s*"((?:[^"\\]|\\.)*)"')
 
 
 def read_json(text: TextIO, *, known: Callable[[str], bool]) -> Rows:
-    """Read the rows of *text*, numbered by their place in an array, else by their line.
+    """Read the rows of *text*, numbered by their position in an array, otherwise by line.
 
-    *known* says whether a name is one of a row's; an object without any may hold the rows under another name.
+    *known* says whether a name belongs to a row; an object without such a name may hold the rows under another name.
 
     Raises:
         PreferencesError: a row is longer than `MAX_ROW_CHARACTERS`.
@@ -54,7 +54,7 @@ def read_json(text: TextIO, *, known: Callable[[str], bool]) -> Rows:
 
 
 def _row(value: Any) -> Row | Unreadable:
-    """Pass on what can be a row."""
+    """Return *value* if it can be a row, otherwise why not."""
     if type(value) is dict or isinstance(value, Unreadable):
         return value
     return Unreadable(f"not an object with names and values but {_kind(value)}")
@@ -65,7 +65,7 @@ def _kind(value: Any) -> str:
 
 
 def _lines(text: TextIO, chunk: str) -> Rows:
-    """JSON Lines: one value a line. Of a line that is too long, the rest is passed over."""
+    """Read JSON Lines, one value per line. The rest of a line that is too long is skipped."""
     before, carry, too_long = 0, "", False
     while chunk:
         *lines, carry = (carry + chunk).split("\n")
@@ -98,7 +98,7 @@ def _unreadable(error: ValueError | RecursionError) -> Unreadable:
 
 
 def _values(text: TextIO, head: str, at: int, *, by_line: bool = False, first: int = 1) -> Iterator[tuple[int, Any]]:
-    """JSON values one after the other, wherever their lines break: those of arrays, unless numbered *by_line*."""
+    """Yield consecutive JSON values, regardless of line breaks: those in arrays, unless numbered *by_line*."""
     window = _Window(text, head, at)
     key: str | None = None
     for place in count(first):
@@ -126,7 +126,7 @@ def _values(text: TextIO, head: str, at: int, *, by_line: bool = False, first: i
 
 
 class _Window:
-    """The part of a text that is in memory, and the place in it."""
+    """The part of a text that is in memory, and the current position in it."""
 
     def __init__(self, source: TextIO, text: str, at: int) -> None:
         self.text, self.at = text, at
@@ -134,13 +134,13 @@ class _Window:
         self._lines, self._counted = 1, 0
 
     def line(self) -> int:
-        """The number of the line that the place is in."""
+        """Return the number of the current line."""
         self._lines += self.text.count("\n", self._counted, self.at)
         self._counted = self.at
         return self._lines
 
     def grow(self) -> bool:
-        """Read on: as much again as there is ahead, so that a long value takes linear time; False at the end."""
+        """Read as much again as is still ahead, so that a long value takes linear time; return False at the end."""
         more = ""
         while self._sources and not (more := self._sources[-1].read(max(WINDOW_CHARACTERS, len(self.text) - self.at))):
             self._sources.pop()
@@ -148,7 +148,7 @@ class _Window:
         return bool(more)
 
     def trim(self) -> None:
-        """Let go of what was read, and put back what is far ahead, where that is much."""
+        """Discard text that has been read, and put back text far ahead if there is a lot of it."""
         if len(self.text) > 3 * WINDOW_CHARACTERS:
             end = self.at + WINDOW_CHARACTERS
             self._sources.append(io.StringIO(self.text[end:], newline=""))
@@ -161,7 +161,7 @@ class _Window:
         self.text, self.at, self._counted = text, 0, 0
 
     def leave_array(self) -> bool:
-        """Go on, where an array ends, into the next one or to an object; True where something else follows."""
+        """At the end of an array, go on to the next array or object; return True if anything else follows."""
         ended = False
         while self.skip_blank():
             sign = self.text[self.at]
@@ -172,7 +172,7 @@ class _Window:
         return False
 
     def skip_blank(self) -> bool:
-        """Go to the next value; False where there is none."""
+        """Go to the next value; return False if there is none."""
         self.at = _BETWEEN.match(self.text, self.at).end()  # type: ignore[union-attr]  # it matches everything
         while self.at == len(self.text):
             if not self.grow():
@@ -181,7 +181,7 @@ class _Window:
         return True
 
     def seek_object(self, key: str | None) -> None:
-        """Go where the next row begins after one that cannot be parsed: an object with the same first *key*."""
+        """After a row that cannot be parsed, go to the next row: an object with the same first *key*."""
         pattern = re.compile(r'\{\s*"' + re.escape(key) + r'"\s*:' if key is not None else r"\n\s*\{")
         self.at += 1
         while not (found := pattern.search(self.text, self.at)):
@@ -193,7 +193,7 @@ class _Window:
 
 
 def _value(buffer: str, at: int) -> tuple[Any, int | None]:
-    """The value that begins at *at* and where it ends; an end of None says that it may go on beyond the buffer."""
+    """Return the value that begins at *at*, and its end; None as the end means that it may extend beyond the buffer."""
     try:
         return _decode(buffer, at)
     except json.JSONDecodeError as error:
@@ -204,7 +204,7 @@ def _value(buffer: str, at: int) -> tuple[Any, int | None]:
 
 
 def _document(values: Iterator[tuple[int, Any]], known: Callable[[str], bool]) -> Rows:
-    """Objects one after the other; a lone one without a known name may hold the rows, or be a table by columns."""
+    """Read consecutive objects; a single one without a known name may hold the rows, or be a table by columns."""
     (number, value), following = next(values), next(values, None)
     if following is None and isinstance(value, dict) and (rows := _held(value, known)) is not None:
         values = chain(enumerate(rows, 1))

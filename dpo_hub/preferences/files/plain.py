@@ -1,9 +1,9 @@
-"""Large files that are as plain as they seem, read by Arrow's parsers, several times as quick as the careful readers.
+"""Reads large plain files with Arrow's parsers, several times as fast as the careful readers.
 
-What makes a file plain is checked to its end: quotes as RFC 4180 has them, rows of one width, UTF-8, text in the
-columns asked for; one object on each line of JSON Lines. `NotPlain` says that it is not, and then the careful readers
-have it from the beginning. Both give the same, but for rows that only the careful reader of JSON refuses, because of
-fields that are not asked for: Arrow may take them however long their numbers are.
+The whole file is checked for being plain: quotes as in RFC 4180, rows of one width, UTF-8, text in the requested
+columns, and one object per line in JSON Lines. If it is not plain, `NotPlain` is raised, and the careful readers start
+from the beginning. Both give the same result, except for rows that only the careful JSON reader rejects because of
+fields that were not requested: Arrow may accept numbers of any length there.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LEAST_BYTES = 2**22
-"""Smaller files take no time anyway."""
+"""Smaller files are fast to read anyway."""
 BLOCK_BYTES = 2**22
-"""No row of a plain file is longer."""
+"""Maximum length of a row of a plain file."""
 
 Batches = Iterator["pa.RecordBatch"]
 
 
 def plain_csv(path: Path, columns: list[str], delimiter: str, names: Sequence[str]) -> Batches:
-    """The columns *names* of a file of CSV whose first row is the header, a block at a time.
+    """Yield the columns *names* of a CSV file whose first row is the header, block by block.
 
     Raises:
-        NotPlain: a row has more or fewer cells than *columns*, or a quote stands where none may.
+        NotPlain: a row has more or fewer cells than *columns*, or a quote is out of place.
     """
     import pyarrow as pa
     from pyarrow import csv
@@ -49,10 +49,10 @@ def plain_csv(path: Path, columns: list[str], delimiter: str, names: Sequence[st
 
 
 def plain_json(path: Path, names: Sequence[str]) -> Batches:
-    """The fields *names* of a file of JSON Lines, and what else its first block has, a block at a time.
+    """Yield the fields *names* of a JSON Lines file, and any other fields of its first block, block by block.
 
     Raises:
-        NotPlain: a line is not one object and nothing else, a field is neither text nor null, or a later block has
+        NotPlain: a line is not exactly one object, a field of *names* is neither text nor null, or a later block has
             other fields.
     """
     import pyarrow as pa
@@ -71,10 +71,10 @@ def plain_json(path: Path, names: Sequence[str]) -> Batches:
 
 
 def _lines_checked(path: Path) -> Iterator[int]:
-    """Count the lines, a block at a time, of which each must begin and end as an object does.
+    """Count the lines, block by block; each must begin and end like an object.
 
     Raises:
-        NotPlain: the first or the last line of a block does not. A line between them that does not is not counted.
+        NotPlain: a block does not begin or end like an object. Other lines that do not are merely not counted.
     """
     with path.open("rb") as raw:
         while block := raw.read(BLOCK_BYTES) + raw.readline(BLOCK_BYTES):
@@ -94,12 +94,12 @@ def _arrow() -> Iterator[None]:
 
 
 def _quotes_checked(path: Path, delimiter: bytes) -> Iterator[None]:
-    """See to it, a block at a time, that quotes enclose whole cells and are doubled within them.
+    """Check, block by block, that quotes enclose whole cells and are doubled within them.
 
-    Parsers of CSV disagree on what other quotes mean.
+    CSV parsers disagree on what other quotes mean.
 
     Raises:
-        NotPlain: one does not.
+        NotPlain: a quote is used in another way.
     """
     ends = delimiter + b"\r\n"
     outside, rest = True, b"\n"

@@ -1,10 +1,10 @@
-"""Bytes to text: which encoding a file is in. Knows nothing of what the text says.
+"""Converts bytes to text by detecting the encoding of a file. Does not interpret the text.
 
 Byte order marks and UTF-8 are certain, UTF-16 without a mark nearly so. Legacy encodings are guessed from the first
-`SAMPLE_BYTES`: Western, Central European and Turkish ones by the letters that their languages write, Windows-1252
-where several fit ("Müller" is the same in all); the others by charset-normalizer, which is sure from about 80
-characters, and under 40 mistakes Greek, KOI8-R and EUC-JP for others. Not told apart are ISO-8859 from its Windows
-cousins, and what is ASCII by its bytes, such as ISO-2022-JP.
+`SAMPLE_BYTES`. Western, Central European and Turkish ones are recognised by the letters that their languages use, with
+Windows-1252 if several fit ("Müller" is the same in all). The others are left to charset-normalizer, which is reliable
+from about 80 characters, but with fewer than 40 mistakes Greek, KOI8-R and EUC-JP for others. ISO-8859 encodings are
+not distinguished from their Windows counterparts, nor are encodings with ASCII bytes only, such as ISO-2022-JP.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from charset_normalizer import from_bytes
 
 SAMPLE_BYTES = 1 << 18
 LETTERS_BYTES = 1 << 15
-_BOMS = {  # UTF-32 before UTF-16, whose mark begins it
+_BOMS = {  # UTF-32 before UTF-16, whose mark is its beginning
     codecs.BOM_UTF8: ("utf-8-sig", "UTF-8 with BOM"),
     codecs.BOM_UTF32_LE: ("utf-32", "UTF-32"),
     codecs.BOM_UTF32_BE: ("utf-32", "UTF-32"),
@@ -29,7 +29,7 @@ _BOMS = {  # UTF-32 before UTF-16, whose mark begins it
 }
 _TYPED = "‘’‚“”„–—…•«»¿¡°§©®™€£²´·ºª\xa0"
 _WESTERN = ("àâæçèéêëîïôœùûüÿ", "äöüß", "áéíñóúü", "ãáâàçéêíõóôú", "àèéìíòóù", "åäöæøé", "áðéíóúýþæö")
-_LATIN = {  # the letters of one language each; the first wins a tie
+_LATIN = {  # each string holds the letters of one language; the first encoding wins a tie
     "cp1252": _WESTERN,
     "cp1250": ("ąćęłńóśźż", "áčďéěíňóřšťúůýž", "áäčďéíľĺňóôŕšťúýž", "áéíóöőúüű", "ăâîşţ", "čćđšž"),
     "cp1254": ("âçğıİîöşûü",),
@@ -49,11 +49,11 @@ _reading = threading.local()
 
 
 class _Source(io.BufferedReader):
-    """Bytes on their way to a decoder, and how many of them were no UTF-8."""
+    """Bytes for a decoder, with a count of those that were not UTF-8."""
 
     strays = 0
 
-    # A text stream decodes what it has read right after reading it, so the error handler knows whose bytes those are.
+    # A text stream decodes bytes right after reading them, so the error handler knows which source they came from.
     def read1(self, size: int = -1, /) -> bytes:
         _reading.source = self
         return super().read1(size)
@@ -73,10 +73,11 @@ codecs.register_error("windows-1252", _as_windows_1252)
 
 
 def open_text(stream: io.BufferedIOBase) -> tuple[io.TextIOWrapper, str]:
-    """Open *stream* as text, line ends as they are, in the encoding that its first bytes show; name the encoding.
+    """Open *stream* as text with unchanged line ends, in the encoding detected from its first bytes; name the encoding.
 
-    No bytes are refused: what is no UTF-8 in a file of UTF-8 is read as Windows-1252 (`stray_bytes` counts it), and
-    what an encoding does not have becomes U+FFFD. The stream need not be seekable; closing the text closes it.
+    No bytes are rejected: bytes in a UTF-8 file that are not UTF-8 are read as Windows-1252 (`stray_bytes` counts
+    them), and bytes undefined in another encoding become U+FFFD. The stream need not be seekable; closing the text
+    closes it.
     """
     source = _Source(stream, SAMPLE_BYTES)
     encoding, name = _encoding(source.peek(SAMPLE_BYTES))
@@ -85,12 +86,12 @@ def open_text(stream: io.BufferedIOBase) -> tuple[io.TextIOWrapper, str]:
 
 
 def stray_bytes(text: io.TextIOWrapper) -> int:
-    """Count the bytes that *text*, from `open_text`, has so far read as Windows-1252 because they are no UTF-8."""
+    """Count the bytes that *text*, from `open_text`, has read as Windows-1252 so far because they are not UTF-8."""
     return text.buffer.strays if isinstance(text.buffer, _Source) else 0
 
 
 def _encoding(sample: bytes) -> tuple[str, str]:
-    """Return Python's name of the encoding of *sample*, and people's."""
+    """Return the encoding of *sample*: Python's name and a readable name."""
     for mark, found in _BOMS.items():
         if sample.startswith(mark):
             return found
@@ -107,12 +108,12 @@ def _encoding(sample: bytes) -> tuple[str, str]:
 
 
 def _cut(sample: bytes, size: int) -> bytes:
-    """Cut *sample* to *size* where no character of any encoding is cut: none ends in a space, comma or line end."""
+    """Cut *sample* to *size* without splitting a character: in no encoding does one end in space, comma or line end."""
     return sample if len(sample) < size else sample[: max(map(sample[:size].rfind, b"\n ,;\t")) + 1] or sample[:size]
 
 
 def _legacy(sample: bytes) -> tuple[str, str]:
-    """Latin letters stand between ASCII ones; those of other scripts in rows, which charset-normalizer knows."""
+    """Guess a legacy encoding. Accented letters are isolated; other scripts form runs, left to charset-normalizer."""
     runs = re.findall(rb"[\x80-\xff]+", sample)
     usual = {encoding: _usual(sample, encoding) for encoding in _LATIN}
     encoding = max(usual, key=lambda name: usual[name])
@@ -124,7 +125,7 @@ def _legacy(sample: bytes) -> tuple[str, str]:
 
 
 def _usual(sample: bytes, encoding: str) -> float:
-    """Return how much of what is not ASCII in *sample* one language explains, with no capital inside a word."""
+    """Return the largest share of non-ASCII letters in *sample* that one language explains, without inner capitals."""
     pairs = [pair for pair in pairwise(" " + sample.decode(encoding, "replace")) if not pair[1].isascii()]
     found = Counter("" if before.islower() and now.isupper() else now for before, now in pairs)
     return max(

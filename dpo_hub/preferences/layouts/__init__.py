@@ -1,6 +1,6 @@
-"""Rows to pairs: one recogniser a layout, tried in order, the most telling first. Knows nothing of files.
+"""Converts rows to pairs. Each layout has a recogniser; the most specific is tried first. Independent of files.
 
-A recogniser gets the source's columns and its first rows, and returns the layout, or None where it is another one.
+A recogniser gets the source's columns and its first rows. It returns the layout, or None if it does not match.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ RECOGNISERS: tuple[Recogniser, ...] = (
 
 
 def recognise(columns: Columns, sample: Sequence[Row]) -> Layout | None:
-    """Find the layout of a source with *columns* that begins with the rows of *sample*.
+    """Find the layout of a source with *columns* whose first rows are *sample*.
 
     Raises:
-        DirectionUnknown: there are two answers, and which one is chosen cannot be known.
+        DirectionUnknown: there are two answers, and it is not clear which one is chosen.
     """
     found = next((layout for recogniser in RECOGNISERS if (layout := recogniser(columns, sample))), None)
     return text_only(found, columns) if found else None

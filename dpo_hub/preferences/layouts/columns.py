@@ -1,4 +1,4 @@
-"""What columns are called in the wild: which names stand for a prompt, a reply, a verdict, a rating."""
+"""Common column names: which names mean a prompt, a reply, a verdict or a rating."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ NAMES: dict[str, tuple[str, ...]] = {
         "rank": "rank ranking",
     }.items()
 }
-"""The names of each part, the likeliest first."""
+"""The names of each part, most likely first."""
 
 _ANSWER = frozenset(
     "response answer output completion text conversation reply generation ref candidate option message summary".split()
 )
 _ABOUT = frozenset("score rating rank id is length tokens model name label winner safe better preferred".split())
-"""A column with such a word is about an answer."""
+"""A column with one of these words describes an answer and does not contain one."""
 _SIDES = (("a", "b"), ("0", "1"), ("1", "2"), ("left", "right"), ("first", "second"))
 
 
@@ -44,7 +44,7 @@ SHOWN_COLUMNS = 8
 
 
 class Columns:
-    """The columns of one source, found by names that may differ in case, spaces, hyphens and a byte-order mark."""
+    """The columns of one source. Names are matched regardless of case, spaces, hyphens and a byte order mark."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self.actual: dict[str, str] = {}
@@ -52,26 +52,26 @@ class Columns:
             self.actual.setdefault(simple(name), name)
 
     def find(self, part: str, *, without: Iterable[str | None] = ()) -> str | None:
-        """The column that *part* stands in, among those that are not taken yet."""
+        """The column for *part*, excluding those in *without*."""
         taken = set(without)
         found = (self.actual[name] for name in NAMES[part] if name in self.actual)
         return next((name for name in found if name not in taken), None)
 
     def named(self, *names: str) -> str | None:
-        """The first of *names* that is there, as the source spells it."""
+        """The first of *names* that exists, as spelled in the source."""
         return next((self.actual[name] for name in names if name in self.actual), None)
 
     def spelled(self, name: str) -> str | None:
-        """The column that *name* means, in whatever case and with whatever spaces it is written."""
+        """The column that *name* means, regardless of case, spaces and hyphens."""
         return self.actual.get(simple(name))
 
     def shown(self) -> str:
-        """The names of the columns, for people."""
+        """The column names, formatted for messages."""
         names = list(self.actual.values())
         return ", ".join(map(repr, names[:SHOWN_COLUMNS])) + (" …" if len(names) > SHOWN_COLUMNS else "")
 
     def candidates(self) -> list[str]:
-        """The columns of answers that differ in a letter or a number only, two or more of them."""
+        """The answer columns whose names differ only in a letter or a number; empty if there are fewer than two."""
         families: dict[tuple[str, ...], list[str]] = {}
         for name in self.actual.values():
             said = tokens(name)
@@ -82,9 +82,9 @@ class Columns:
         return most if len(most) > 1 else []
 
     def sides(self) -> tuple[str, str, str] | None:
-        """Two columns that differ in their side only, and which side the first one has: `a`, `0`, `1`, `left`, `first`.
+        """Two answer columns that differ only in their side, and the first one's side: `a`, `0`, `1`, `left`, `first`.
 
-        Their names say that they hold answers; the shortest do, where `response_a_source` stands beside `response_a`.
+        The shortest names win, so `response_a` is preferred to `response_a_source`.
         """
         words = {name: tokens(name) for name in self.actual.values()}
         shortest_first = sorted(words.items(), key=lambda item: len(item[1]))
@@ -99,12 +99,12 @@ class Columns:
 
 @cache
 def simple(name: str) -> str:
-    """*name* in lower case, words joined by underscores: `Chosen Response`, `chosen-response` → `chosen_response`."""
+    """Simplify *name* to lower case with underscores: `Chosen Response`, `chosen-response` → `chosen_response`."""
     return re.sub(r"[\s\-]+", "_", str(name).strip().strip("\ufeff").strip().lower())
 
 
 def is_known(name: str) -> bool:
-    """Whether a column of this name means anything to us, so that a row of such names is a header."""
+    """Whether this is a known column name, so that a row of such names is a header."""
     return simple(name) in _ALL or bool(_ANSWER & set(tokens(name)) and set(tokens(name)) & _EITHER_SIDE)
 
 
@@ -118,6 +118,6 @@ _BESIDE = frozenset(
     "tools chat_template_kwargs id parent_id images image videos video audios audio score_chosen score_rejected "
     "chosen_score rejected_score chosen_rating rejected_rating".split()
 )
-"""What stands beside a pair and says more of it."""
+"""Names of additional columns that accompany a pair."""
 _ALL = _BESIDE.union(*NAMES.values())
 _EITHER_SIDE = frozenset(side for pair in _SIDES for side in pair)

@@ -18,7 +18,7 @@ from .verdicts import SHOWN_CHARACTERS, TIE, UNLABELLED, DirectionUnknown, Scale
 
 
 class Judge(NamedTuple):
-    """Who says which of two answers is better: the columns that *told* names, read by *first_wins*."""
+    """The source of a verdict on two answers: *told* names its columns, and *first_wins* reads them."""
 
     told: str
     first_wins: Callable[[Row], bool]
@@ -27,7 +27,7 @@ class Judge(NamedTuple):
 def judged(
     name: str, asking: Asking, sides: tuple[str, str], judge: Judge, *, task: Callable[[Row], Row] = lambda row: row
 ) -> Layout:
-    """Two answers in the columns *sides*; *task* is where in a row the prompt and the answers stand."""
+    """Two answers in the columns *sides*; *task* extracts the cells with the prompt and the answers from a row."""
 
     def pair(number: int, row: Row) -> Iterable[Draft]:
         chosen, rejected = sides if judge.first_wins(row) else sides[::-1]
@@ -47,7 +47,7 @@ def compared(columns: Columns, sample: Sequence[Row]) -> Layout | None:
         return None
     *sides, mark = found
     first, second = sides
-    taken = [*sides, columns.named("winner"), columns.named("loser")]  # beside two answers, the latter are not replies
+    taken = [*sides, columns.named("winner"), columns.named("loser")]  # here winner and loser hold no replies
     chosen, rejected = columns.find("chosen", without=taken), columns.find("rejected", without=taken)
     if chosen and rejected and not _names_sides(row.get(chosen) for row in sample):
         return None
@@ -80,7 +80,8 @@ def compared(columns: Columns, sample: Sequence[Row]) -> Layout | None:
 def by_verdict(asking: Asking, first: str, second: str, verdict: str, scale: Scale) -> Layout:
     """Two answers, and the column *verdict* read on *scale*; it may also name the column of the better answer.
 
-    Where only the value for the first answer is known, one other is for the second, and a third is a question.
+    If only the value for the first answer is known, one other value may mean the second; a third raises
+    DirectionUnknown.
     """
     met: set[str] = set()
 
@@ -100,7 +101,7 @@ def by_verdict(asking: Asking, first: str, second: str, verdict: str, scale: Sca
 
 
 def _says_nothing(scale: Scale, sides: list[str], verdicts: list[Any]) -> bool:
-    """Whether there are verdicts, and not one of them can be read."""
+    """Whether there are verdicts, but none of them can be interpreted."""
     said = [value for value in verdicts if is_verdict(value)]
     return bool(said) and not any(value in sides or _reads(scale, value) for value in said)
 
@@ -113,18 +114,18 @@ def _reads(scale: Scale, value: Any) -> bool:
 
 
 def _names_sides(values: Iterable[Any]) -> bool:
-    """Whether *values* are the likes of `A` and `response_b`, and not replies."""
+    """Whether *values* are names such as `A` and `response_b`, and not replies."""
     return all(_reads(Scale(), value) for value in values if is_verdict(value))
 
 
 def _one_hot(columns: Columns) -> Judge | None:
-    """LMSYS: `winner_model_a`, `winner_model_b`, `winner_tie`, one of them 1."""
+    """LMSYS: `winner_model_a`, `winner_model_b` and `winner_tie`, one of which is 1."""
     a, b = columns.named("winner_model_a"), columns.named("winner_model_b")
     return Judge(f"{a}, {b}", _higher(a, b)) if a and b else None
 
 
 def _taking_turns(*names: str) -> Callable[[Row], Row]:
-    """LMSYS as Kaggle has it: prompts and answers are lists, a turn each, written out as JSON."""
+    """LMSYS in Kaggle's format: prompts and answers are lists with one item per turn, written as JSON."""
 
     def chats(row: Row) -> Row:
         asked, *answers = ([str(turn or "") for turn in listed(row.get(name))] for name in names)
@@ -141,7 +142,7 @@ def _chat(asked: Sequence[str], said: Sequence[str]) -> list[dict[str, str]]:
 
 
 def _scores(columns: Columns, mark: str) -> Judge | None:
-    """A score for each answer, where there is no verdict."""
+    """A score for each answer, if there is no verdict."""
     marks = {"a": "b", "0": "1", "1": "2", "left": "right", "first": "second"}
     for word in ("score", "rating"):
         a, b = columns.named(f"{word}_{mark}"), columns.named(f"{word}_{marks[mark]}")
@@ -161,7 +162,7 @@ def _higher(first: str, second: str) -> Callable[[Row], bool]:
 
 
 def shp(columns: Columns, sample: Sequence[Row]) -> Layout | None:
-    """Stanford SHP: `labels` is 1 where answer A is preferred."""
+    """Stanford SHP: `labels` is 1 if answer A is preferred."""
     asked, first, second = (columns.named(name) for name in ("history", "human_ref_a", "human_ref_b"))
     label = columns.named("labels")
     if not (asked and first and second and label):
@@ -171,7 +172,7 @@ def shp(columns: Columns, sample: Sequence[Row]) -> Layout | None:
 
 
 def argilla(columns: Columns, sample: Sequence[Row]) -> Layout | None:
-    """Argilla: annotators' rankings of two responses, of which the majority counts."""
+    """Argilla: annotators' rankings of two responses, decided by majority."""
     first, second = (columns.named(f"response{n}", f"response_{n}") for n in (1, 2))
     column = columns.named("preference")
     if not (first and second and column and any(listed(row.get(column)) for row in sample)):
@@ -186,7 +187,7 @@ def argilla(columns: Columns, sample: Sequence[Row]) -> Layout | None:
 
 
 def _ranks_first(record: dict[str, Any]) -> bool | None:
-    """Whether a record ranks the first response better: its `value` names them, its `rank` says their places."""
+    """Whether a record ranks the first response higher: its `value` names the responses, its `rank` their places."""
     match record.get("value"):
         case {"rank": [one, other], "value": [name, second_name]}:
             places = rating_of(one), rating_of(other)
@@ -228,7 +229,7 @@ def _majority(votes: Iterable[bool | None]) -> bool:
     """Whether most of the *votes* are for the first answer; None is a vote for neither.
 
     Raises:
-        Unusable: there is no vote, or no majority.
+        Unusable: there are no votes, or there is no majority.
     """
     counts = Counter(votes)
     if not counts:

@@ -1,4 +1,4 @@
-"""Parts to a pair: the prompt is cut off where replies repeat it, and what cannot be trained on is said."""
+"""Makes a pair from its parts: removes a prompt that the replies repeat, and rejects what cannot be trained on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SAME = "chosen and rejected the same"
 
 
 class Asked(NamedTuple):
-    """What a pair's replies answer: *before* are messages ahead of the prompt, *under* is text to go below it."""
+    """What a pair's replies answer: *before* holds messages ahead of the prompt, *under* holds text to put below it."""
 
     prompt: Part
     before: Sequence[dict[str, Any]] = ()
@@ -28,14 +28,14 @@ def draft(number: int, asked: Asked, chosen: Part, rejected: Part) -> Draft:
     """Make the pair of row *number*.
 
     Raises:
-        Unusable: a part is missing, the replies are the same, or a turn stands where it cannot.
+        Unusable: a part is missing or not JSON, the replies are the same, or a turn is out of place.
     """
     prompt, before, under, tools, kwargs = asked
     if tools or kwargs:
         _require_json([tools, kwargs], "tools or chat_template_kwargs")
     texts = isinstance(prompt, str) and isinstance(chosen, str) and isinstance(rejected, str) and not (before or under)
     if texts and prompt and chosen and rejected and chosen != rejected:
-        return Draft(number, prompt, chosen, rejected, tools, kwargs)  # by far the most frequent, and quick
+        return Draft(number, prompt, chosen, rejected, tools, kwargs)  # the fast path, by far the most frequent
     conversation = _conversation(asked)
     good, bad = as_messages(chosen, "assistant"), as_messages(rejected, "assistant")
     if _asks(good) and _asks(bad):
@@ -50,10 +50,12 @@ def draft(number: int, asked: Asked, chosen: Part, rejected: Part) -> Draft:
 
 
 def reply_to(asked: Asked, reply: Part) -> tuple[List, List]:
-    """The conversation and the one reply to it, without what the reply repeats; a whole chat ends in its own.
+    """Return the conversation and the reply to it, without any turns that the reply repeats.
+
+    If there is no prompt and the reply is a whole chat, the reply is everything after its last user turn.
 
     Raises:
-        Unusable: one of them is missing, or a turn stands where it cannot.
+        Unusable: one of them is missing, or a turn is out of place.
     """
     conversation, said = _conversation(asked), as_messages(reply, "assistant")
     if _asks(said) and not any(message["role"] == "user" for message in conversation):
@@ -71,7 +73,7 @@ def _require_question(conversation: List) -> None:
 
 
 def _require_json(value: Any, what: str) -> None:
-    """See to it that *value* can be kept as JSON: Parquet holds other kinds, and JSON can spell half a character."""
+    """Ensure that *value* can be stored as JSON: Parquet has other types, and JSON can contain lone surrogates."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except (TypeError, ValueError):
@@ -99,12 +101,12 @@ def _has_system(messages: List) -> bool:
 
 
 def _asks(reply: List) -> bool:
-    """Whether *reply* is a whole chat rather than the reply alone."""
+    """Whether *reply* is a whole chat and not just a reply."""
     return any(message["role"] == "user" for message in reply)
 
 
 def _shared(conversation: List, good: List, bad: List) -> tuple[List, List, List]:
-    """Cut what two whole chats begin with off as the prompt; a prompt that was told has to be in it."""
+    """Split off the common beginning of two whole chats as the prompt, which must contain any prompt that was given."""
     begin, longer = 0, max(good, bad, key=len)
     while begin < min(len(good), len(bad)) and good[begin] == bad[begin]:
         begin += 1
@@ -120,8 +122,8 @@ def _shared(conversation: List, good: List, bad: List) -> tuple[List, List, List
 
 
 def _reply(reply: List, what: str, conversation: List) -> List:
-    """The messages of a reply, without the conversation where the cell repeats it."""
-    for asked in (conversation, conversation[1:]):  # a system message may stand in its own column only
+    """Return the messages of a reply, without the conversation if the cell repeats it."""
+    for asked in (conversation, conversation[1:]):  # the system message may be in its own column only
         if asked and reply[: len(asked)] == asked:
             reply = reply[len(asked) :]
     if not any(map(_says, reply)):

@@ -1,4 +1,4 @@
-"""Layouts in which a pair comes of several rows. All their answers are kept in memory."""
+"""Layouts in which several rows make a pair. All their answers are kept in memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def one_answer_a_row(columns: Columns, sample: Sequence[Row]) -> Layout | None:
     """One answer a row, with a rating, a rank or a thumb; the answers to a prompt are paired.
 
     Raises:
-        DirectionUnknown: there is a column called so, and what stands there is neither a number nor a thumb.
+        DirectionUnknown: such a column exists, but its values are neither numbers nor thumbs.
     """
     answer = columns.find("answer")
     if answer is None:
@@ -48,7 +48,7 @@ def one_answer_a_row(columns: Columns, sample: Sequence[Row]) -> Layout | None:
 
 
 def _tell(values: Sequence[Any], fits: Callable[[Any], bool]) -> bool:
-    """Whether most of *values* fit, and all those that are numbers; a few words may say that there is no rating."""
+    """Whether most of *values* fit, and all the numeric ones; a few words may mean that there is no rating."""
     return 2 * sum(map(fits, values)) > len(values) and all(map(fits, filter(is_rating, values)))
 
 
@@ -64,7 +64,7 @@ def answers_layout(asking: Asking, answer: str, part: str, column: str) -> Layou
 
 TIE_WITH_BEST = "a tie with the best answer"
 Answer = tuple[int, float, Part]
-"""The row of an answer, its score or whether it is good, and its text."""
+"""The row of an answer, its score (or whether it is good), and its text or messages."""
 
 
 def _grouped(
@@ -102,19 +102,19 @@ def _asked_and_answer(asking: Asking, answer: str, row: Row) -> tuple[Asked, Par
 
 
 def _key(asked: Asked) -> str:
-    """The same for answers to the same, tools and all."""
+    """A key that is equal for answers to the same prompt, including its tools and everything else."""
     return asked.prompt if isinstance(asked.prompt, str) and not any(asked[1:]) else _written(asked)
 
 
 def _written(asked: Asked) -> str:
     try:
         return json.dumps(asked, sort_keys=True)
-    except (TypeError, ValueError):  # keys that cannot be sorted, or what is no JSON: `draft` tells of that
+    except (TypeError, ValueError):  # keys that cannot be sorted, or a value that is not JSON, which `draft` reports
         return repr(asked)
 
 
 def _rated(asked: Asked, answers: list[Answer]) -> Iterator[Draft | LeftOut]:
-    """Pair the best answer with each that is worse; each row is in a pair, or left out."""
+    """Pair the best answer with each worse one; every row is either in a pair or left out."""
     best = max(answers, key=lambda answer: answer[1])
     why = "fewer than two rated answers to a prompt" if len(answers) < 2 else TIE
     used = False
@@ -133,7 +133,7 @@ def _rated(asked: Asked, answers: list[Answer]) -> Iterator[Draft | LeftOut]:
 
 
 def _thumbed(asked: Asked, answers: list[Answer]) -> Iterator[Draft | LeftOut]:
-    """Pair each good answer with a bad one; the shorter list begins again when it ends."""
+    """Pair each good answer with a bad one; the shorter list is repeated as needed."""
     good = [answer for answer in answers if answer[1]]
     bad = [answer for answer in answers if not answer[1]]
     used: set[int] = set()
@@ -148,7 +148,7 @@ def _thumbed(asked: Asked, answers: list[Answer]) -> Iterator[Draft | LeftOut]:
 
 
 def threaded(layout: Layout, own: str, parent: str) -> Layout:
-    """H2O LLM Studio: pairs of *layout* that answer one another; *own* and *parent* are the columns of their ids."""
+    """H2O LLM Studio: threads of pairs read by *layout*; *own* and *parent* are the columns of their ids."""
 
     def read(rows: Rows) -> Iterator[Item]:
         kept = [(number, row) for number, row in rows]
@@ -167,7 +167,7 @@ def threaded(layout: Layout, own: str, parent: str) -> Layout:
 
 
 def _id(cell: Any) -> str:
-    """An id as text; where some rows have none, tables write the others as 1.0."""
+    """Return an id as text; if some rows have no id, tables write the others as 1.0."""
     return "" if is_blank(cell) else str(cell).strip().removesuffix(".0")
 
 
@@ -176,7 +176,7 @@ def _under(
     turns: dict[int, tuple[list[dict[str, Any]], list[dict[str, Any]]]],
     parents: dict[int, int | None],
 ) -> Draft | LeftOut:
-    """Put the turns that *item* answers before it: what was asked and chosen, up to the first of the thread."""
+    """Prepend the earlier turns that *item* answers: prompts and chosen replies, back to the start of the thread."""
     before: list[dict[str, Any]] = []
     row, seen = parents.get(item.row), {item.row}
     while row is not None:

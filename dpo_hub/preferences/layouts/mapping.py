@@ -1,4 +1,4 @@
-"""Which column is which, as people say it: `prompt=data.ask,chosen=good,rejected=bad`."""
+"""Column mappings given by the user: `prompt=data.ask,chosen=good,rejected=bad`."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ PARTS = {
     "rank": "its rank, lower is better",
     "thumb": "its thumb, up or down",
 }
-"""What a mapping can name."""
+"""The parts that a mapping can name."""
 
 _PLACE = re.compile("-?[0-9]{1,9}")
 _VALUES = ("a_wins", "b_wins")
 _Wins = tuple[str | None, str | None]
-"""The verdicts that mean a and b, where they are told."""
+"""The verdicts that mean a and b, if given."""
 _ASKING = ("prompt", "system", "input", "history", "tools")
 
 
 def parse_mapping(written: str) -> dict[str, str]:
-    """`prompt=ask,chosen=good` as a dictionary.
+    """Parse a mapping such as `prompt=ask,chosen=good` into a dictionary.
 
     Raises:
-        PreferencesError: it is not written so.
+        PreferencesError: it does not have this form.
     """
     pairs = [pair.partition("=") for pair in written.split(",") if pair.strip()]
     parts = [part.strip() for part, _, _ in pairs]
@@ -59,13 +59,14 @@ def parse_mapping(written: str) -> dict[str, str]:
 
 
 def mapped(columns: Columns, sample: Sequence[Row], mapping: Mapping[str, str]) -> Layout:
-    """The layout that *mapping* tells of; what it does not name is found by name.
+    """Return the layout that *mapping* describes; parts that it does not mention are found by column name.
 
-    A column may be a path into nested cells, `data.prompt` or `answers.0.text`; one of a file without a header is
-    its number.
+    A column may be a path into nested cells, such as `data.prompt` or `answers.0.text`; in a file without a header, it
+    is a number.
 
     Raises:
-        PreferencesError: it names a part that there is none of, a column that is not there, or too little.
+        PreferencesError: it names an unknown part or a missing column, or it is incomplete.
+        DirectionUnknown: it does not determine which of two answers is chosen.
     """
     if unknown := [part for part in mapping if part not in PARTS]:
         raise PreferencesError(f"The mapping names {unknown[0]!r}, which is no part. The parts are {', '.join(PARTS)}.")
@@ -116,7 +117,7 @@ def _comparison(
 
 
 def _side(first: str, second: str) -> str:
-    """How the column of the first answer is marked, where the columns are marked and in order."""
+    """Return the mark of the first answer's column, `a` if it has none, or empty if the columns are reversed."""
     one, _, mark = Columns((first, second)).sides() or (first, second, "a")
     return mark if one == first else ""
 
@@ -128,7 +129,7 @@ def _given(column: str | None, part: str) -> str:
 
 
 def column_meant(columns: Columns, sample: Sequence[Row], name: str) -> str:
-    """The column or path that *name* means, as the source spells it."""
+    """Return the column or path that *name* means, as spelled in the source."""
     actual = columns.spelled(name) or columns.spelled(f"column {name}")
     if actual is None and any(dig(row, name) is not None for row in sample):
         return name
@@ -140,7 +141,7 @@ def column_meant(columns: Columns, sample: Sequence[Row], name: str) -> str:
 
 
 def dig(row: Row, path: str) -> Any:
-    """The cell at *path*, names and places joined by dots, or None where there is none."""
+    """Return the cell at *path*, which is names and indices joined by dots; None if there is none."""
     if path in row:
         return row[path]
     found: Any = row
@@ -155,7 +156,7 @@ def dig(row: Row, path: str) -> Any:
 
 
 def _through(read: Read, paths: Sequence[str]) -> Read:
-    """Give each row the nested cells at *paths* under their paths, before it is read."""
+    """Before reading a row, add the nested cells at *paths* to it, with the paths as column names."""
 
     def reached(rows: Rows) -> Iterator[Item]:
         dug = ((n, row | {path: dig(row, path) for path in paths} if isinstance(row, dict) else row) for n, row in rows)

@@ -1,4 +1,4 @@
-"""One cell to chat messages, whatever way it was written. Knows nothing of columns and layouts."""
+"""Converts one cell to chat messages, in whatever form it is written. Independent of columns and layouts."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from ..pairs import Messages
 from .transcripts import ROLES, WORDS, parse_transcript, without_last_token
 
 Part = str | list[dict[str, Any]]
-"""A part of a pair: plain text is one message of the part's usual role, and by far the quickest."""
+"""A part of a pair. Plain text means one message with the part's usual role, and is by far the fastest form."""
 
 _BRACKETS = ("[", "{")
 _NOT_PLAIN = (*_BRACKETS, "<", *WORDS)
 NOT_PLAIN = rf"\A(?:'|{'|'.join(map(re.escape, _NOT_PLAIN))})"
-"""How text begins that may be more than plain, or guards a formula; it may also end with `LAST`. A pattern for RE2."""
+"""Beginnings of text that may not be plain, or that guards a formula; it may also end with `LAST`. RE2 syntax."""
 LAST = ">"
 _SUSPECT = "".join({start[0] for start in _NOT_PLAIN})
-_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can spell one that no text file can hold
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # a lone surrogate, which JSON can write but no text file can hold
 _SPOKEN = frozenset(("content", "parts", "text", "tool_calls"))
 _IMAGES = frozenset(
     "image image_url input_image video audio input_audio inlineData fileData inline_data file_data".split()
 )
 
 
-class Unusable(Exception):  # noqa: N818  # it ends in a count, not in an error
-    """Why a row gives no pair."""
+class Unusable(Exception):  # noqa: N818  # it is counted, not reported as an error
+    """The reason why a row yields no pair."""
 
 
 def part_of(cell: Any, what: str) -> Part:
-    """The text or the messages in *cell*, empty where it is blank; *what* names the part in a complaint.
+    """Return the text or the messages in *cell*, empty if it is blank; *what* names the part in error messages.
 
-    A cell may hold text, one message, a list of messages, either of them written out as JSON or Python, or a rendered
-    chat. Speakers may be named by `role` or `from`, words by `content`, `value`, `text` or `parts`.
+    A cell may hold text, one message, a list of messages, either of them written as JSON or Python, or a rendered
+    chat. The key of the speaker may be `role` or `from`; that of the text `content`, `value`, `text` or `parts`.
 
     Raises:
         Unusable: it holds something else.
@@ -56,14 +56,14 @@ def part_of(cell: Any, what: str) -> Part:
 
 
 def is_blank(cell: Any) -> bool:
-    """Whether *cell* is empty, in any of the ways that tables spell it."""
+    """Whether *cell* is empty, in any of the ways that tables represent it."""
     return (
         cell is None or (isinstance(cell, str) and not cell.strip()) or (isinstance(cell, float) and math.isnan(cell))
     )
 
 
 def is_plain(cell: Any) -> bool:
-    """Whether *cell*, stripped already, is text that `part_of` gives back as it is: the usual case, told quickly."""
+    """Whether *cell*, already stripped, is text that `part_of` returns unchanged: a fast test for the usual case."""
     return (
         type(cell) is str
         and cell != ""
@@ -74,17 +74,17 @@ def is_plain(cell: Any) -> bool:
 
 
 def as_messages(part: str | Messages, role: str) -> list[dict[str, Any]]:
-    """*part* as a list, its plain text spoken by *role*."""
+    """Return *part* as a list of messages; plain text gets the role *role*."""
     if isinstance(part, str):
         return [{"role": role, "content": part}] if part else []
     return [dict(message) for message in part]
 
 
 def message_of(item: Any, what: str) -> dict[str, Any]:
-    """One message in the form that chat templates take.
+    """Return one message in the form that chat templates expect.
 
     Raises:
-        Unusable: it is none, or has an image.
+        Unusable: it is not a message, or it has an image.
     """
     if not isinstance(item, Mapping):
         raise Unusable(f"something other than chat messages in {what}")
@@ -102,12 +102,12 @@ def message_of(item: Any, what: str) -> dict[str, Any]:
 
 
 def is_messages(value: Any) -> bool:
-    """Whether *value* is a list of messages, by the look of its first."""
+    """Whether *value* is a list of messages, judging by its first item."""
     return isinstance(value, list) and bool(value) and _is_message(value[0])
 
 
 def loaded(text: str) -> Any:
-    """What JSON or Python literal *text* is, or None where it is neither."""
+    """Parse *text* as JSON or a Python literal; None if it is neither."""
     for load in (json.loads, ast.literal_eval):
         try:
             return load(text)
@@ -117,7 +117,7 @@ def loaded(text: str) -> Any:
 
 
 def listed(cell: Any) -> list[Any]:
-    """The list in a cell, or written out in it; empty where there is none."""
+    """The list in a cell, which may be written as text; empty if there is none."""
     found = loaded(cell) if isinstance(cell, str) else cell
     return found if isinstance(found, list) else []
 
@@ -135,7 +135,7 @@ def objects(cell: Any, what: str) -> list[dict[str, Any]]:
 
 
 def _is_message(item: Any) -> bool:
-    """Whether *item* has what a message has; other JSON may be from Berlin, or tell someone's role."""
+    """Whether *item* has the keys of a message; other JSON may use "from" for a place or "role" for a job."""
     if not isinstance(item, Mapping):
         return False
     return ("from" in item and "value" in item) or ("role" in item and not _SPOKEN.isdisjoint(item))
@@ -158,7 +158,7 @@ def _listed(items: list[Any], what: str) -> Part:
 
 
 def _words(content: Any, what: str) -> str:
-    """The text of a message's content, which may come in parts."""
+    """The text of a message's content, which may consist of parts."""
     if content is None or isinstance(content, str):
         return content or ""
     if not isinstance(content, list):
@@ -180,7 +180,7 @@ IMAGE = "an image or other media (only text can be trained on)"
 
 
 def _tool_calls(written: str, what: str) -> list[dict[str, Any]]:
-    """The calls of a ShareGPT turn: an object, or a list of them, with name and arguments."""
+    """The tool calls of a ShareGPT turn: an object with name and arguments, or a list of them."""
     found = loaded(written)
     calls = found if isinstance(found, list) else [found]
     if not all(isinstance(call, Mapping) and "name" in call for call in calls):

@@ -1,4 +1,4 @@
-"""Layouts that say themselves which reply is chosen and which is rejected."""
+"""Layouts that state which reply is chosen and which is rejected."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def pairs_layout(
     scores: tuple[str, str] | None = None,
     thread: tuple[str, str] | None = None,
 ) -> Layout:
-    """Chosen and rejected in columns of their own.
+    """Chosen and rejected in separate columns.
 
-    *scores* are the columns that rate them, *thread* those that say which row answers which, where there are such.
+    *scores* are the columns that rate them, and *thread* the columns that say which row answers which, if they exist.
     """
     name = "one pair a row" if asking.prompt else "whole chats"
 
@@ -50,7 +50,7 @@ def _require_agreement(row: Row, good: str, bad: str) -> None:
 
 
 def pairs(columns: Columns, sample: Sequence[Row]) -> Layout | None:
-    """Chosen and rejected in columns of their own, under any of their many names."""
+    """Chosen and rejected in separate columns, under any of their many names."""
     rejected = columns.find("rejected")
     chosen = columns.find("chosen", without=[rejected])
     if not (chosen and rejected):
@@ -70,7 +70,7 @@ def pairs(columns: Columns, sample: Sequence[Row]) -> Layout | None:
 
 
 def _are_names(columns: Columns, sample: Sequence[Row], *names: str) -> bool:
-    """Whether the cells of *names* are no replies but names of who replied, which stand in other columns' names."""
+    """Whether the cells of *names* are not replies but names of models, which also appear in other columns' names."""
     others = [set(tokens(name)) for name in columns.actual.values() if name not in names and len(tokens(name)) > 1]
 
     def columns_of(cell: object) -> set[int]:
@@ -82,7 +82,7 @@ def _are_names(columns: Columns, sample: Sequence[Row], *names: str) -> bool:
 
 
 def _whole_chats(sample: Sequence[Row], *names: str) -> bool:
-    """Whether the replies carry the prompt themselves, by the first row that can be read."""
+    """Whether the replies include the prompt, judging by the first readable row."""
     for row in sample:
         try:
             parts = [part_of(row.get(name), name) for name in names]
@@ -95,7 +95,7 @@ def _whole_chats(sample: Sequence[Row], *names: str) -> bool:
 
 
 def openai(columns: Columns, sample: Sequence[Row]) -> Layout | None:
-    """OpenAI, Azure, Together, Fireworks: `input.messages` and two outputs."""
+    """Preferences of OpenAI, Azure, Together and Fireworks: `input.messages` and two outputs."""
     asked, good, bad = columns.named("input"), columns.named("preferred_output"), columns.named("non_preferred_output")
     if not (asked and good and bad):
         return None
@@ -111,7 +111,7 @@ def openai(columns: Columns, sample: Sequence[Row]) -> Layout | None:
 
 
 def chats(columns: Columns, sample: Sequence[Row]) -> Layout | None:
-    """A list of messages that one or two replies belong to: LLaMA-Factory's ShareGPT, Axolotl, ms-swift."""
+    """A list of messages with one or two replies: LLaMA-Factory's ShareGPT, Axolotl, ms-swift."""
     chat = columns.named("conversations", "messages", "conversation")
     rejected = columns.find("rejected", without=[chat]) or columns.named("rejected_messages")
     if not (chat and rejected):
@@ -132,7 +132,7 @@ def chats(columns: Columns, sample: Sequence[Row]) -> Layout | None:
 
 
 def output_pairs(columns: Columns, sample: Sequence[Row]) -> Layout | None:
-    """LLaMA-Factory's old layout: `output` lists the good answer and the bad one."""
+    """LLaMA-Factory's old layout: `output` lists the good answer and then the bad one."""
     output = columns.named("output")
     if not output or not any(isinstance(row.get(output), list) for row in sample):
         return None

@@ -1,4 +1,4 @@
-"""Plain text to pairs, column by column, where a file is plain and its layout is no more than three columns."""
+"""Converts plain text to pairs, column by column, for a plain file whose layout is just three columns."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def plain_items(file: Plain, layout: Layout, columns: Collection[str]) -> Iterator[Item | pa.RecordBatch]:
-    """Pairs of plain text as they are; a row that is something else goes through *layout*, its cells mended.
+    """Yield pairs of plain text unchanged; other rows go through *layout* after `file.mend` has fixed their cells.
 
     Raises:
-        NotPlain: the file is not as plain as it seemed, or has columns that mean something beyond *columns*, by which
-            the layout was recognised.
+        NotPlain: the file is not as plain as it seemed, or it has known columns other than *columns*, from which the
+            layout was recognised.
     """
     first = file.first
     for whole in file.columns(layout.plain):
@@ -38,14 +38,14 @@ def plain_items(file: Plain, layout: Layout, columns: Collection[str]) -> Iterat
                 cells = batch.slice(place, 1).to_pylist()[0]
                 row = {name: file.mend(cell) if cell else cell for name, cell in cells.items()}
                 if not any((cell or "").strip() for cell in row.values()):
-                    raise NotPlain  # a blank line or an empty row, and what is in other columns is not seen here
+                    raise NotPlain  # a blank line or an empty row; the other columns are not visible here
                 yield from layout.read(iter([(first + place, row)]))
             start = place + 1
         first += batch.num_rows
 
 
 def _split_plain(batch: pa.RecordBatch) -> tuple[list[pa.Array], list[int]]:
-    """The stripped texts of *batch*, by column, and the places of the rows that are more than plain text."""
+    """Return the stripped texts of *batch* by column, and the indices of the rows that are not just plain text."""
     import pyarrow.compute as pc
 
     texts = [pc.utf8_trim_whitespace(column) for column in batch.columns]

@@ -19,10 +19,10 @@ NAME = "several answers and their ratings"
 
 
 def ranked(number: int, asked: Asked, answers: Iterable[tuple[float, Part]]) -> list[Draft]:
-    """Pair the best of *answers*, each with its score (higher is better), with each one that is worse.
+    """Pair the best of *answers*, given with their scores (higher is better), with each worse one.
 
     Raises:
-        Unusable: there are no two answers, or none is better than the others.
+        Unusable: there are fewer than two answers, all are tied, or no two of them make a valid pair.
     """
     known = [(score, answer) for score, answer in answers if answer]
     if len(known) < 2:
@@ -43,7 +43,7 @@ def ranked(number: int, asked: Asked, answers: Iterable[tuple[float, Part]]) -> 
 
 
 def rated_lists(columns: Columns, sample: Sequence[Row]) -> Layout | None:
-    """distilabel: a list of generations beside a list of ratings."""
+    """distilabel: a list of generations and a list of their ratings."""
     answers = columns.named("generations", "responses", "candidates")
     ratings = columns.named("ratings", "scores", "ranks", "ranking")
     if not (answers and ratings) or columns.find("rejected"):
@@ -61,7 +61,7 @@ def rated_lists(columns: Columns, sample: Sequence[Row]) -> Layout | None:
 
 
 def rated_objects(columns: Columns, sample: Sequence[Row]) -> Layout | None:
-    """UltraFeedback's `completions`, Axolotl's `answers`: one list of answers that carry their score or rank."""
+    """UltraFeedback's `completions`, Axolotl's `answers`: one list of answers, each with its score or rank."""
     column = columns.named("completions", "answers", "responses", "candidates")
     keys = _rated_keys(sample, column) if column else None
     if not (column and keys) or columns.find("rejected"):
@@ -78,7 +78,7 @@ def rated_objects(columns: Columns, sample: Sequence[Row]) -> Layout | None:
 
 
 def _scored(answers: Iterable[tuple[Any, Any]], sign: int) -> list[tuple[float, Part]]:
-    """Answers with a score where higher is better; one without a score or text is passed over."""
+    """Return the answers with scores where higher is better, skipping those without a score or text."""
     return [
         (sign * rating_of(score), part_of(answer, "an answer"))
         for score, answer in answers
@@ -87,7 +87,7 @@ def _scored(answers: Iterable[tuple[Any, Any]], sign: int) -> list[tuple[float, 
 
 
 def _rated_keys(sample: Sequence[Row], column: str) -> tuple[str, str] | None:
-    """The keys of text and score in a list of rated answers."""
+    """Return the keys of the text and the score in a list of rated answers."""
     for row in sample:
         items = listed(row.get(column))
         if items and isinstance(items[0], dict):
@@ -98,7 +98,7 @@ def _rated_keys(sample: Sequence[Row], column: str) -> tuple[str, str] | None:
 
 
 def vertex(columns: Columns, sample: Sequence[Row]) -> Layout | None:
-    """Vertex AI: `contents`, and `completions` with a score each."""
+    """Vertex AI: `contents`, and `completions` that each have a score."""
     contents, completions = columns.named("contents"), columns.named("completions")
     system = columns.named("system_instruction", "systeminstruction")
     if not (contents and completions):
@@ -116,7 +116,7 @@ def vertex(columns: Columns, sample: Sequence[Row]) -> Layout | None:
 
 
 def reply_trees(columns: Columns, sample: Sequence[Row]) -> Layout | None:
-    """Open Assistant: a prompt with ranked replies, which have replies of their own."""
+    """Open Assistant: a prompt with ranked replies, which may themselves have replies."""
     prompt = columns.named("prompt")
     if not (prompt and any(isinstance(row.get(prompt), dict) and "replies" in row[prompt] for row in sample)):
         return None
@@ -133,7 +133,7 @@ def reply_trees(columns: Columns, sample: Sequence[Row]) -> Layout | None:
 
 
 def _branches(number: int, root: dict[str, Any]) -> Iterator[Draft]:
-    """The pairs of a tree, depth first without recursion: a tree may be as deep as it likes."""
+    """Yield the pairs of a tree, depth first and without recursion, so that a tree can be arbitrarily deep."""
     waiting: list[tuple[dict[str, Any], list[dict[str, Any]]]] = [(root, [])]
     while waiting:
         node, before = waiting.pop()
@@ -141,6 +141,6 @@ def _branches(number: int, root: dict[str, Any]) -> Iterator[Draft]:
         said = [*before, {"role": role, "content": str(node.get("text") or "")}]
         replies = [reply for reply in listed(node.get("replies")) if isinstance(reply, dict)]
         answers = ((reply.get("rank"), reply.get("text")) for reply in replies if role == "user")
-        with suppress(Unusable):  # the rest of the tree may have pairs; a tree with none is told as a whole
+        with suppress(Unusable):  # the rest of the tree may have pairs; a tree without any is reported as a whole
             yield from ranked(number, Asked(said), _scored(answers, -1))
         waiting.extend((reply, said) for reply in reversed(replies))

@@ -1,4 +1,4 @@
-"""What every layout is made of: rows in, drafts of pairs or reasons out, and where what is asked stands."""
+"""Building blocks of all layouts: they turn rows into draft pairs or reasons, and locate the prompt's columns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .messages import IMAGE, Unusable, as_messages, is_blank, is_messages, loade
 
 
 class LeftOut(NamedTuple):
-    """A row that gives no pair, and why."""
+    """A row that yields no pair, and why."""
 
     row: int
     reason: str
@@ -25,14 +25,14 @@ Read = Callable[[Rows], Iterator[Item]]
 Kind = TypeVar("Kind", list[Any], dict[str, Any])
 
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")
-"""Columns of what goes with the text of a row, and cannot be trained on."""
+"""Columns with media that belong to a row's text and cannot be trained on."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A layout as it was recognised: *columns* says which column each part comes from.
+    """A recognised layout; *columns* says which column each part comes from.
 
-    *plain* names the columns of prompt, chosen and rejected where a row's pair is no more than these three cells.
+    *plain* names the columns of prompt, chosen and rejected if a row's pair consists of just these three cells.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Layout:
 
 
 def each(pairs: Callable[[int, Row], Iterable[Draft]]) -> Read:
-    """Read row by row."""
+    """Read a source row by row."""
 
     def read(rows: Rows) -> Iterator[Draft | LeftOut]:
         for number, row in rows:
@@ -55,7 +55,7 @@ def each(pairs: Callable[[int, Row], Iterable[Draft]]) -> Read:
 
 
 def text_only(layout: Layout, columns: Columns) -> Layout:
-    """Leave out the rows that have an image or other media beside their text."""
+    """Leave out rows that have an image or other media in addition to their text."""
     media = [found for name in MEDIA if (found := columns.named(name))]
 
     def read(rows: Rows) -> Iterator[Item]:
@@ -74,7 +74,7 @@ EMPTY = "an empty row"
 
 
 def usable(row: Row | Unreadable) -> Row:
-    """Pass a row on, and a complaint up."""
+    """Return a readable row; raise Unusable for an unreadable one."""
     if isinstance(row, str):
         raise Unusable(row)
     return row
@@ -86,7 +86,7 @@ def is_empty(row: Row | Unreadable) -> bool:
 
 @dataclass(frozen=True)
 class Asking:
-    """Where what is asked stands: the columns of the prompt and of what goes with it."""
+    """The columns of the prompt and of everything that belongs to it."""
 
     prompt: str | None = None
     system: str | None = None
@@ -97,7 +97,7 @@ class Asking:
 
     @classmethod
     def among(cls, columns: Columns, *, taken: Iterable[str | None] = (), prompt: str | None = None) -> Asking:
-        """Find the columns by name; *prompt* is one that is known already."""
+        """Find the columns by name; *prompt* is the prompt column if it is already known."""
         taken = list(taken)
         prompt = prompt or columns.find("prompt", without=taken)
         under, history = (columns.find(part, without=[*taken, prompt]) for part in ("input", "history"))
@@ -109,7 +109,7 @@ class Asking:
         return {part: name for part, name in vars(self).items() if name}
 
     def of(self, row: Row) -> Asked:
-        """What *row* asks."""
+        """Return the prompt of *row* and everything that belongs to it."""
         prompt = part_of(row.get(self.prompt), "prompt") if self.prompt else ""
         if self.alone:
             return Asked(prompt)
@@ -122,12 +122,12 @@ class Asking:
 
     @property
     def alone(self) -> bool:
-        """Whether there is nothing but the prompt, the usual and quickest case."""
+        """Whether there is only the prompt, the usual and fastest case."""
         return not (self.system or self.input or self.history or self.tools or self.chat_template_kwargs)
 
 
 def tools_of(cell: Any) -> list[Any]:
-    """The list of tools in a cell, or written out in it.
+    """Return the list of tools in a cell, which may be written as text.
 
     Raises:
         Unusable: it holds something else.
@@ -136,7 +136,7 @@ def tools_of(cell: Any) -> list[Any]:
 
 
 def _literal(cell: Any, kind: type[Kind], what: str) -> Kind:
-    """The list or object in a cell, or written out in it; an empty one where the cell is blank."""
+    """Return the list or object in a cell, which may be written as text; an empty one if the cell is blank."""
     if is_blank(cell) or cell in ("null", "None"):
         return kind()
     found = loaded(cell) if isinstance(cell, str) else cell
@@ -146,7 +146,7 @@ def _literal(cell: Any, kind: type[Kind], what: str) -> Kind:
 
 
 def _past(cell: Any) -> list[dict[str, Any]]:
-    """Earlier turns: messages, or `[question, answer]` pairs as Alpaca files have them."""
+    """Return the earlier turns, from messages or from `[question, answer]` pairs as in Alpaca files."""
     part = part_of(cell, "history") if isinstance(cell, str) or is_messages(cell) else ""
     if not isinstance(part, str):
         return part

@@ -1,6 +1,6 @@
-"""Chats that were already rendered to text, back to messages, so that no chat template is put on twice.
+"""Converts chats that were already rendered to text back to messages, so that no chat template is applied twice.
 
-A text counts as a transcript only if it begins as one and is one to its end; anything else stays the text it is.
+A text counts as a transcript only if all of it has that form, from beginning to end; anything else stays plain text.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("tool", "function", "observation", "ipython"), "tool"),
 }
-"""What other tools call the speakers, in lower case."""
+"""Names of the roles in other tools, in lower case."""
 
 _PREAMBLES = ("Below is an instruction", "A chat between a")
 WORDS = ("Human:", "USER:", "### ", *_PREAMBLES)
-"""How transcripts begin that have no marks but words."""
+"""Beginnings of transcripts that mark turns only with words."""
 
 _STARTS = ("<|", "<s>", "<bos>", "<start_of_turn>", "[INST]", *WORDS)
 _FIRST_TOKEN = re.compile(r"\A(?:<s>|<bos>|<\|begin_of_text\|>|<\|endoftext\|>)\s*")
@@ -32,10 +32,10 @@ _SYSTEM, _SYSTEM_END = "<<SYS>>", "<</SYS>>"
 
 @dataclass(frozen=True)
 class _Markup:
-    """How a family of models marks its turns: *opening* captures the role, *closing* ends the turn where it is used.
+    """How a family of models marks its turns: *opening* captures the role, *closing* ends the turn if it is used.
 
-    Where the marks are plain words, both speakers must be there, or a text that quotes one would be taken for a chat;
-    a lone mark of another kind has to be closed or alone on its line.
+    If the marks are plain words, both speakers must appear, or a text that quotes one would be mistaken for a chat. A
+    single mark of another kind must be closed or alone on its line.
     """
 
     opening: re.Pattern[str]
@@ -57,9 +57,9 @@ _FAMILIES = (
 
 
 def parse_transcript(text: str) -> list[dict[str, Any]] | None:
-    """The messages of a rendered chat, without an empty last turn, or None where *text* is just text.
+    """Return the messages of a rendered chat, without an empty last turn, or None if *text* is plain text.
 
-    Known are ChatML, Llama 2 and 3, Mistral, Gemma, Zephyr and Phi, and the words of HH, Vicuna and Alpaca.
+    Recognises ChatML, Llama 2 and 3, Mistral, Gemma, Zephyr and Phi, and the word marks of HH, Vicuna and Alpaca.
     """
     text = text.strip()
     if not text.startswith(_STARTS):
@@ -72,7 +72,7 @@ def parse_transcript(text: str) -> list[dict[str, Any]] | None:
 
 
 def without_last_token(text: str) -> str:
-    """*text* without the tokens that end a turn; HTML may end in `</s>` for reasons of its own."""
+    """Remove the tokens that end a turn from *text*. HTML with `<s>` may legitimately end in `</s>`, so it is kept."""
     if text.endswith("</s>") and "<s>" in text:
         return text
     while (stripped := text.rstrip()).endswith(_LAST_TOKENS):
@@ -103,7 +103,7 @@ def _turns(text: str, markup: _Markup) -> list[dict[str, Any]]:
 
 
 def _is_chat(text: str, markup: _Markup, marks: list[str]) -> bool:
-    """Whether *marks* are those of a chat, and not of a text about them."""
+    """Whether *marks* come from a chat, and not from a text that mentions them."""
     if markup.words:
         return {"user", "assistant"} <= {ROLES[mark] for mark in marks}
     if len(marks) != 1:

@@ -1,4 +1,4 @@
-"""What a verdict, a thumb or a rating says. What cannot be known is never guessed."""
+"""Interprets verdicts, thumbs and ratings. Never guesses what cannot be known."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .columns import tokens
 from .messages import Unusable
 
 SHOWN_CHARACTERS = 20
-"""A value that is longer is not shown in a complaint."""
+"""Error messages do not show longer values."""
 
 TIE = "a tie"
 UNLABELLED = "no verdict"
@@ -26,21 +26,21 @@ _FIRST, _SECOND = frozenset("a left first one".split()), frozenset("b right seco
 
 _ONE_COMMA = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # no thousands begin with 0
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?")
-_LOOKS = re.compile(r"[\s_\-]+(?=\D)|[\ufe0f\U0001f3fb-\U0001f3ff]")  # gaps, and the shade of a thumb
+_LOOKS = re.compile(r"[\s_\-]+(?=\D)|[\ufe0f\U0001f3fb-\U0001f3ff]")  # separators, and the skin tone of a thumb
 _UP = frozenset("true 1 1.0 +1 up yes good positive like liked thumbsup desirable chosen accepted 👍".split())
 _DOWN = frozenset("false 0 0.0 -1 down no bad negative dislike disliked thumbsdown undesirable rejected 👎".split())
 
 
-class DirectionUnknown(Exception):  # noqa: N818  # it becomes a question to the user
-    """Two answers are there, and nothing that is known says which of them is chosen."""
+class DirectionUnknown(Exception):  # noqa: N818  # it becomes a question for the user
+    """There are two answers, and nothing says which of them is chosen."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How the verdicts of a source are read.
+    """How the verdicts of a source are interpreted.
 
-    *base* is the number that stands for the first answer, None where there are only words. Where *a_wins* is given,
-    that value is for the first answer, and *b_wins*, or any other where that is None, for the second.
+    *base* is the number that means the first answer, or None if there are only words. If *a_wins* is given, that value
+    means the first answer, and *b_wins* means the second; if *b_wins* is None, any other value does.
     """
 
     base: int | None = None
@@ -49,9 +49,9 @@ class Scale:
 
     @classmethod
     def of(cls, values: Iterable[Any], side: str) -> Scale | None:
-        """Tell the scale from *values*, or None where they leave the direction open.
+        """Infer the scale from *values*, or return None if they do not determine the direction.
 
-        *side* is how the first answer's column is marked (`columns.Columns.sides`), empty where that is no help.
+        *side* is the mark of the first answer's column (`columns.Columns.sides`), or empty if that does not help.
         """
         values = list(values)
         seen = {number for value in values if (number := _number_said(value)) is not None}
@@ -67,9 +67,9 @@ class Scale:
 
     @classmethod
     def where(cls, a_wins: str, values: Iterable[Any], b_wins: str | None = None) -> Scale | None:
-        """Tell the scale on which *a_wins* is for the first answer and *b_wins* for the second.
+        """Return the scale on which *a_wins* means the first answer and *b_wins* the second.
 
-        Without *b_wins* it is the one other of *values*; None where there are several.
+        Without *b_wins*, the only other value in *values* means the second. Return None if there are several others.
         """
         if b_wins is not None:
             return cls(a_wins=a_wins, b_wins=b_wins)
@@ -78,7 +78,7 @@ class Scale:
         return None if len(others) > 1 else cls(a_wins=a_wins, b_wins=others[0] if others else None)
 
     def told(self, column: str, first: str) -> str:
-        """Say which value of *column* is for the answer *first*, where that is not plain."""
+        """Describe *column*, including which of its values means the answer *first* if that is not obvious."""
         value = self.base if self.a_wins is None else self.a_wins
         return column if value is None else f"{column} ({value} is {first})"
 
@@ -86,8 +86,8 @@ class Scale:
         """Whether the verdict *value* is for the first answer.
 
         Raises:
-            Unusable: it is a tie, or none, or a word that is not known.
-            DirectionUnknown: it shows that numbers do not mean what they seemed to.
+            Unusable: it is a tie, missing, or an unknown word.
+            DirectionUnknown: it shows that the numbers do not mean what they seemed to.
         """
         if self.a_wins is not None and normal(value) == normal(self.a_wins):
             return True
@@ -101,7 +101,7 @@ class Scale:
 
 
 def is_verdict(value: Any) -> bool:
-    """Whether *value* is something other than nothing or a tie."""
+    """Whether *value* is neither empty nor a tie."""
     try:
         _require_verdict(value)
     except Unusable:
@@ -110,7 +110,7 @@ def is_verdict(value: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """*value* for a complaint: in brackets where it is short, and nothing where it is not."""
+    """Format *value* for an error message: in brackets if it is short, otherwise empty."""
     text = str(value)
     return f" ({text!r})" if len(text) <= SHOWN_CHARACTERS else ""
 
@@ -146,12 +146,12 @@ def _not_known(value: Any) -> str:
 
 
 def normal(value: Any) -> str:
-    """*value* as verdicts are compared: case, spaces and `.0` make no difference."""
+    """Normalise *value* for comparing verdicts: ignore case, outer spaces and a final `.0`."""
     return str(value if value is not None else "").strip().lower().removesuffix(".0")
 
 
 def _words(value: Any) -> set[str]:
-    """What *value* says beside filler; the "one" of "the left one" is filler as well."""
+    """The words of *value* without filler; the "one" of "the left one" is also filler."""
     words = set(tokens(str(value))) - _FILLER
     return words - {"one"} or words
 
@@ -176,10 +176,10 @@ def is_up(value: Any) -> bool:
 
 
 def rating_of(value: Any) -> float:
-    """*value* as a number.
+    """Return *value* as a number.
 
     Raises:
-        Unusable: it is none.
+        Unusable: it is not a number, or its comma is ambiguous.
     """
     text = str(value).strip()
     if _ONE_COMMA.fullmatch(text):
@@ -195,7 +195,7 @@ def rating_of(value: Any) -> float:
 
 
 def is_rating(value: Any) -> bool:
-    """Whether *value* is a number, or text that is one, be it one whose comma is not plain."""
+    """Whether *value* is a number, or text that represents one, even with an ambiguous comma."""
     try:
         rating_of(value)
     except Unusable:
@@ -208,7 +208,7 @@ def _thumb_word(value: Any) -> str:
 
 
 def _number_said(value: Any) -> int | None:
-    """The number that *value* is, or has as in `model_1`."""
+    """The number that *value* is or contains, as in `model_1`."""
     if _is_number(value):
         return int(normal(value))
     words = _words(value)

@@ -1,6 +1,6 @@
-"""Reads what a run logged and says in plain words what goes wrong and what to change.
+"""Reads what a run logged, and explains in plain words what goes wrong and what to change.
 
-Pure functions of figures, which `diagnose` takes from a run; nothing here loads torch. Knows nothing of how training
+Pure functions of figures, which `diagnose` reads from a run. Does not import torch, and is independent of how training
 works.
 """
 
@@ -23,10 +23,10 @@ _ORDER: tuple[Severity, ...] = ("high", "medium", "low")
 def examine(
     steps: Sequence[Mapping[str, float]], evaluations: Sequence[Mapping[str, Any]], recipe: Recipe, total: int
 ) -> list[Finding]:
-    """Say what goes wrong in a run of *total* steps so far, the gravest first.
+    """List the problems so far in a run of *total* steps, most serious first.
 
-    *steps* are lines of `metrics.jsonl` and *evaluations* of `evaluations.jsonl`; of these, later points than the last
-    step are left aside. Meant to be asked after each step; findings may go as they came.
+    *steps* are lines of `metrics.jsonl`, and *evaluations* are lines of `evaluations.jsonl`; those after the last step
+    are ignored. Meant to be called after each step; findings may disappear again.
     """
     if not steps:
         return []
@@ -36,7 +36,7 @@ def examine(
 
 
 def _findings(course: Course) -> list[Finding]:
-    """What the checks say. What follows from something graver is not said beside it."""
+    """Run the checks. Consequences of a more serious problem are not reported with it."""
     noisy = _if_found(noisy_accuracy(course))
     if cause := diverging(course) or labels_disagree(course):
         return [cause, *noisy]
@@ -49,6 +49,6 @@ def _if_found(finding: Finding | None) -> list[Finding]:
 
 
 def diagnose(run: Run) -> list[Finding]:
-    """Say what goes wrong in *run*, or went wrong in it, from what it logged."""
+    """List what goes or went wrong in *run*, based on its logged figures."""
     steps = run.metrics
     return examine(steps, run.evaluations, run.recipe, run.state.steps or len(steps))

@@ -1,4 +1,4 @@
-"""How a run went so far, as the checks see it, and what they say of it."""
+"""The course of a run so far, as input for the checks, and their findings."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any, Literal
 from ...recipe import Recipe
 
 Severity = Literal["high", "medium", "low"]
-"""high: the run is lost as it is; medium: its result will be worse than it could be; low: good to know."""
+"""high: the run is lost unless changed; medium: its result will be worse than it could be; low: good to know."""
 
 WINDOW_PAIRS = 64
-"""Pairs that the recent steps have together, as many as a point of held-out pairs has."""
+"""Minimum number of pairs in the recent steps together, the same as at a held-out evaluation."""
 WINDOW_STEPS = 5
-"""The fewest steps to call recent: one wild batch must not speak for all of them."""
+"""Minimum number of recent steps, so that one outlier batch does not dominate."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that goes wrong, the steps it shows in, and the one change to try first.
+    """One problem, the steps that show it, and the one change to try first.
 
-    `ends_training` says that going on makes it worse and an earlier point is better.
+    `ends_training` means that continuing makes it worse and an earlier point is better.
     """
 
     kind: str
@@ -36,13 +36,13 @@ class Finding:
 
     @property
     def hint(self) -> str:
-        """What to do, as the doctor's findings have it."""
+        """What to do, under the same name as in the doctor's findings."""
         return self.advice
 
 
 @dataclass(frozen=True)
 class Course:
-    """The steps and held-out points so far of a run of *total* steps; there is at least one step."""
+    """The steps and held-out evaluations so far of a run of *total* steps; there is at least one step."""
 
     steps: Sequence[Mapping[str, float]]
     evaluations: Sequence[Mapping[str, Any]]
@@ -51,17 +51,17 @@ class Course:
 
     @property
     def update_pairs(self) -> int:
-        """Pairs whose gradients make up an update, of all processes together."""
+        """Pairs per update, over all processes."""
         return self.recipe.update_pairs
 
     @property
     def recent(self) -> Sequence[Mapping[str, float]]:
-        """The last steps, as many as have a word to say together."""
+        """The last steps, as many as are needed for a reliable statement."""
         return self.steps[-max(WINDOW_STEPS, ceil(WINDOW_PAIRS / self.update_pairs)) :]
 
     @property
     def telling(self) -> bool:
-        """Whether there are enough recent steps to speak of."""
+        """Whether there are enough recent steps."""
         return len(self.recent) >= WINDOW_STEPS
 
     @property
@@ -70,7 +70,7 @@ class Course:
 
     @property
     def latest(self) -> Mapping[str, Any]:
-        """The last held-out point, or nothing."""
+        """The last held-out evaluation, or an empty mapping."""
         return self.evaluations[-1] if self.evaluations else {}
 
     def mean(self, name: str) -> float:
@@ -86,11 +86,11 @@ class Course:
         return reward / self.recipe.beta
 
     def fall(self, figures: Mapping[str, float]) -> tuple[float, float]:
-        """How far chosen replies fell below the reference: in nats a reply, and as a share of its log-likelihood."""
+        """How far chosen replies fell below the reference: in nats per reply, and relative to its log-likelihood."""
         nats = -self.nats(figures.get("chosen_reward", nan))
         reference = -(figures.get("chosen_logp", nan) + nats)
         return nats, nats / reference if reference > 0 else nan
 
     def finding(self, kind: str, severity: Severity, message: str, advice: str, *, ends: bool = False) -> Finding:
-        """Say something of the recent steps."""
+        """Make a finding about the recent steps."""
         return Finding(kind, severity, message, advice, int(self.recent[0]["step"]), self.step, ends)

@@ -1,4 +1,4 @@
-"""Whether training goes too far or the wrong way: what it does to held-out pairs and to replies of the policy's own."""
+"""Checks whether training goes too far or in the wrong direction, on held-out pairs and the policy's own replies."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from .chance import RARE, clearly_above_half, clearly_below_half, fall_in_errors
 from .course import Course, Finding, Severity
 
 FALLEN = 0.5
-"""Share of their log-likelihood by which chosen replies may fall: each token is then half as surprising again. A tenth
-or two is usual without a likelihood term, as chosen and rejected replies have much in common."""
+"""Share of their log-likelihood by which chosen replies may fall: each token is then 1.5 times as surprising. A drop of
+0.1 or 0.2 is usual without a likelihood term, as chosen and rejected replies have much in common."""
 COLLAPSED = 1.0
-"""Share from which nothing is left of it: each token is twice as surprising, its perplexity squared."""
+"""Share above which the likelihood has collapsed: each token is twice as surprising, its perplexity squared."""
 FALLEN_NATS = 3.0
-"""The least fall for a reply as a whole, to a twentieth: short replies have little likelihood to lose a share of."""
+"""Minimum fall in nats for a whole reply, to a twentieth of its likelihood; for short replies, shares mean little."""
 SATURATED = 0.95
-"""Reward accuracy on training pairs from which there is nothing left to order, whatever the loss and its scale."""
+"""Reward accuracy on training pairs above which there is nothing left to learn, whatever the loss and its scale."""
 FALL_ERRORS = 3.0
-"""Standard errors by which held-out accuracy has to fall from its best: the best of a few points is flattered by one or
-two."""
+"""Standard errors by which held-out accuracy must fall from its best: the best of a few points is too high by one or
+two by chance."""
 WORSE_ERRORS = 3.0
-"""Standard errors by which the held-out loss must be above the untrained model's. Over pairs a loss spreads about as
-far as its mean, which makes the error of a mean its size divided by the root of their number."""
+"""Standard errors by which the held-out loss must exceed the untrained model's. Across pairs, the standard deviation of
+the loss is about its mean, so the standard error is the mean divided by the square root of the number of pairs."""
 REPEATS = 0.2
-"""Share of n-grams that come again in a reply, beyond the reference's share. Prose has a few in a hundred."""
+"""Share of repeated n-grams in a reply, in excess of the reference's share. Prose has a few per cent."""
 FAR = 1.0
-"""Nats a token between policy and reference. A language model's choice at each token is worth about one or two nats, of
-which useful preference training moves a tenth or so: a whole one is not another choice but another language."""
+"""KL divergence between policy and reference in nats per token. The entropy of a language model is about one or two
+nats per token, and useful preference training moves about a tenth of that: a whole nat is a different language."""
 LONGER = 1.3
-"""Times the length of the chosen replies, or of the reference's if those are longer, before it is worth a word."""
+"""Reply length, relative to the longer of chosen and reference replies, above which it is worth mentioning."""
 LONGER_ERRORS = 4.0
-"""Standard errors, over the prompts, by which replies must be longer than both: p = 0.003 for each with eight."""
+"""Standard errors over prompts by which replies must be longer than both: p = 0.003 for each with eight prompts."""
 
 
 def labels_disagree(course: Course) -> Finding | None:
-    """Pairs trained on and held-out pairs point in opposite directions, which chance does not do.
+    """Training pairs and held-out pairs point in opposite directions, which chance does not explain.
 
-    A file that is the wrong way round as a whole cannot be seen here: training on it goes as smoothly as on the right
-    one, held-out pairs agree, and only a reader of the replies knows better.
+    A file that is entirely swapped cannot be detected here: training goes just as smoothly, held-out pairs agree, and
+    only reading the replies reveals it.
     """
     share, count = course.latest.get("reward_accuracy", 0.5), int(course.latest.get("pairs", 0))
     trained, seen = course.mean("reward_accuracy"), len(course.recent) * course.update_pairs
@@ -81,7 +81,7 @@ def _hold_on(recipe: Recipe) -> str:
 
 
 def over_optimised(course: Course) -> Finding | None:
-    """Training pairs are all ordered, and what goes on being learned harms everything else."""
+    """Training pairs are nearly all ordered correctly, and further training harms everything else."""
     if course.mean("reward_accuracy") < SATURATED or not course.latest or not course.telling:
         return None
     signs: tuple[Callable[[Course], str], ...] = (_accuracy_falls, _worse_than_untrained, _stutters)
@@ -120,7 +120,7 @@ def _stutters(course: Course) -> str:
 
 
 def far_from_reference(course: Course) -> Finding | None:
-    """What the policy writes is nothing that the reference would."""
+    """The policy writes text that the reference never would."""
     kl = course.latest.get("kl", 0.0)
     if not kl > FAR:
         return None
@@ -136,7 +136,7 @@ def _stay_close(recipe: Recipe) -> str:
 
 
 def length_exploited(course: Course) -> Finding | None:
-    """Replies grow past those of the reference and past the chosen ones: length passes for quality."""
+    """Replies become longer than those of the reference and than the chosen ones: length is mistaken for quality."""
     lengths = _lengths(course.latest)
     if not lengths:
         return None

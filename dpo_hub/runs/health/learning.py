@@ -1,4 +1,4 @@
-"""Whether training learns at all: numbers that are none, a loss that explodes, a policy that stays where it was."""
+"""Checks whether training learns at all: values that are not finite, a loss that explodes, a policy that stays put."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from .chance import clearly_above_half, mean_and_error
 from .course import WINDOW_STEPS, Course, Finding
 
 EXPLODED = 2.0
-"""Times the loss of the untrained model, as the median of recent steps. Training lowers it where it works, batches
-differ by less, two wild ones do not move the median, and every loss of the family begins at a fixed, positive value."""
+"""Median loss of recent steps, relative to the untrained model's. Working training lowers the loss, batches differ by
+less, two outliers do not move the median, and every loss of the family starts at a fixed, positive value."""
 SETTLED = 0.25
-"""Share of a run after which one that learns shows it: warm-up takes the first tenth, and by then the learning rate has
-done a good third of all it will do."""
+"""Share of a run after which learning must be visible: warm-up takes the first tenth, and by this point the learning
+rate has done a good third of its total work."""
 SAME = 0.02
-"""Nats between policy and reference, for a whole reply, that count as none: such a run would end at three times as
-much, and then a reply is not a tenth likelier or unlikelier than it was."""
+"""Difference between policy and reference, in nats for a whole reply, that counts as none: such a run would end at
+three times as much, and a reply would then be less than a tenth more or less likely than before."""
 HALFWAY = 0.5
-"""Share of a run after which a margin that cannot be told from zero will not come any more."""
+"""Share of a run after which a margin indistinguishable from zero will no longer appear."""
 TOLD = 1.0
-"""Standard errors above zero below which a margin is not there. One without a cause is below in five of six runs, and a
-weak one that would be significant at last, some three errors above zero, in few."""
+"""A margin counts as absent if it is less than this many standard errors above zero. Without learning, five of six runs
+are below; with weak learning that would become significant by the end (about three errors above zero), few are."""
 FEW_STEPS = 10
-"""Steps after that share whose spread is worth estimating."""
+"""Minimum number of steps after `SETTLED` to estimate their spread."""
 
 
 def diverging(course: Course) -> Finding | None:
-    """Not a number, or a loss far above where it began: the steps are too large for the model."""
+    """A value that is not finite, or a loss far above its start: the steps are too large for the model."""
     last = course.steps[-1]
     lower = f"Lower --learning-rate, for example to {course.recipe.learning_rate / 10:g}."
     if not all(map(isfinite, (last["loss"], last.get("grad_norm", 0.0), course.latest.get("loss", 0.0)))):
@@ -85,7 +85,7 @@ def _no_margin(course: Course) -> Finding | None:
 
 
 def noisy_accuracy(course: Course) -> Finding | None:
-    """A single pair an update: its reward accuracy is 0 or 1. Small updates as such do no harm (docs/decisions.md)."""
+    """One pair per update: its reward accuracy is 0 or 1. Small updates as such do no harm (docs/decisions.md)."""
     if course.update_pairs > 1:
         return None
     message = "An update sees one pair, so a step's reward accuracy is 0% or 100%: its curve is noise."

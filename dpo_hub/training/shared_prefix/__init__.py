@@ -1,9 +1,9 @@
-"""A preference batch through the model with shared prompts once, no padding, and the head on scored tokens only.
+"""Runs a preference batch with shared prompts computed once, no padding, and the head on scored tokens only.
 
 TRL asks its model for the log-probabilities of a padded batch `[2B, L]`, chosen rows above rejected ones, by
 `model(..., labels=..., fused_lm_head=True)`, and reads per-token fields back in that layout. Within
-`shared_prefix(model)` the same call gets the same answer for less work, on a CPU in the adapted layers too. TRL's
-losses, metrics and reference stay as they are. `limits` tells the models that this cannot serve.
+`shared_prefix(model)` the same call returns the same result with less work, on a CPU in the adapted layers too. TRL's
+losses, metrics and reference are unchanged. `limits` recognises models that this does not support.
 
 Knows nothing of TRL's classes, of runs or of data.
 """
@@ -32,7 +32,7 @@ ATTENTION = "shared_prefix"
 
 @dataclass
 class PerToken(ModelOutput):
-    """What TRL reads of a model with a fused head: [2B, L − 1] each, zero where nothing is to be predicted."""
+    """What TRL reads from a model with a fused head: [2B, L − 1] each, zero where nothing is to be predicted."""
 
     log_probs: Tensor | None = None
     entropy: Tensor | None = None
@@ -44,14 +44,14 @@ class PerToken(ModelOutput):
 
 @contextmanager
 def shared_prefix(model: PeftModel | PreTrainedModel) -> Iterator[None]:
-    """Answer the calls of *model*'s fused head, which TRL gave it, this way for as long as the context lasts."""
+    """Compute calls of the fused head that TRL added to *model* this way within the context."""
     base: Any = base_of(model)
     original, usual = base.forward, base.config._attn_implementation
     AttentionInterface.register(ATTENTION, shared_prefix_attention)
 
     @functools.wraps(original)  # generate() reads its signature
     def forward(*args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
-        # Not put back at the end of the call: activation checkpointing runs layers again in the backward pass.
+        # Not restored at the end of the call: activation checkpointing runs layers again in the backward pass.
         base.config._attn_implementation = ATTENTION if fused_lm_head else usual
         return _score(base, **kwargs) if fused_lm_head else original(*args, **kwargs)
 
@@ -84,19 +84,19 @@ def _score(
     scores = Head.of(base).score(outputs.last_hidden_state[0, plan.scored], plan.targets)
     wanted = labels[:, 1:] != IGNORED
     log_probs, entropy, log_sum_sq_probs, mean_logits, is_top1 = (
-        # masked_scatter keeps a batch with nothing to predict connected to the model
+        # masked_scatter keeps even a batch with nothing to predict in the model's autograd graph
         values.new_zeros(wanted.shape).masked_scatter(wanted, values[plan.spread])
         for values in scores
     )
     aux_loss: Any = None
-    if with_router:  # each row counts all its tokens, as if it shared none
+    if with_router:  # count all tokens of each row, as if none were shared
         router = tuple(logits[plan.places] for logits in outputs.router_logits)
         aux_loss = load_balancing_loss_func(router, config.num_experts, config.num_experts_per_tok)
     return PerToken(log_probs, entropy, log_sum_sq_probs, mean_logits, is_top1 > 0, aux_loss)
 
 
 def length_sets_angles(config: PreTrainedConfig) -> bool:
-    """Whether the longest row decides on the rotary angles of all, which then must not go without its last token."""
+    """Whether the longest row determines the rotary angles of all rows, so that its last token must not be dropped."""
     rope: Any = getattr(config, "rope_parameters", None) or {}
     kinds = [rope, *(part for part in rope.values() if isinstance(part, dict))]
     return any(kind.get("rope_type") in ("dynamic", "longrope") for kind in kinds)

@@ -1,4 +1,4 @@
-"""Attention in a packed row: each row of the batch sees its own tokens, wherever they lie."""
+"""Attention in a packed row: each row of the batch attends to its own tokens, wherever they are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .plan import Plan
 
 
 class NotServedError(RuntimeError):
-    """The model's attention asks for something that is not known here; the message says what."""
+    """The model's attention needs something that is not supported here; the message says what."""
 
 
 def shared_prefix_attention(  # noqa: PLR0913  # what transformers passes
@@ -30,14 +30,14 @@ def shared_prefix_attention(  # noqa: PLR0913  # what transformers passes
     softcap: float | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """Attend from each row's own tokens to all tokens of that row, causally.
+    """Attend causally from each row's own tokens to all tokens of that row.
 
-    Takes what transformers gives an attention function: query [1, H, T, D], key and value [1, H_kv, T, D]; a token sees
-    itself and the `sliding_window` − 1 before it, or all before it; scores are softcap · tanh(score / softcap) where a
-    `softcap` is given. Returns [1, T, H, D], and None for the weights.
+    Takes the arguments of a transformers attention function: query [1, H, T, D], key and value [1, H_kv, T, D]; a token
+    sees itself and the `sliding_window` − 1 before it, or all before it; scores are softcap · tanh(score / softcap) if
+    a `softcap` is given. Returns [1, T, H, D], and None for the weights.
 
     Raises:
-        NotServedError: the model wants a window, sinks or a position bias in a way that is not known here.
+        NotServedError: the model uses sinks, a position bias, or a window in a way that is not supported here.
     """
     if others.get("s_aux") is not None or others.get("position_bias") is not None:
         raise NotServedError("its attention has sinks or a position bias")
@@ -73,7 +73,7 @@ def _should_slide(module: Any) -> bool:
 
 
 def _flash_takes(query: Tensor, value: Tensor) -> bool:
-    """Whether flash attention takes heads of this kind on this device."""
+    """Whether flash attention supports heads of this kind on this device."""
     width = query.size(3)
     return (
         query.is_cuda
@@ -87,7 +87,7 @@ def _flash_takes(query: Tensor, value: Tensor) -> bool:
 def _all_at_once(  # noqa: PLR0913, PLR0917
     query: Tensor, key: Tensor, value: Tensor, plan: Plan, scaling: float | None, window: int | None
 ) -> Tensor:
-    """Flash attention over rows of any length in one call; a query that ends with its keys is what it expects."""
+    """Flash attention over rows of any length in one call; it expects queries and keys to end at the same token."""
     queries, keys = plan.offsets
     most_queries, most_keys = (max(sizes) for sizes in zip(*plan.lengths, strict=True))
     attended: Any = varlen_attn(
@@ -111,7 +111,7 @@ def _capped(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, softcap: fl
 
 
 def _mask(plan: Plan, query: Tensor, key: Tensor, window: int | None) -> Tensor:
-    """[queries, keys]: whether this one sees that one. The last query is that of the last key."""
+    """[queries, keys]: whether the query sees the key. The last query and the last key are the same token."""
     queries, keys = query.size(2), key.size(2)
     shape = queries, keys, min(window or keys, keys)
     if shape not in plan.masks:

@@ -1,4 +1,4 @@
-"""What a frozen LM head says of each target, and the gradient of that, in one pass over the logits."""
+"""A frozen LM head's scores of each target, and their gradient, in one pass over the logits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 LOGITS_AT_ONCE = {"cpu": 2**22, "cuda": 2**26}
-"""So many logits are in memory at a time: few enough for a CPU's cache, enough to keep a GPU busy."""
+"""The number of logits in memory at a time: few enough for a CPU's cache, enough to keep a GPU busy."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Head:
     """A model's last step: logits = cap · tanh(scale · (W h + b) / cap), or without the cap."""
 
     weight: Tensor
-    """[V, H], frozen, of the dtype of the hidden states where it is put to work."""
+    """[V, H], frozen; `score` converts it to the dtype of the hidden states."""
     bias: Tensor | None
     """[V]."""
     scale: float = 1.0
@@ -27,7 +27,7 @@ class Head:
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Head:
-        """The head of *model*, whole where FSDP keeps a part on each process."""
+        """The head of *model*; gathered if FSDP keeps a part of it on each process."""
         layer: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
         weight, bias = (
             part.full_tensor() if isinstance(part, DTensor) else part for part in (layer.weight, layer.bias)
@@ -67,16 +67,16 @@ class Head:
 
 
 class TokenScores(torch.autograd.Function):
-    """Log-probability, entropy, log Σ p², mean logit, and whether it is the likeliest, of each target.
+    """For each target: log-probability, entropy, log Σ p², mean logit, and whether it is the likeliest.
 
     With a frozen head the gradient of a log-probability with respect to the hidden state is W[target] − Wᵀp. It needs
-    no more than p, so it is formed while the logits are at hand, and the backward pass only scales it: two matrix
-    products a token, not three. Only the log-probability has a gradient.
+    only p, so it is computed while the logits are available, and the backward pass only scales it: two matrix
+    products per token, not three. Only the log-probability has a gradient.
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Head, targets: Tensor) -> tuple[Tensor, ...]:
-        """Take hidden [N, H] and targets [N]; return five times [N], in float32."""
+        """Take hidden [N, H] and targets [N]; return five tensors [N], in float32."""
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         fields = hidden.new_empty(5, len(hidden), dtype=torch.float32)
         rows = max(1, LOGITS_AT_ONCE.get(hidden.device.type, 2**24) // len(head.weight))
@@ -95,7 +95,7 @@ class TokenScores(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Scale the gradient that the forward pass left."""
+        """Scale the gradient saved by the forward pass."""
         (gradient,) = ctx.saved_tensors
         return (gradient * grads[0].unsqueeze(1)).to(gradient.dtype), None, None
 

@@ -1,4 +1,4 @@
-"""The models that a shared prefix cannot serve: told by looking at them, and by putting a batch through both ways."""
+"""Recognises models that a shared prefix does not support: by inspection, and by running a batch both ways."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from . import base_of, shared_prefix
 from .plan import IGNORED
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-"""The mean difference between both ways, in nats a token, that rounding explains. Two right ways differ by about 1e-6
-in float32 and by some hundredths in bfloat16; a wrong mask or position makes more of it."""
+"""The largest mean difference between the two ways, in nats per token, that rounding explains. Correct results differ
+by about 1e-6 in float32 and by a few hundredths in bfloat16; a wrong mask or position makes a larger difference."""
 GRADIENT_TOLERANCE = {torch.float32: 1e-2, torch.float16: 0.1, torch.bfloat16: 0.3}
-"""The difference of gradients, relative to their norm. A missing part is of the order of one."""
+"""The same for gradients, relative to their norm. A missing part makes a difference of the order of one."""
 
 
 def unsupported_reason(model: PeftModel | PreTrainedModel) -> str | None:
-    """Say what about *model* cannot be served, or None. What cannot be seen from outside is for `disagreement`."""
+    """Return what is unsupported about *model*, or None. `disagreement` finds what inspection cannot."""
     base = base_of(model)
     config = base.config
     adapters = model.peft_config.values() if isinstance(model, PeftModel) else ()
@@ -49,12 +49,12 @@ def unsupported_reason(model: PeftModel | PreTrainedModel) -> str | None:
 def disagreement(
     model: PeftModel | PreTrainedModel, inputs: Mapping[str, Any], *, gradient: bool = False
 ) -> str | None:
-    """Put one batch through *model* both ways; say what goes wrong, or None where rounding explains the difference.
+    """Run one batch through *model* both ways; return what goes wrong, or None if rounding explains the difference.
 
     Args:
-        model: as TRL prepared it, outside of `shared_prefix`; it has no gradients afterwards.
-        inputs: `input_ids`, `attention_mask` and `labels`, [2B, L] each, and what else TRL asks with.
-        gradient: compare the gradients of the summed log-probabilities instead, which takes more memory.
+        model: as TRL prepared it, outside of `shared_prefix`; its gradients are cleared.
+        inputs: `input_ids`, `attention_mask` and `labels`, [2B, L] each, and TRL's other arguments.
+        gradient: compare the gradients of the summed log-probabilities instead, which needs more memory.
     """
     ask = _gradient if gradient else _log_probs
     was_training = model.training
@@ -84,14 +84,14 @@ def disagreement(
 
 @torch.no_grad()
 def _log_probs(model: PeftModel | PreTrainedModel, inputs: Mapping[str, Any]) -> Tensor:
-    """Each scored token's log-probability, and the routers' loss where there are any."""
+    """Each scored token's log-probability, and the router loss if there is one."""
     out = model(**inputs, use_cache=False, fused_lm_head=True)
     scored = out.log_probs[inputs["labels"][:, 1:] != IGNORED].float()
     return scored if out.aux_loss is None else torch.cat([scored, out.aux_loss.float().reshape(1)])
 
 
 def _gradient(model: PeftModel | PreTrainedModel, inputs: Mapping[str, Any]) -> Tensor:
-    """What flows into the trained weights."""
+    """The gradient of the trained weights, as one flat tensor."""
     model.zero_grad()
     model(**inputs, use_cache=False, fused_lm_head=True).log_probs.sum().backward()
     trained = [weight for weight in model.parameters() if weight.requires_grad]

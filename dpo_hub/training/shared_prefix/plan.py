@@ -1,4 +1,4 @@
-"""Where the tokens of a padded batch go when no one is padded and what rows share is there once. Integers only."""
+"""Lays out the tokens of a padded batch without padding and with shared prefixes only once. Integers only."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor
 from ...preferences.doctor.fit import common_prefix
 
 IGNORED = -100
-"""The label of what is not to be predicted."""
+"""The label of tokens that are not to be predicted."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Where the tokens of a batch lie in one packed row of T tokens, and which places are scored.
+    """Where the tokens of a batch are in one packed row of T tokens, and which places are scored.
 
-    Rows lie in the order of their tokens, so that each follows the one it shares most with; what the two begin with is
-    there once. The tensors are on the device of the batch.
+    Rows are sorted by their tokens, so that each follows the one with which it shares the longest prefix; that prefix
+    is stored once. The tensors are on the device of the batch.
     """
 
     source: Tensor
@@ -28,15 +28,15 @@ class Plan:
     positions: Tensor
     """[T]: its position in its own row."""
     lengths: tuple[tuple[int, int], ...]
-    """(queries, keys) of each row that has tokens of its own: these, and all its tokens. Both end with its last."""
+    """(queries, keys) for each row with tokens of its own: the numbers of those, and of all its tokens."""
     keys: Tensor
-    """[K]: where the keys of those rows lie, row after row."""
+    """[K]: the places of the keys of those rows, row after row."""
     places: Tensor
-    """[R]: where each token of the batch lies, row by row; what is shared comes several times."""
+    """[R]: the place of each token of the batch, row by row; shared tokens appear several times."""
     scored: Tensor
     """[N]: the places with something to predict, each once for each distinct target."""
     targets: Tensor
-    """[N]: what is to be predicted there."""
+    """[N]: the tokens to be predicted there."""
     spread: Tensor
     """[M]: for each scored token of the batch, row by row, which of the N it is."""
     masks: dict[tuple[int, int, int], Tensor] = field(default_factory=dict)
@@ -44,20 +44,20 @@ class Plan:
 
     @functools.cached_property
     def offsets(self) -> tuple[Tensor, Tensor]:
-        """Where each row's queries, and its keys, begin and the last ones end: twice [rows + 1], int32."""
+        """Where each row's queries and keys begin, and where the last ones end: two tensors [rows + 1], int32."""
         ends = torch.tensor([(0, 0), *self.lengths]).cumsum(0).int().T.contiguous()
         queries, keys = ends.to(self.keys.device, non_blocking=True)
         return queries, keys
 
 
 def plan_batch(input_ids: Tensor, attention_mask: Tensor, labels: Tensor, *, keep_last: bool = False) -> Plan:
-    """Lay out a batch that is padded on the right.
+    """Lay out a batch with padding on the right.
 
     Args:
         input_ids: [rows, L].
         attention_mask: [rows, L], 1 for tokens and 0 for padding.
-        labels: [rows, L], as `input_ids` where the token is to be predicted, else -100.
-        keep_last: whether each row's last token, which predicts nothing, goes through the model too.
+        labels: [rows, L], equal to `input_ids` where the token is to be predicted, else -100.
+        keep_last: whether each row's last token, which predicts nothing, also goes through the model.
     """
     rows, width = input_ids.shape
     ids, wanted = input_ids.cpu(), labels.cpu()[:, 1:] != IGNORED
@@ -96,6 +96,6 @@ def plan_batch(input_ids: Tensor, attention_mask: Tensor, labels: Tensor, *, kee
 
 
 def packed_length(rows: list[list[int]]) -> int:
-    """How many tokens go through the model for these rows, the last ones included."""
+    """How many tokens go through the model for these rows, including each row's last."""
     ordered = sorted(rows)
     return sum(map(len, rows)) - sum(common_prefix(*both) for both in pairwise(ordered))

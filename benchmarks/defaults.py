@@ -175,11 +175,13 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     uses = list(dict.fromkeys(row["use"] for row in rows))
     figure, axes = pyplot.subplots(1, len(uses), figsize=(3.6 * len(uses), 3.4), sharey=True, squeeze=False)
     for axis, use in zip(axes[0], uses, strict=True):
-        for row in (row for row in rows if row["use"] == use):
+        for place, row in enumerate(row for row in rows if row["use"] == use):
             ours = row["name"] == "default"
             point = max(row["kl"] or 0, 1e-4), 100 * (row["after"] - row["before"])
             axis.scatter(*point, s=60 if ours else 22, color="#d9480f" if ours else "#4263eb", zorder=3)
-            axis.annotate(row["name"], point, fontsize=6, xytext=(4, 3), textcoords="offset points")
+            side, beside = ("right", -5) if point[0] > 0.1 else ("left", 5)
+            offset = beside, (3, -8)[place % 2]  # two points at one place are told apart
+            axis.annotate(row["name"], point, fontsize=6, ha=side, xytext=offset, textcoords="offset points")
         axis.set(title=use, xlabel="KL from the base model, nats a token", xscale="log")
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("gain in the measure, points")

@@ -172,21 +172,26 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    uses = list(dict.fromkeys(row["use"] for row in rows))
+    uses, names = (list(dict.fromkeys(row[part] for row in rows)) for part in ("use", "name"))
     figure, axes = pyplot.subplots(1, len(uses), figsize=(3.6 * len(uses), 3.4), sharey=True, squeeze=False)
+    points = {}
+    for row in rows:
+        axis, ours = axes[0][uses.index(row["use"])], row["name"] == "default"
+        points[row["name"]] = axis.scatter(
+            max(row["kl"] or 0, 1e-4),
+            100 * (row["after"] - row["before"]),
+            s=90 if ours else 30,
+            marker="*" if ours else "o",
+            color=mpl.colormaps["tab20"](names.index(row["name"]) % 20),
+            zorder=3,
+        )
     for axis, use in zip(axes[0], uses, strict=True):
-        for place, row in enumerate(row for row in rows if row["use"] == use):
-            ours = row["name"] == "default"
-            point = max(row["kl"] or 0, 1e-4), 100 * (row["after"] - row["before"])
-            axis.scatter(*point, s=60 if ours else 22, color="#d9480f" if ours else "#4263eb", zorder=3)
-            side, beside = ("right", -5) if point[0] > 0.1 else ("left", 5)
-            offset = beside, (3, -8)[place % 2]  # two points at one place are told apart
-            axis.annotate(row["name"], point, fontsize=6, ha=side, xytext=offset, textcoords="offset points")
         axis.set(title=use, xlabel="KL from the base model, nats a token", xscale="log")
         axis.grid(alpha=0.3)
+    figure.legend(points.values(), points, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=7)
     axes[0][0].set_ylabel("gain in the measure, points")
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
 def main() -> None:

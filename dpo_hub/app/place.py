@@ -31,7 +31,7 @@ DIRECT: Mapping[str, Any] = {**QUIET, "queue": False}
 DEVICE: Mapping[str, Any] = {**QUIET, "concurrency_limit": 1, "concurrency_id": "device"}
 """Options for listeners that compute with a model: one at a time, because they share one device."""
 LATEST: Mapping[str, Any] = {**QUIET, "trigger_mode": "always_last"}
-"""Options for showing a new file or run: one call at a time, and the last one is for the current value."""
+"""Options for listeners to values that change quickly: one call at a time, and the last is for the current value."""
 
 
 @dataclass(frozen=True)

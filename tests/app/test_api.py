@@ -43,6 +43,19 @@ from dpo_hub.app.page import QUEUE_LOOKS, build
 
 assert gr.Blocks()._queue.sleep_when_free < QUEUE_LOOKS == build()._queue.sleep_when_free
 """
+LISTENERS = """
+from collections import Counter
+from dpo_hub.app.page import build
+
+waiting = Counter(
+    target
+    for listener in build().fns.values()
+    if listener.fn and listener.trigger_mode == "always_last"
+    for target in listener.targets
+    if target[1] == "change"
+)
+assert set(waiting.values()) == {1}, waiting
+"""
 SCRIPT = """
 import json, re, sys
 from gradio_client import Client, handle_file
@@ -169,3 +182,8 @@ def _ask(address: str, endpoint: str, *data: Any) -> str:
     body = {"data": list(data), "session_hash": uuid.uuid4().hex}
     event = httpx2.post(base, json=body, timeout=30).json()["event_id"]
     return httpx2.get(f"{base}/{event}", timeout=30).text
+
+
+def test_no_change_has_several_listeners_that_wait() -> None:
+    """Gradio calls all listeners of an event again if one waited for its turn: two rounds would never come to rest."""
+    _python(LISTENERS, DOCS.parents[1])

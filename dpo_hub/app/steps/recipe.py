@@ -137,7 +137,8 @@ def _strengthened(
 @told
 def _for_file(file: str, kept: dict[str, Any] | None, request: gr.Request) -> list[Any]:
     """The settings that the browser has kept; those of a named strength are adapted to the pairs of this file."""
-    if not kept or kept.keys() != {*SETTINGS, "strength"}:  # none, or those of another version
+    names = {*SETTINGS, "strength"}
+    if not kept or kept.keys() != names or kept["strength"] not in (None, *STRENGTHS):  # none, or another version's
         kept = {"model": DEMO_MODEL, "strength": "standard"}
     strength, pairs = kept["strength"], recipes.pairs_in(who(request), file)
     values = recipes.settings_for(kept["model"], strength, pairs) if strength else [kept[name] for name in SETTINGS]

@@ -48,7 +48,7 @@ import httpx
 import psutil
 from playwright import sync_api
 
-from dpo_hub.app.steps.train import LOOKS
+from dpo_hub.app.steps.train import REFRESH_SECONDS
 from dpo_hub.demo import FILES
 from dpo_hub.preferences import read_preferences
 from dpo_hub.recipe import Recipe
@@ -59,7 +59,7 @@ ROOT = Path(__file__).parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
 STARTS, PAIRS, VISITORS, EVERY = 3, 160, 20, 1.0
-PATIENCE = 300.0
+TIMEOUT = 300.0
 WARM_UP = 10
 """Steps before the first window."""
 QUESTIONS = (
@@ -148,16 +148,16 @@ def chromium() -> Iterator[sync_api.Browser]:
 def visiting(browser: sync_api.Browser, address: str) -> Iterator[sync_api.Page]:
     """A page for a new visitor."""
     context = browser.new_context(viewport={"width": 1440, "height": 1000})
-    context.set_default_timeout(PATIENCE * 1000)
+    context.set_default_timeout(TIMEOUT * 1000)
     page = context.new_page()
     page.goto(address)
     yield page
     context.close()
 
 
-def until(happens: Callable[[], Any]) -> None:
+def wait_until(happens: Callable[[], Any]) -> None:
     """Wait until *happens* returns true."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     while not happens():
         if time.monotonic() > end:
             raise SystemExit("waited in vain; the machine is too busy, or something is broken")
@@ -213,7 +213,7 @@ def training() -> Iterator[Run]:
     run = Run.create(read_preferences(FILES / "tone.csv"), Recipe.for_model(epochs=100.0, evaluations=0))
     start(run)
     try:
-        until(lambda: run.last_metrics.get("step", 0) >= WARM_UP)
+        wait_until(lambda: run.last_metrics.get("step", 0) >= WARM_UP)
         yield run
     finally:
         stop(run)
@@ -224,7 +224,7 @@ def pace(run: Run, served: Served, during: Callable[[], Any]) -> dict[str, float
 
     def next_step() -> tuple[float, int]:
         last = run.last_metrics["step"]
-        until(lambda: run.last_metrics["step"] > last or run.state.ended)
+        wait_until(lambda: run.last_metrics["step"] > last or run.state.ended)
         if run.state.ended:
             raise SystemExit(f"the run ended before the last window did: {run.state.status}. Ask for shorter windows.")
         return time.perf_counter(), int(run.last_metrics["step"])
@@ -301,7 +301,7 @@ class Watcher:
         end = time.monotonic() + seconds
         while (now := time.monotonic()) < end:
             self.ask()
-            time.sleep(max(0.0, now + LOOKS - time.monotonic()))
+            time.sleep(max(0.0, now + REFRESH_SECONDS - time.monotonic()))
 
     def ask(self) -> None:
         told = self.client.post("/gradio_api/run/predict", json=self.asked).raise_for_status().text

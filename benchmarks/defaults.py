@@ -33,20 +33,20 @@ from dpo_hub.preferences import read_preferences
 from dpo_hub.recipe import SMOLLM2, Recipe
 from dpo_hub.runs.run import Run
 from dpo_hub.training.policy import quiet
-from dpo_hub.training.smollm2 import settled
+from dpo_hub.training.smollm2 import resolve_name
 from dpo_hub.training.train import train
 
-EIGHT = {"batch_size": 8, "sft_weight": 0.0}
+PEER_DEFAULTS = {"batch_size": 8, "sft_weight": 0.0}
 """What others have unless they say otherwise: 8 pairs an update, and no likelihood term."""
 PEERS: dict[str, dict[str, Any]] = {
-    "TRL": EIGHT | {"learning_rate": 1e-6, "epochs": 3.0},
-    "LLaMA-Factory, YAML": EIGHT | {"learning_rate": 5e-6, "epochs": 3.0, "lora_r": 8, "lora_alpha": 16},
-    "LLaMA-Factory, Board": EIGHT
+    "TRL": PEER_DEFAULTS | {"learning_rate": 1e-6, "epochs": 3.0},
+    "LLaMA-Factory, YAML": PEER_DEFAULTS | {"learning_rate": 5e-6, "epochs": 3.0, "lora_r": 8, "lora_alpha": 16},
+    "LLaMA-Factory, Board": PEER_DEFAULTS
     | {"learning_rate": 5e-5, "epochs": 3.0, "batch_size": 16, "lora_r": 8, "lora_alpha": 16},
-    "Unsloth": EIGHT | {"learning_rate": 5e-6, "epochs": 3.0, "lora_r": 64, "lora_alpha": 64},
-    "H2O LLM Studio": EIGHT
+    "Unsloth": PEER_DEFAULTS | {"learning_rate": 5e-6, "epochs": 3.0, "lora_r": 64, "lora_alpha": 64},
+    "H2O LLM Studio": PEER_DEFAULTS
     | {"learning_rate": 1e-4, "beta": 0.2, "epochs": 1.0, "batch_size": 2, "lora_r": 4, "lora_alpha": 16},
-    "Axolotl": EIGHT | {"learning_rate": 2e-4, "epochs": 4.0, "lora_r": 32, "lora_alpha": 16},
+    "Axolotl": PEER_DEFAULTS | {"learning_rate": 2e-4, "epochs": 4.0, "lora_r": 32, "lora_alpha": 16},
 }
 CHANGES: dict[str, dict[str, Any]] = {
     "8 pairs an update": {"batch_size": 8},
@@ -103,7 +103,7 @@ def measure(case: Case, model: str) -> dict[str, Any]:
     outcome = compare(use, run, duet)
     assert outcome.guards
     prompts = [pair.prompt for pair in run.pairs("held_out")]
-    written = duet.write(prompts, temperature=None, max_new_tokens=NEW_TOKENS)
+    written = duet.sample_ids(prompts, temperature=None, max_new_tokens=NEW_TOKENS)
     return {
         **asdict(case),
         "before": outcome.before,
@@ -124,7 +124,7 @@ def measure(case: Case, model: str) -> dict[str, Any]:
     }
 
 
-def _in_a_process_of_its_own(case: Case, model: str) -> dict[str, Any]:
+def _measure_in_subprocess(case: Case, model: str) -> dict[str, Any]:
     """`measure`, with nothing left of it in memory afterwards."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=quiet) as process:
         return process.submit(measure, case, model).result()
@@ -207,9 +207,9 @@ def main() -> None:
     if asked.results and asked.results.is_file():
         lines = map(json.loads, asked.results.read_text(encoding="utf-8").splitlines())
         known = {f"{row['use']}: {row['name']}": row for row in lines}
-    model, rows = settled(SMOLLM2), []
+    model, rows = resolve_name(SMOLLM2), []
     for case in cases(asked.quick):
-        row = known.get(case.key) or _in_a_process_of_its_own(case, model)
+        row = known.get(case.key) or _measure_in_subprocess(case, model)
         if asked.results and case.key not in known:
             with asked.results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -29,7 +29,7 @@ from scipy.stats import binomtest
 
 from dpo_hub.comparison.duet import Duet, Replies
 from dpo_hub.comparison.tally import Tally
-from dpo_hub.comparison.votes import Ballot, Choice, Vote, cast, draw, preferences_of, votes_of
+from dpo_hub.comparison.votes import Ballot, Choice, Vote, cast, make_ballot, preferences_of, votes_of
 from dpo_hub.demo import FILES
 from dpo_hub.demo.shop import FILE, USES, Use
 from dpo_hub.jobs.worker import work
@@ -95,9 +95,9 @@ def ask(duet: Duet, prompts: Sequence[Messages]) -> list[Replies]:
 
 def vote_on(run: Run, use: Use, prompts: Mapping[str, str]) -> int:
     """Vote on the replies to *prompts*, and save the votes as usual. Return how many there are."""
-    asked, dice = [as_messages(prompt) for prompt in prompts], Random(0)
+    asked, rng = [as_messages(prompt) for prompt in prompts], Random(0)
     for prompt, both in zip(asked, ask(Duet.open(run), asked), strict=True):
-        if ballot := draw(prompt, both.before, both.after, dice=dice):
+        if ballot := make_ballot(prompt, both.before, both.after, rng=rng):
             cast(run, vote(use, ballot, prompts[text_of(prompt)]))
     return len(votes_of(run))
 

@@ -40,7 +40,7 @@ def new_run(**settings: Any) -> Run:
     return Run.create(read_preferences(FILES / "tone.csv"), Recipe.for_model(**settings))
 
 
-def until(happens: Callable[[], bool]) -> None:
+def wait_until(happens: Callable[[], bool]) -> None:
     while not happens():
         time.sleep(0.02)
 
@@ -74,7 +74,7 @@ def stopping() -> dict[str, Any]:
     for _ in range(STOPS):
         done = run.last_metrics.get("step", 0)
         start(run)
-        until(lambda done=done: run.last_metrics.get("step", 0) >= done + 3)
+        wait_until(lambda done=done: run.last_metrics.get("step", 0) >= done + 3)
         process = run.state.keeper
         keeper = psutil.Process(process.pid).memory_info().rss if process else 0
         took.append(seconds(lambda: stop(run)))
@@ -90,7 +90,7 @@ def looking() -> dict[str, Any]:
     def whole(evaluations: int) -> float:
         run = new_run(evaluations=evaluations)
         start(run)
-        return seconds(lambda: until(lambda: run.state.ended))
+        return seconds(lambda: wait_until(lambda: run.state.ended))
 
     whole(0)
     turns = [(whole(0), whole(Recipe().evaluations)) for _ in range(2)]

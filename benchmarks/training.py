@@ -209,12 +209,12 @@ def child(variant: str, folder: Path, steps: int) -> None:
 
             train(run, lambda metrics, _steps: clock(metrics["loss"]))
         else:
-            stock(run, variant, clock)
+            train_with_trl(run, variant, clock)
     except EnoughError:
         pass
 
 
-def stock(run: Any, variant: str, clock: Callable[[float], None]) -> None:
+def train_with_trl(run: Any, variant: str, clock: Callable[[float], None]) -> None:
     """Train with TRL's own trainer; the tuned variant also saves its reference log-probabilities beside the run."""
     import numpy as np
     from transformers import PrinterCallback, TrainerCallback

@@ -72,18 +72,18 @@ class PublishError(DPOHubError, RuntimeError):
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_SAID_OF_IT = (*(f"os error {code})" for code in _NO_ROOM), "enforce fail at inline_container.cc")
+_DISK_FULL_MESSAGES = (*(f"os error {code})" for code in _NO_ROOM), "enforce fail at inline_container.cc")
 """How safetensors reports it, and torch's writer, which drops the error number."""
 
 
 @contextmanager
-def telling_disk_full(where: object) -> Iterator[None]:
+def explaining_disk_full(where: object) -> Iterator[None]:
     """Turn "no room" from any writer, safetensors among them, into a `DiskFullError` that names *where*."""
     try:
         yield
     except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
-        if number in _NO_ROOM or any(said in str(error) for said in _SAID_OF_IT):
+        if number in _NO_ROOM or any(said in str(error) for said in _DISK_FULL_MESSAGES):
             raise DiskFullError(
                 f"No room to write under {where}. Free some space, or keep runs (DPO_HUB_HOME) or downloaded models "
                 "(HF_HOME) on another disk, and start again; dpo-hub resume goes on with a run that was begun."

@@ -150,21 +150,21 @@ class Recipe:
         With few pairs, a real base model gets smaller batches and more than one epoch; the fewer the updates, the
         higher the learning rate. The measurements are in docs/decisions.md.
         """
-        asked = {name: value for name, value in settings.items() if value is not None}
+        overrides = {name: value for name, value in settings.items() if value is not None}
         if model == DEMO_MODEL:
-            return replace(DEMO_RECIPE, **asked)
-        recipe = cls(model=model, **asked)
+            return replace(DEMO_RECIPE, **overrides)
+        recipe = cls(model=model, **overrides)
         if pairs is None:
             return recipe
         trained = pairs * (1 - recipe.held_out)
-        if not asked.keys() & {"batch_size", "accumulation"}:
+        if not overrides.keys() & {"batch_size", "accumulation"}:
             recipe = replace(recipe, batch_size=_usual_batch(trained))
-        epochs = asked.get("epochs", _usual_epochs(trained / recipe.update_pairs))
-        updates = epochs * trained / recipe.update_pairs
-        return replace(recipe, epochs=epochs, learning_rate=asked.get("learning_rate", _usual_rate(updates)))
+        epochs = overrides.get("epochs", _usual_epochs(trained / recipe.effective_batch_size))
+        updates = epochs * trained / recipe.effective_batch_size
+        return replace(recipe, epochs=epochs, learning_rate=overrides.get("learning_rate", _usual_rate(updates)))
 
     @property
-    def update_pairs(self) -> int:
+    def effective_batch_size(self) -> int:
         """The number of pairs per update."""
         return self.batch_size * self.accumulation
 
@@ -183,15 +183,16 @@ class Recipe:
         Raises:
             RecipeError: a given setting conflicts with the existing adapter.
         """
-        asked = {name: value for name, value in settings.items() if value is not None}
+        overrides = {name: value for name, value in settings.items() if value is not None}
         for name in ("model", "lora_r", "lora_alpha"):
-            if asked.get(name, getattr(self, name)) != getattr(self, name):
+            if overrides.get(name, getattr(self, name)) != getattr(self, name):
                 raise RecipeError(
-                    f"{name} is {asked[name]}, and the adapter to go on from has {getattr(self, name)}. Leave it out."
+                    f"{name} is {overrides[name]}, and the adapter to go on from has {getattr(self, name)}. "
+                    "Leave it out."
                 )
-        return replace(self, **{"learning_rate": self.learning_rate / 10, "epochs": 1.0, "force": False} | asked)
+        return replace(self, **{"learning_rate": self.learning_rate / 10, "epochs": 1.0, "force": False} | overrides)
 
-    def shared_by(self, processes: int) -> Recipe:
+    def per_process(self, processes: int) -> Recipe:
         """The recipe for each of several processes, so that together they see the same number of pairs per update.
 
         Raises:
@@ -206,7 +207,7 @@ class Recipe:
             f"evenly. Make {'accumulation' if self.loss in SORTING else 'batch_size'} a multiple of {processes}."
         )
 
-    def needing_less_memory(self) -> Recipe | None:
+    def with_less_memory(self) -> Recipe | None:
         """The same recipe with lower memory use and the same pairs per update, or None if it cannot be lowered more."""
         if self.batch_size > 1 and self.loss not in SORTING:
             parts = next(n for n in range(2, self.batch_size + 1) if self.batch_size % n == 0)

@@ -40,7 +40,7 @@ def test_what_is_asked_for_stays_whatever_the_pairs() -> None:
     assert Recipe.for_model("owner/name", pairs=60, learning_rate=2e-6).learning_rate == 2e-6
     assert Recipe.for_model("owner/name", pairs=60, epochs=1.0).epochs == 1
     assert Recipe.for_model("owner/name", pairs=60, batch_size=16).batch_size == 16
-    assert Recipe.for_model("owner/name", pairs=60, accumulation=4).update_pairs == 32
+    assert Recipe.for_model("owner/name", pairs=60, accumulation=4).effective_batch_size == 32
     assert Recipe.for_model(pairs=60) == DEMO_RECIPE
 
 

@@ -26,7 +26,7 @@ def launch(**options: Any) -> None:
         from starlette.middleware import Middleware
 
     from .downloads import ROUTES
-    from .origin import OwnPageOnly
+    from .origin import SameOriginMiddleware
     from .page import HEAD, build
     from .theme import css, theme
 
@@ -36,7 +36,7 @@ def launch(**options: Any) -> None:
             "theme": theme(),
             "css": css(),
             "head": HEAD,
-            "app_kwargs": {"routes": ROUTES, "middleware": [Middleware(OwnPageOnly)]},
+            "app_kwargs": {"routes": ROUTES, "middleware": [Middleware(SameOriginMiddleware)]},
             "max_file_size": most.upload_mb and f"{most.upload_mb}mb",
             "run_history": False,
             "footer_links": ["gradio", "settings"],

@@ -10,9 +10,9 @@ from ..errors import PreferencesError, PublishError, RecipeError, RunError, need
 from ..preferences import Preferences
 from ..recipe import DEMO_MODEL, Recipe
 from .handlers import files, publishing, training
-from .handlers.publishing import Wanted
-from .handlers.stage import STAGE, Conversation
-from .place import DEVICE, told, who
+from .handlers.model_host import MODEL_HOST, Conversation
+from .handlers.publishing import PublishOptions
+from .place import DEVICE, show_errors, visitor_of
 
 with needing_extra("app"):
     import gradio as gr
@@ -32,55 +32,55 @@ def expose() -> None:
     api(publish, api_name="publish", concurrency_limit=2, concurrency_id="publish")
 
 
-def close_the_rest(page: gr.Blocks) -> None:
+def hide_other_handlers(page: gr.Blocks) -> None:
     """Hide the built page's other handlers from the API; Gradio adds some itself, such as the sign-in button's."""
     for handler in page.fns.values():
         if handler.api_name not in ENDPOINTS:
             handler.api_visibility = "private"
 
 
-@told
+@show_errors
 def check(file: dict[str, Any] | str, request: gr.Request) -> dict[str, Any]:
     """Read a preference file: an upload, demo:NAME, hub:OWNER/NAME, or the id of an earlier upload."""
-    visitor = who(request)
-    name = file if isinstance(file, str) else files.take(visitor.shelf, _uploaded(file))
+    visitor = visitor_of(request)
+    name = file if isinstance(file, str) else files.save_upload(visitor.shelf, _uploaded(file))
     return {"id": name, **_report(files.read(files.find(visitor.shelf, name)))}
 
 
-@told
+@show_errors
 def train(file: str, settings: dict[str, Any], request: gr.Request) -> str:
     """Start a run on the file with this id, with recipe settings as in recipe.json; return the run's id."""
     if not isinstance(file, str):
         raise PreferencesError("Name the file by the id that check gives.")
-    return training.start_training(who(request), file, _settings(settings))
+    return training.start_training(visitor_of(request), file, _settings(settings))
 
 
-@told
+@show_errors
 def status(run: str, request: gr.Request) -> dict[str, Any]:
     """Report a run's status (queued, running, finished, failed or stopped), a sentence, and the last step's figures."""
-    stands = training.standing(who(request), run)
+    stands = training.status(visitor_of(request), run)
     if stands is None:
         raise RunError("There is no such run here.")
     return stands
 
 
-@told
+@show_errors
 def compare(run: str, prompt: str, request: gr.Request) -> dict[str, str]:
     """Reply to a prompt with the model before and after training."""
     if not isinstance(prompt, str) or not prompt.strip():
         raise RunError("The prompt is empty. Ask something.")
-    *_, answered = STAGE.answer(who(request), [run], Conversation().asking(prompt.strip()))
+    *_, answered = MODEL_HOST.answer(visitor_of(request), [run], Conversation().asking(prompt.strip()))
     before, after = (chat[-1]["content"] for chat in answered.chats)
     return {"before": before, "after": after}
 
 
-@told
+@show_errors
 def publish(run: str, repo: str, request: gr.Request, private: bool = True, token: str = "") -> str:
     """Publish a finished run to the Hub as owner/name, verify the upload, and return its URL."""
     if not (isinstance(repo, str) and isinstance(private, bool) and isinstance(token, str)):
         raise PublishError("repo and token are texts, and private is true or false.")
-    wanted = Wanted(repo, private=private)
-    done = publishing.publish(who(request), run, wanted, token=token, tell=lambda _: None)
+    wanted = PublishOptions(repo, private=private)
+    done = publishing.publish(visitor_of(request), run, wanted, token=token, tell=lambda _: None)
     return done[0].url
 
 

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from ..errors import DPOHubError, RunError, telling_disk_full
+from ..errors import DPOHubError, RunError, explaining_disk_full
 from .handlers.files import find
 from .visitors import visitor
 
@@ -46,7 +46,7 @@ def _packed(folder: Path) -> IO[bytes]:
         DiskFullError: there is no room for it.
     """
     packed = tempfile.TemporaryFile()  # noqa: SIM115  # closed by the function that sends it
-    with telling_disk_full(tempfile.gettempdir()), zipfile.ZipFile(packed, "w", strict_timestamps=False) as archive:
+    with explaining_disk_full(tempfile.gettempdir()), zipfile.ZipFile(packed, "w", strict_timestamps=False) as archive:
         for part in (path for name in PARTS if (path := folder / name).exists()):
             for path in sorted(part.rglob("*")) if part.is_dir() else [part]:
                 archive.write(path, path.relative_to(folder))

@@ -17,7 +17,7 @@ from threading import Lock
 from ..errors import RecipeError, RunError
 from ..runs.base_model import OURS, is_gguf
 from ..runs.launch import start
-from ..runs.queue import line
+from ..runs.queue import waiting_runs
 from ..runs.run import Run
 from .visitors import Visitor, on_space
 
@@ -76,7 +76,7 @@ def _limit_from(variable: str, usual: int | None) -> int | None:
 
 
 @contextmanager
-def room(visitor: Visitor, *, new: bool = True) -> Iterator[None]:
+def run_slot(visitor: Visitor, *, new: bool = True) -> Iterator[None]:
     """Reserve a place for one more run of *visitor*, so that no two runs take the same; call `begin` inside.
 
     A resumed run is not *new*.
@@ -112,7 +112,7 @@ def _require_room(visitor: Visitor, most: Limits) -> None:
 def _waiting() -> list[Run]:
     """The runs of all visitors that wait for the device."""
     _BEGUN[:] = [run for run in _BEGUN if _waits(run)]
-    return list(dict.fromkeys([*(run for run in line() if _waits(run)), *_BEGUN]))
+    return list(dict.fromkeys([*(run for run in waiting_runs() if _waits(run)), *_BEGUN]))
 
 
 def _waits(run: Run) -> bool:

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from .visitors import on_space
 
 
-class OwnPageOnly:
+class SameOriginMiddleware:
     """Refuse requests from other sites' pages to a Space; programs send no Origin header."""
 
     def __init__(self, app: ASGIApp) -> None:

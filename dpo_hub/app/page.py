@@ -13,7 +13,7 @@ from ..runs.state import ENDED
 from . import api, markup
 from .handlers import files
 from .markup import runs as runs_markup
-from .place import DIRECT, LATEST, QUIET, STEPS, Place, goto, told, who
+from .place import DIRECT, LATEST, QUIET, STEPS, Place, goto, show_errors, visitor_of
 from .steps import compare, preferences, publish, recipe, train
 from .visitors import signs_in
 
@@ -38,7 +38,7 @@ function arrived() {
 </script>"""
 """Keeps the visitor's place in the page's URL."""
 
-QUEUE_LOOKS = 0.02
+QUEUE_POLL_SECONDS = 0.02
 """Seconds between two checks of Gradio's queue for calls. Its own 1,000 a second wake CPUs that a run trains on."""
 
 
@@ -70,8 +70,8 @@ def build() -> gr.Blocks:
                 step.build(place)
         _wire(page, place, runs, new)
         api.expose()
-    api.close_the_rest(page)
-    page._queue.sleep_when_free = QUEUE_LOOKS  # Gradio has no setting for it
+    api.hide_other_handlers(page)
+    page._queue.sleep_when_free = QUEUE_POLL_SECONDS  # Gradio has no setting for it
     return page
 
 
@@ -95,7 +95,7 @@ def _arrive(request: gr.Request) -> tuple[Any, ...]:
     """Open what the page's URL names: a file, a run if it is this visitor's, and a step."""
     asked = request.query_params
     try:
-        found = who(request).run(asked.get("run", ""))
+        found = visitor_of(request).run(asked.get("run", ""))
     except SignInError:
         return "", "", gr.skip()
     step = asked.get("step", "train" if found else "")
@@ -104,11 +104,11 @@ def _arrive(request: gr.Request) -> tuple[Any, ...]:
     return file, found.id if found else "", goto(step) if step in STEPS else gr.skip()
 
 
-@told
+@show_errors
 def _runs(current: str, request: gr.Request) -> tuple[str, gr.Timer]:
     """List the runs, and refresh the list as long as one is waiting or running."""
     try:
-        found = _listed(who(request).runs()[:LISTED])
+        found = _listed(visitor_of(request).runs()[:LISTED])
     except SignInError as error:
         return markup.hint(str(error)), gr.Timer(active=False)
     return runs_markup.runs(found, current), gr.Timer(active=any(goes.status not in ENDED for _, goes in found))

@@ -64,7 +64,7 @@ def goto(step: str) -> gr.Tabs:
     return gr.Tabs(selected=step)
 
 
-def who(request: gr.Request) -> Visitor:
+def visitor_of(request: gr.Request) -> Visitor:
     """Return the visitor who sent *request*.
 
     Raises:
@@ -74,7 +74,7 @@ def who(request: gr.Request) -> Visitor:
     return visitor(asked.scope.get("session") if asked else None)
 
 
-def told(handler: Callable[..., Any]) -> Callable[..., Any]:
+def show_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
     """Show a `DPOHubError` as a sentence on the page; other errors are bugs, and go to the server's log."""
     if inspect.isgeneratorfunction(handler):
 
@@ -83,7 +83,7 @@ def told(handler: Callable[..., Any]) -> Callable[..., Any]:
             try:
                 yield from handler(*args)
             except DPOHubError as error:
-                raise sentence(error) from error
+                raise gradio_error(error) from error
 
         return streaming
 
@@ -92,12 +92,12 @@ def told(handler: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return handler(*args)
         except DPOHubError as error:
-            raise sentence(error) from error
+            raise gradio_error(error) from error
 
     return telling
 
 
-def sentence(error: DPOHubError) -> gr.Error:
+def gradio_error(error: DPOHubError) -> gr.Error:
     """The *error* as the page shows it, escaped so that a browser finds no markup in it."""
     return gr.Error(escape(str(error), quote=False), duration=None, print_exception=False)
 

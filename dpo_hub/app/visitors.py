@@ -72,7 +72,7 @@ def visitor(session: Mapping[str, Any] | None) -> Visitor:
     told = _mapping(_mapping(session).get("oauth_info"))
     about = _mapping(told.get("userinfo"))
     name, account = about.get("preferred_username"), about.get("sub")
-    if not (_is_name(name) and _is_name(account) and _lies_ahead(told.get("expires_at"))):
+    if not (_is_name(name) and _is_name(account) and _is_future(told.get("expires_at"))):
         raise SignInError("Sign in first: your files and runs are kept for your account, and nobody else sees them.")
     token = told.get("access_token")
     return Visitor(name, home() / "visitors" / account, token if isinstance(token, str) and token else None)
@@ -86,5 +86,5 @@ def _is_name(value: Any) -> TypeGuard[str]:
     return isinstance(value, str) and bool(_NAME.fullmatch(value))
 
 
-def _lies_ahead(until: Any) -> bool:
+def _is_future(until: Any) -> bool:
     return isinstance(until, int | float) and not isinstance(until, bool) and until > time.time()

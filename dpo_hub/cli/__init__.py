@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ..app import launch
-from ..errors import DPOHubError, telling_disk_full
+from ..errors import DPOHubError, explaining_disk_full
 from ..runs.run import home
 from .chat import cli as chat_cli
 from .check import cli as check_cli
@@ -67,7 +67,7 @@ def main() -> None:
     notes.setFormatter(logging.Formatter("note: %(message)s"))
     logging.getLogger("dpo_hub").addHandler(notes)
     try:
-        with telling_disk_full(home()):
+        with explaining_disk_full(home()):
             cli(prog_name="hf dpo" if Path(sys.argv[0]).stem == "hf-dpo" else None)
     except DPOHubError as error:
         print(f"dpo-hub: {error}", file=sys.stderr)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import RunError
-from ..runs.queue import make_way
+from ..runs.queue import require_free_device
 from ..runs.run import Run
 
 if TYPE_CHECKING:
@@ -47,28 +47,28 @@ def chat(  # noqa: PLR0913  # one parameter per option
 
     Ctrl-C ends a reply and an empty line the chat. Another program can pipe prompts in, one a line.
     """
-    runs, prompt = _sorted_out(words, ask)
+    runs, prompt = _split_runs_and_prompt(words, ask)
     for run in runs:
         run.require_finished()
     from ..comparison.duet import Duet
     from ..training.policy import device, quiet
 
     quiet()
-    make_way(device().type, beside=beside)
+    require_free_device(device().type, beside=beside)
     sides = ["before", "after"] if len(runs) == 1 else ["before", *(run.id for run in runs)]
     sampling = {"temperature": temperature, "seed": seed, "max_new_tokens": max_new_tokens}
-    talk = Talk(Duet.open(*runs), sides, sampling, system)
+    session = ChatSession(Duet.open(*runs), sides, sampling, system)
     if prompt is not None:
-        _show(talk, prompt)
+        _show(session, prompt)
     elif sys.stdin.isatty():
-        for question in _typed():
-            _show(talk, question)
+        for question in _read_questions():
+            _show(session, question)
     else:
         for question in filter(None, map(str.strip, sys.stdin)):
-            _print(talk, question)
+            _print(session, question)
 
 
-def _sorted_out(words: list[str], ask: str | None) -> tuple[list[Run], str | None]:
+def _split_runs_and_prompt(words: list[str], ask: str | None) -> tuple[list[Run], str | None]:
     """Return the runs in *words*, and the prompt: *ask*, or the last word if it is not a run."""
     *names, last = words
     if names and ask is None:
@@ -80,7 +80,7 @@ def _sorted_out(words: list[str], ask: str | None) -> tuple[list[Run], str | Non
 
 
 @dataclass
-class Talk:
+class ChatSession:
     """The chats of all sides, each with its own replies."""
 
     duet: Duet
@@ -112,7 +112,7 @@ class Talk:
                 chat.append({"role": "assistant", "content": reply})
 
 
-def _typed() -> Iterator[str]:
+def _read_questions() -> Iterator[str]:
     """Yield what the user types, until an empty line, Ctrl-D or Ctrl-C."""
     with suppress(ImportError):
         import readline  # noqa: F401  # the arrow keys edit the line
@@ -121,17 +121,17 @@ def _typed() -> Iterator[str]:
             yield question
 
 
-def _show(talk: Talk, question: str) -> None:
+def _show(session: ChatSession, question: str) -> None:
     """Show the replies in columns as they come, until they end or the user presses Ctrl-C."""
     from rich.console import Console
     from rich.live import Live
 
     console = Console()
     live = Live(console=console, transient=True, auto_refresh=False)
-    with suppress(KeyboardInterrupt), closing(talk.ask(question)) as steps, live:
+    with suppress(KeyboardInterrupt), closing(session.ask(question)) as steps, live:
         for replies in steps:
-            live.update(_columns(talk.sides, replies), refresh=console.is_terminal)
-    console.print(_columns(talk.sides, talk.replies))
+            live.update(_columns(session.sides, replies), refresh=console.is_terminal)
+    console.print(_columns(session.sides, session.replies))
 
 
 def _columns(sides: list[str], replies: list[str]) -> Table:
@@ -145,10 +145,10 @@ def _columns(sides: list[str], replies: list[str]) -> Table:
     return table
 
 
-def _print(talk: Talk, question: str) -> None:
+def _print(session: ChatSession, question: str) -> None:
     """Print the replies as lines, each prefixed with its side's name."""
-    for _ in talk.ask(question):
+    for _ in session.ask(question):
         pass
-    for side, reply in zip(talk.sides, talk.replies, strict=True):
+    for side, reply in zip(session.sides, session.replies, strict=True):
         print(f"{side}: {reply}")
     print(flush=True)

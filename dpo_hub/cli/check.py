@@ -14,7 +14,7 @@ import typer
 from ..errors import RecipeError
 from ..preferences import PreferencePair, Preferences, read_preferences, text_of
 from ..preferences.doctor.findings import Finding
-from ..preferences.pairs import counted, rows_named
+from ..preferences.pairs import format_rows, pluralise
 from ..preferences.repair import repair as write_repaired
 from ..recipe import Recipe
 from .options import Json, Mapping, Source, mapping_of, resolve_model
@@ -46,7 +46,7 @@ def check(  # noqa: PLR0913  # one parameter per option
         raise RecipeError("--max-length counts tokens, and whose they are is not said. Add --model.")
     preferences = read_preferences(file, mapping=mapping_of(mapping))
     model = resolve_model(model)
-    findings = examine(preferences, fit=_fit(model, max_length) if model else None)
+    findings = examine(preferences, model_check=_tokenizer_check(model, max_length) if model else None)
     mended = write_repaired(preferences, repair) if repair else None
     if as_json:
         report = preferences.report() | {"findings": [asdict(finding) for finding in findings]}
@@ -61,7 +61,7 @@ def check(  # noqa: PLR0913  # one parameter per option
     print(mended.sentence() if mended else f"Train on it:  dpo-hub train {shlex.quote(file)}{given}")
 
 
-def _fit(model: str, max_length: int | None) -> Callable[[Iterable[PreferencePair]], list[Finding]]:
+def _tokenizer_check(model: str, max_length: int | None) -> Callable[[Iterable[PreferencePair]], list[Finding]]:
     """Return a check of pairs against the chat template and tokenizer of *model*."""
     from ..preferences.doctor import examine_with
     from ..training.policy import load_base_tokenizer, quiet
@@ -78,11 +78,11 @@ def _print_preferences(preferences: Preferences) -> None:
     from rich.text import Text
 
     report = preferences.report()
-    print(f"{preferences.source}: {counted(report['pairs'], 'pair')} from {counted(report['rows'], 'row')}")
+    print(f"{preferences.source}: {pluralise(report['pairs'], 'pair')} from {pluralise(report['rows'], 'row')}")
     print(f"Read as: {preferences.read_as()}")
     print(f"File: {'; '.join(preferences.notes)}")
     for reason, rows in preferences.left_out.items():
-        print(f"Left out: {counted(len(rows), 'row')}, {reason} ({rows_named(rows)})")
+        print(f"Left out: {pluralise(len(rows), 'row')}, {reason} ({format_rows(rows)})")
     table = Table("row", "prompt", "chosen", "rejected", box=box.SIMPLE_HEAD, expand=True)
     for pair in preferences.pairs[:SHOWN_PAIRS]:
         parts = (text_of(part) for part in (pair.prompt, pair.chosen, pair.rejected))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..demo.showcase import TEMPERATURE, Outcome, show, world_of
+from ..demo.showcase import TEMPERATURE, Outcome, run_demo, suite_for
 from ..errors import ModelError, RecipeError
 from ..recipe import DEMO_MODEL, SMOLLM2
 from ..runs.progress import progress
@@ -49,28 +49,28 @@ def demo(
     """Train on a preference file that ships with the package, and show what changed."""
     from ..training.policy import quiet
 
-    uses = world_of(model).uses
+    uses = suite_for(model).uses
     if not all_uses and use not in uses:
         raise RecipeError(f"There is no use {use!r}. Name one of {', '.join(uses)}, or give --all.")
     quiet()
-    model = _at_hand(model)
+    model = _model_or_fallback(model)
     outcomes = []
     for name in uses if all_uses else [use]:
-        chosen = world_of(model).uses[name]
-        with progress_bar(chosen.title) as bar, _telling_stages(bar) as on_step:
-            outcomes.append(show(chosen, model, on_step, seed=seed))
+        chosen = suite_for(model).uses[name]
+        with progress_bar(chosen.title) as bar, _reporting_stages(bar) as on_step:
+            outcomes.append(run_demo(chosen, model, on_step, seed=seed))
     if as_json:
         print(json.dumps({"uses": [asdict(outcome) for outcome in outcomes]}, indent=2))
     else:
-        _tell(outcomes)
+        _print_outcomes(outcomes)
 
 
-def _at_hand(model: str) -> str:
+def _model_or_fallback(model: str) -> str:
     """Return *model* itself, or the embedded one if SmolLM2 is not available."""
     if model != SMOLLM2:
         return model
     try:
-        if (found := smollm2.settled(model)) == SMOLLM2:
+        if (found := smollm2.resolve_name(model)) == SMOLLM2:
             smollm2.folder()
     except ModelError as error:
         print(f"note: {error}\nThe tiny model that ships with the package shows it instead.", file=sys.stderr)
@@ -79,7 +79,7 @@ def _at_hand(model: str) -> str:
 
 
 @contextmanager
-def _telling_stages(bar: Show) -> Iterator[Show]:
+def _reporting_stages(bar: Show) -> Iterator[Show]:
     """Report the current stage on stderr, and the reply to a held-out prompt as training progresses."""
     began, seen = time.monotonic(), 0
 
@@ -106,7 +106,7 @@ def _telling_stages(bar: Show) -> Iterator[Show]:
         log.removeHandler(stages)
 
 
-def _tell(outcomes: Sequence[Outcome]) -> None:
+def _print_outcomes(outcomes: Sequence[Outcome]) -> None:
     from rich.console import Console
 
     console = Console()

@@ -65,13 +65,13 @@ def follow(run: Run) -> None:
     """Show the progress of *run* until it has ended, and print the warnings from its log."""
     seen, told, began = Log(run.log, from_end=True), "", time.monotonic()
     with progress_bar(run.recipe.model) as show:
-        while (goes := progress(run)).status not in ENDED:
+        while (current := progress(run)).status not in ENDED:
             for line in seen.news().splitlines():
                 if " WARNING " in line:
                     print(f"note: {line.partition(' WARNING ')[2]}", file=sys.stderr)
             last = run.last_metrics
-            if goes.status == "queued" and goes.sentence != told and time.monotonic() - began > SOON:
-                print(told := goes.sentence, file=sys.stderr)
-            if last and goes.steps:
-                show(last, goes.steps)
+            if current.status == "queued" and current.sentence != told and time.monotonic() - began > SOON:
+                print(told := current.sentence, file=sys.stderr)
+            if last and current.steps:
+                show(last, current.steps)
             time.sleep(POLL)

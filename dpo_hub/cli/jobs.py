@@ -13,7 +13,7 @@ from ..errors import RunError
 from ..preferences import Preferences, read_preferences
 from ..preferences.doctor.findings import Finding
 from ..recipe import DEMO_MODEL, Recipe
-from ..runs.base_model import on_hub
+from ..runs.base_model import canonical_name
 from ..runs.progress import duration
 from ..runs.run import Run
 from .options import Mapping, Source, Token, mapping_of, with_recipe_options
@@ -60,16 +60,16 @@ def submit(  # noqa: PLR0913  # one parameter per option
 
     from ..hub.account import account, price
     from ..jobs.remote import Remote, connect
-    from ..jobs.submit import seconds_of, time_limit
+    from ..jobs.submit import parse_duration, time_limit
     from ..jobs.submit import submit as submit_run
 
-    asked = seconds_of(timeout) if timeout else None
+    asked = parse_duration(timeout) if timeout else None
     preferences = read_preferences(file, mapping=mapping_of(mapping))
     if recipe_file:
         recipe = Recipe.read(recipe_file, **settings)
     else:
         recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, pairs=len(preferences.pairs), **settings)
-    recipe = replace(recipe, model=on_hub(recipe.model))  # a job can get SmolLM2 only from the Hub
+    recipe = replace(recipe, model=canonical_name(recipe.model))  # a job can get SmolLM2 only from the Hub
     api = connect(token)
     machine = price(flavor, api)
     owner = namespace or account(api).name
@@ -96,7 +96,7 @@ def _estimate(preferences: Preferences, recipe: Recipe) -> float | None:
     try:
         import torch
 
-        from ..training.ahead import look_ahead
+        from ..training.ahead import run_preflight
     except ImportError:
         return None
     downloaded = isinstance(try_to_load_from_cache(recipe.model, "config.json"), str)
@@ -105,7 +105,7 @@ def _estimate(preferences: Preferences, recipe: Recipe) -> float | None:
     from ..training.policy import quiet
 
     quiet()
-    return look_ahead(preferences, recipe).run_seconds
+    return run_preflight(preferences, recipe).run_seconds
 
 
 def _print_job(run: Run, remote: Remote) -> None:
@@ -136,7 +136,7 @@ def resume_job(run: Run, *, budget: float | None) -> None:
 
 def print_log(run: Run, *, follow: bool) -> None:
     """Print the mirrored log of a submitted run, or its job's log if more is to come, it is empty or the job died."""
-    from ..jobs.remote import DIED, connect, lines, sync_all
+    from ..jobs.remote import DIED, connect, log_lines, sync_all
 
     if run.may_have_news:
         sync_all([run])
@@ -146,7 +146,7 @@ def print_log(run: Run, *, follow: bool) -> None:
         if not (state.ended and state.reason.startswith(DIED)):
             return
         print("\nWhat its last job said:\n")
-    for line in lines(run, connect(), follow=follow):
+    for line in log_lines(run, connect(), follow=follow):
         print(line, flush=True)
 
 

@@ -48,7 +48,11 @@ def judge(  # noqa: PLR0913  # one parameter per option
     found = Run.open(run).require_finished()
     if (model is None) == (reward_model is None):
         raise RecipeError("Who is to judge? Give --with MODEL for one that is asked, or --reward-model MODEL.")
-    name, compare = _rewarding(reward_model) if reward_model else _asking(str(model), url, _key(url, key_from, token))
+    name, compare = (
+        _reward_model_judge(reward_model)
+        if reward_model
+        else _endpoint_judge(str(model), url, _key(url, key_from, token))
+    )
     try:
         at_once = 1 if reward_model else AT_ONCE  # each comparison by a local model needs memory
         verdict = judge(found, name, _ballots(found, prompts), compare, at_once=at_once)
@@ -61,14 +65,14 @@ def judge(  # noqa: PLR0913  # one parameter per option
         print_edited(found)
 
 
-def _asking(model: str, url: str | None, key: str | None) -> tuple[str, Compare]:
+def _endpoint_judge(model: str, url: str | None, key: str | None) -> tuple[str, Compare]:
     from ..comparison.endpoint import Endpoint
 
     endpoint = Endpoint(model, url, key)
     return endpoint.title, endpoint.compare
 
 
-def _rewarding(name: str) -> tuple[str, Compare]:
+def _reward_model_judge(name: str) -> tuple[str, Compare]:
     from ..comparison.reward_model import RewardModel
     from ..training.policy import quiet
 
@@ -89,11 +93,13 @@ def _key(url: str | None, variable: str | None, token: str | None) -> str | None
 
 def _ballots(run: Run, count: int) -> list[Ballot | None]:
     from ..comparison.duet import Duet
-    from ..comparison.votes import draw, held_out_prompts
+    from ..comparison.votes import held_out_prompts, make_ballot
     from ..training.policy import quiet
 
     quiet()
     prompts = held_out_prompts(run)[:count]
-    dice = Random(run.recipe.seed)
+    rng = Random(run.recipe.seed)
     replies = Duet.open(run).replies(prompts, seed=run.recipe.seed)
-    return [draw(prompt, both.before, both.after, dice=dice) for prompt, both in zip(prompts, replies, strict=True)]
+    return [
+        make_ballot(prompt, both.before, both.after, rng=rng) for prompt, both in zip(prompts, replies, strict=True)
+    ]

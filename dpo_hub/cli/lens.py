@@ -13,8 +13,8 @@ import typer
 
 from ..errors import PreferencesError, RecipeError
 from ..preferences import read_preferences
-from ..preferences.pairs import counted, rows_named
-from ..preferences.replies import ReplyFile, require_name
+from ..preferences.pairs import format_rows, pluralise
+from ..preferences.replies import ReplyFile, require_output_path
 from ..runs.headline import headline_of
 from ..runs.run import Run
 from .options import Json, Mapping, RunName, mapping_of
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 cli = typer.Typer()
 
-WRITTEN = {".csv": ".csv", ".tsv": ".csv", ".txt": ".csv", ".parquet": ".parquet"} | dict.fromkeys(
+OUTPUT_SUFFIXES = {".csv": ".csv", ".tsv": ".csv", ".txt": ".csv", ".parquet": ".parquet"} | dict.fromkeys(
     (".jsonl", ".ndjson", ".json"), ".jsonl"
 )
 """The suffix of a file of scores, by the suffix of the scored file."""
 
-SHADES = (0.1, 0.5)
+COLOUR_THRESHOLDS = (0.1, 0.5)
 """Shares of the strongest token's reward from which a token is coloured, and from which it is also bold."""
 
 
@@ -91,14 +91,14 @@ def _columns(written: list[str] | None) -> dict[str, list[str]]:
 
 def _beside(file: str) -> Path:
     path = Path(file.removesuffix(".gz"))
-    if path.suffix.lower() not in WRITTEN:
+    if path.suffix.lower() not in OUTPUT_SUFFIXES:
         raise PreferencesError(f"Where {file} scored shall go is not known. Name a file: --out scored.csv")
-    return path.with_name(f"{path.stem}.scored{WRITTEN[path.suffix.lower()]}")
+    return path.with_name(f"{path.stem}.scored{OUTPUT_SUFFIXES[path.suffix.lower()]}")
 
 
 def _score_file(run: Run, file: str, columns: dict[str, list[str]], out: Path, *, as_json: bool) -> None:
 
-    require_name(out, file)
+    require_output_path(out, file)
     replies = ReplyFile.open(file, columns)
     from ..comparison.scores import score
 
@@ -110,16 +110,16 @@ def _score_file(run: Run, file: str, columns: dict[str, list[str]], out: Path, *
             json.dumps(kept | {"left_out": {reason: len(rows) for reason, rows in scores.left_out.items()}}, indent=2)
         )
     else:
-        _tell_scores(scores, out)
+        _print_scores(scores, out)
 
 
-def _tell_scores(scores: Scores, out: Path) -> None:
+def _print_scores(scores: Scores, out: Path) -> None:
 
-    parts = {**scores.file.asking.columns, "reply": ", ".join(scores.file.replies)}
+    parts = {**scores.file.prompt_columns.columns, "reply": ", ".join(scores.file.replies)}
     print(f"Read as: {', '.join(f'{part} ← `{column}`' for part, column in parts.items())}")
     print(f"Scored: {scores.count:,} of {len(scores.rewards):,} replies")
     for reason, rows in scores.left_out.items():
-        print(f"Left without a reward: {counted(len(rows), 'row')}, {reason} ({rows_named(rows)})")
+        print(f"Left without a reward: {pluralise(len(rows), 'row')}, {reason} ({format_rows(rows)})")
     if scores.cut:
         print(f"Cut off at max_length: {scores.cut:,}, scored by what is left")
     print(f"Written to {out}, with {', '.join(scores.added)}")
@@ -131,10 +131,10 @@ def _score_here(run: Run, prompt: str, replies: list[str], *, as_json: bool) -> 
         told = [{"reply": reply, "reward": reading.reward, **asdict(reading)} for reply, reading in ranked]
         print(json.dumps({"prompt": prompt, "replies": told}, indent=2, ensure_ascii=False))
     else:
-        _tell_readings([reading for _, reading in ranked])
+        _print_readings([reading for _, reading in ranked])
 
 
-def _tell_readings(readings: list[Reading]) -> None:
+def _print_readings(readings: list[Reading]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -155,7 +155,7 @@ def _coloured(reading: Reading, most: float) -> Text:
 
     text = Text()
     for token, worth in zip(reading.tokens, reading.rewards, strict=True):
-        strength = bisect(SHADES, abs(worth) / most)
+        strength = bisect(COLOUR_THRESHOLDS, abs(worth) / most)
         text.append(token, style=("", "bold ")[strength > 1] + ("green" if worth > 0 else "red") if strength else "")
     return text
 
@@ -199,7 +199,7 @@ def _measure_again(run: Run, prompts: int | None, *, as_json: bool) -> None:
         print(json.dumps({"run": run.id, **evaluation}, indent=2))
     else:
         print(headline_of(run).sentence)
-        _tell_rows(_measurements(evaluation))
+        _print_rows(_measurements(evaluation))
     if not rendered:
         print_edited(run)
 
@@ -244,10 +244,10 @@ def _evaluate_file(run: Run, file: str, mapping: list[str] | None, *, as_json: b
         print(json.dumps(asdict(measured) | {"preferences": preferences.report()}, indent=2))
     else:
         print(preferences.sentence())
-        _tell_accuracy(measured)
+        _print_accuracy(measured)
 
 
-def _tell_rows(rows: Iterable[tuple[str, str]]) -> None:
+def _print_rows(rows: Iterable[tuple[str, str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -257,8 +257,8 @@ def _tell_rows(rows: Iterable[tuple[str, str]]) -> None:
     Console(highlight=False).print(grid)
 
 
-def _tell_accuracy(measured: Accuracy) -> None:
-    _tell_rows(_figures(measured))
+def _print_accuracy(measured: Accuracy) -> None:
+    _print_rows(_figures(measured))
     for reason, pairs in measured.left_out.items():
         print(f"Left out: {pairs:,}, {reason}")
     if measured.trained_on:

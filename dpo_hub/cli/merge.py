@@ -12,7 +12,7 @@ import typer
 from ..errors import ModelError
 from ..hub.export import Exported, export
 from ..hub.ollama import create_command
-from ..runs.base_model import told_of
+from ..runs.base_model import describe_origin
 from ..runs.run import Run
 from .options import Json, RunName
 
@@ -39,17 +39,17 @@ def merge(
     if as_json:
         print(json.dumps(asdict(done) | {"ollama": create}, indent=2, default=str))
     else:
-        _tell(found, done)
+        _print_export(found, done)
         print(f"For Ollama:  {create}")
     if done.why_not and not done.commands:
         raise ModelError(done.why_not)
 
 
-def _tell(run: Run, done: Exported) -> None:
+def _print_export(run: Run, done: Exported) -> None:
     merged = done.merged
     base = "base model (as it was saved, not in 4 bits)" if run.recipe.load_in_4bit else "base model"
     if origin := run.report.get("base"):
-        base = f"base model ({told_of(origin)})"
+        base = f"base model ({describe_origin(origin)})"
     print(f"Merged: {done.folder} ({merged.dtype})")
     print(
         f"  Loaded again, its logits on {merged.prompts} prompts differ from those of {base} and adapter by at most "

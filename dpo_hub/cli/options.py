@@ -39,7 +39,7 @@ def mapping_of(written: list[str] | None) -> dict[str, str]:
 
 def resolve_model(model: str | None) -> str | None:
     """Return the base model that --model means; if it is the built-in `smollm2`, download it now, visibly."""
-    settled = smollm2.settled(model) if model else None
+    settled = smollm2.resolve_name(model) if model else None
     if settled == SMOLLM2:
         smollm2.folder()
     return settled

@@ -12,7 +12,7 @@ from ..runs.run import Run
 
 Show = Callable[[Mapping[str, float], int], None]
 """A function that shows a step's metrics, given also the total number of steps."""
-SHADES = {"high": "bold red", "medium": "yellow", "low": "dim"}
+SEVERITY_STYLES = {"high": "bold red", "medium": "yellow", "low": "dim"}
 
 
 def next_steps(run: Run, status: str) -> str:
@@ -45,7 +45,7 @@ def print_findings(findings: Sequence[Finding | Symptom]) -> None:
     grid = Table.grid(padding=(0, 2, 1, 0))
     for finding in findings:
         told = Text.assemble(finding.message, "\n", (finding.hint, "dim"))
-        grid.add_row(Text(finding.severity, SHADES[finding.severity]), told)
+        grid.add_row(Text(finding.severity, SEVERITY_STYLES[finding.severity]), told)
     Console().print(grid)
 
 

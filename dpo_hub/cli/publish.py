@@ -44,7 +44,7 @@ def publish(  # noqa: PLR0913  # one parameter per option
     from ..hub.publish import publish as publish_run
 
     found = Run.open(run)
-    with telling_stages() as tell:
+    with reporting_stages() as tell:
         published = publish_run(
             found,
             repo,
@@ -64,7 +64,7 @@ def publish(  # noqa: PLR0913  # one parameter per option
 
 
 @contextmanager
-def telling_stages() -> Iterator[Callable[[str], None]]:
+def reporting_stages() -> Iterator[Callable[[str], None]]:
     """Report the current stage on stderr, with the Hub client's progress bars, if it is a terminal."""
     from huggingface_hub.utils.tqdm import disable_progress_bars
 

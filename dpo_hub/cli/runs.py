@@ -11,7 +11,7 @@ import typer
 
 from ..errors import RunError
 from ..runs.health import diagnose
-from ..runs.launch import change
+from ..runs.launch import enable_options
 from ..runs.launch import remove as remove_run
 from ..runs.launch import stop as stop_run
 from ..runs.progress import Log, progress
@@ -57,11 +57,11 @@ def runs(
         return
     table = Table("run", *(["where"] if elsewhere else []), "state", "step", "", box=box.SIMPLE_HEAD)
     for run in shown:
-        goes = progress(run)
-        step = f"{goes.step}/{goes.steps}" if goes.steps else ""
+        current = progress(run)
+        step = f"{current.step}/{current.steps}" if current.steps else ""
         where = [elsewhere.get(run.id, HERE)] if elsewhere else []
-        short = goes.headline.short if goes.headline else goes.sentence
-        table.add_row(Text(run.id, no_wrap=True), *where, goes.status, step, Text(short))
+        short = current.headline.short if current.headline else current.sentence
+        table.add_row(Text(run.id, no_wrap=True), *where, current.status, step, Text(short))
     Console().print(table)
     if more := len(found) - len(shown):
         print(f"{more} more: dpo-hub runs --all")
@@ -75,18 +75,18 @@ def status(run: RunName = "last", *, as_json: Json = False) -> None:
         from ..jobs.remote import sync_all
 
         sync_all([found])
-    goes = progress(found)
+    current = progress(found)
     if as_json:
-        told = {"run": found.id, "path": str(found.path), **asdict(goes), "last": finite(found.last_metrics)}
+        told = {"run": found.id, "path": str(found.path), **asdict(current), "last": finite(found.last_metrics)}
         print(json.dumps(told | {"findings": [asdict(finding) for finding in diagnose(found)]}, indent=2))
         return
-    print(f"{found.id}: {goes.sentence}")
-    if goes.steps:
-        print(f"Step {goes.step} of {goes.steps}{_figures(found.last_metrics)}")
+    print(f"{found.id}: {current.sentence}")
+    if current.steps:
+        print(f"Step {current.step} of {current.steps}{_figures(found.last_metrics)}")
     print_findings(diagnose(found))
     if found.remote:
         print(cost_of(found))
-    print(f"Run folder: {found.path}\n{next_steps(found, goes.status)}")
+    print(f"Run folder: {found.path}\n{next_steps(found, current.status)}")
 
 
 def _figures(last: dict[str, float]) -> str:
@@ -160,7 +160,7 @@ def resume(  # noqa: PLR0913  # one parameter per option
 
         sync(found, connect())  # before anything of the run is changed here
     if activation_checkpointing or force:
-        change(found, activation_checkpointing=activation_checkpointing, force=force)
+        enable_options(found, activation_checkpointing=activation_checkpointing, force=force)
     if found.remote:
         resume_job(found, budget=budget)
         return

@@ -79,11 +79,11 @@ def _train_all(preferences: Preferences, recipes: Sequence[Recipe]) -> list[Run]
             if (state := run.state).status != "finished":
                 print(f"{run.id} has {state.status}: {state.reason}", file=sys.stderr)
     except KeyboardInterrupt:
-        _leave(runs)
+        _stop_all(runs)
     return [run for run in runs if run.state.status == "finished"]
 
 
-def _leave(runs: Sequence[Run]) -> NoReturn:
+def _stop_all(runs: Sequence[Run]) -> NoReturn:
     """Stop all running and waiting runs, and print how to continue."""
     print("\nStopped. Go on with:", file=sys.stderr)
     for run in reversed(runs):  # last first, so that no waiting run starts now
@@ -131,7 +131,7 @@ def _show(runs: Sequence[Run], picture: Path | None, table: Path | None, *, as_j
         told = [finite(asdict(point)) | {"on_frontier": point in best} for point in points]
         print(json.dumps({"runs": told, "recommended": chosen.run if chosen else None}, indent=2))
         return
-    _tell(points, best)
+    _print_frontier(points, best)
     print("\n".join(advice(points)))
     if chosen:
         print(f"Talk to it:  dpo-hub chat {chosen.run}\nPublish it:  dpo-hub publish {chosen.run} OWNER/NAME")
@@ -139,7 +139,7 @@ def _show(runs: Sequence[Run], picture: Path | None, table: Path | None, *, as_j
         print(f"Written: {path}")
 
 
-def _tell(points: Sequence[Point], best: Sequence[Point]) -> None:
+def _print_frontier(points: Sequence[Point], best: Sequence[Point]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table

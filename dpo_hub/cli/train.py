@@ -86,12 +86,12 @@ def preflight(  # noqa: PLR0913  # one parameter per option
     preferences = read_preferences(file, mapping=mapping_of(mapping))
     settings["model"] = resolve_model(settings["model"])
     recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, pairs=len(preferences.pairs), **settings)
-    from ..training.ahead import look_ahead
+    from ..training.ahead import run_preflight
     from ..training.policy import quiet
     from ..training.preflight import stop_where_certain
 
     quiet()
-    ahead = look_ahead(preferences, recipe, flavor=flavor, publish_to=publish_to, token=token)
+    ahead = run_preflight(preferences, recipe, flavor=flavor, publish_to=publish_to, token=token)
     if as_json:
         print(json.dumps(ahead.as_dict(), indent=2))
     else:
@@ -104,10 +104,10 @@ def _print_preflight(ahead: Preflight) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ..training.ahead import told
+    from ..training.ahead import report_lines
 
     grid = Table.grid(padding=(0, 2, 0, 0))
-    for name, figure in told(ahead):
+    for name, figure in report_lines(ahead):
         grid.add_row(name, figure)
     Console(highlight=False).print(grid)
     print_findings(ahead.findings)

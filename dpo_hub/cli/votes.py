@@ -14,7 +14,7 @@ import typer
 
 from ..errors import PreferencesError, RunError
 from ..preferences import text_of
-from ..preferences.export import replacing, write_preferences
+from ..preferences.export import atomic_write, write_preferences
 from ..preferences.pairs import Messages
 from ..runs.run import Run
 from .options import Json, RunName
@@ -71,7 +71,7 @@ def vote(  # noqa: PLR0913  # one parameter per option
     else:
         if number < count:
             print("To all other prompts both sides reply the same.")
-    _tell(found)
+    _print_tally(found)
     _into_card(found)
 
 
@@ -94,7 +94,7 @@ def _ask(ballot: Ballot, place: str, voter: str) -> Vote | None:
         if said in KEYS:
             return ballot.vote(KEYS[said], voter=voter)
         if said == "e" and (side := _read("Which one comes nearer? l or r: ")) in ("l", "r"):
-            edit = _written()
+            edit = _read_reply()
             return ballot.vote(KEYS[side], voter=voter, edit=edit) if edit is not None else None
     return None
 
@@ -118,7 +118,7 @@ def _read(question: str = "") -> str | None:
         return None
 
 
-def _written() -> str | None:
+def _read_reply() -> str | None:
     """Read a better reply of any number of lines; None if the user does not end it with a full stop."""
     print("Write a better one, and then a line with nothing but a full stop.")
     lines = []
@@ -147,14 +147,14 @@ def votes(
     if as_json:
         print(json.dumps({"run": found.id, **tally(votes_of(found)).as_dict()}, indent=2))
     else:
-        _tell(found)
+        _print_tally(found)
     if to:
         _write(found, votes_of(found), to, quiet=as_json)
     if card:
         _into_card(found)
 
 
-def _tell(run: Run) -> None:
+def _print_tally(run: Run) -> None:
     from ..comparison.tally import tally
     from ..comparison.votes import votes_of
 
@@ -177,7 +177,7 @@ def _write(run: Run, votes: Sequence[Vote], to: Path, *, quiet: bool) -> None:
         raise RunError(f"{made.sentence()} Vote for a side, or edit a reply:  dpo-hub vote {run.id}")
     write_preferences(made.pairs, to)
     beside = to.with_name(f"{to.name}.provenance.json")
-    with replacing(beside) as file:
+    with atomic_write(beside) as file:
         file.write(json.dumps(provenance(run, votes, made.pairs), indent=2, ensure_ascii=False).encode())
     if not quiet:
         print(
@@ -186,7 +186,7 @@ def _write(run: Run, votes: Sequence[Vote], to: Path, *, quiet: bool) -> None:
 
 
 def _into_card(run: Run) -> None:
-    from ..comparison.tally import into_card
+    from ..comparison.tally import update_card
 
-    if not into_card(run.require_finished()):
+    if not update_card(run.require_finished()):
         print_edited(run)

@@ -55,7 +55,7 @@ def accuracy(lens: Lens, pairs: Iterable[PreferencePair], trained: Iterable[Pref
     rewards: list[tuple[float, float]] = []
     left_out: Counter[str] = Counter()
     cut = trained_on = 0
-    for place, found in enumerate(lens.read(questions())):
+    for place, found in enumerate(lens.score(questions())):
         if isinstance(found, Unreadable):
             left_out[found] += 1
             continue

@@ -16,9 +16,9 @@ from ..preferences.pairs import Messages
 from ..recipe import Recipe
 from ..runs.run import Run
 from ..training.decoding import BASE, sample
-from ..training.memory import LOADING, telling_out_of_memory
-from ..training.policy import REFERENCE, load_base, telling_refused_messages
-from .text import Text
+from ..training.memory import LOADING, explaining_out_of_memory
+from ..training.policy import REFERENCE_ADAPTER, explaining_template_errors, load_base
+from .text import Detokenizer
 
 with needing_extra("train"):
     from peft import PeftModel
@@ -40,7 +40,7 @@ class Replies:
 
 
 @dataclass(frozen=True)
-class Written:
+class ReplyIds:
     """A prompt and both replies to it, as token ids; a reply that was not cut off includes its end token."""
 
     prompt: list[int]
@@ -60,7 +60,9 @@ class Duet:
     @classmethod
     def of(cls, policy: PeftModel, tokenizer: PreTrainedTokenizerBase) -> Duet:
         """The duet of a policy that has just been trained, with its reference."""
-        return cls(policy, tokenizer, (REFERENCE if REFERENCE in policy.peft_config else BASE, "default"))
+        return cls(
+            policy, tokenizer, (REFERENCE_ADAPTER if REFERENCE_ADAPTER in policy.peft_config else BASE, "default")
+        )
 
     @classmethod
     def open(cls, *runs: Run) -> Duet:
@@ -74,18 +76,18 @@ class Duet:
 
         The reply to a prompt depends on its position in *prompts*, but not on the other prompts.
         """
-        asked = self.write(prompts, temperature=temperature, seed=seed, max_new_tokens=max_new_tokens)
-        return [self.told(both) for both in asked]
+        asked = self.sample_ids(prompts, temperature=temperature, seed=seed, max_new_tokens=max_new_tokens)
+        return [self.decode(both) for both in asked]
 
-    def told(self, both: Written) -> Replies:
+    def decode(self, both: ReplyIds) -> Replies:
         """The replies as text."""
         return Replies(self._text(both.before), self._text(both.after))
 
-    def write(
+    def sample_ids(
         self, prompts: Sequence[Messages], *, temperature: float | None, seed: int = 0, max_new_tokens: int = 256
-    ) -> list[Written]:
+    ) -> list[ReplyIds]:
         """The same as `replies`, but as token ids; *temperature* None ignores the generation config when sampling."""
-        written: list[Written] = []
+        written: list[ReplyIds] = []
         for start in range(0, len(prompts), BATCH // 2):
             asked = prompts[start : start + BATCH // 2]
             before, after, *_ = self.sides
@@ -97,12 +99,12 @@ class Duet:
                     rows[row].append(token)
             given = zip(encoded["input_ids"].tolist(), encoded["attention_mask"].tolist(), strict=True)
             ids = [[token for token, there in zip(*row, strict=True) if there] for row in given]
-            written += map(Written, ids[: len(asked)], rows[: len(asked)], rows[len(asked) :])
+            written += map(ReplyIds, ids[: len(asked)], rows[: len(asked)], rows[len(asked) :])
         return written
 
     def _text(self, tokens: Sequence[int]) -> str:
-        text = Text(self.tokenizer, list(tokens))
-        return text.rest()
+        text = Detokenizer(self.tokenizer, list(tokens))
+        return text.flush()
 
     def stream(
         self, chats: Sequence[Messages], *, temperature: float = 0.7, seed: int = 0, max_new_tokens: int = 256
@@ -114,17 +116,17 @@ class Duet:
         Raises:
             ModelError: the chat template rejects the messages, or the device's memory is full.
         """
-        texts, voices = [Text(self.tokenizer) for _ in chats], [(side, seed) for side in self.sides]
+        texts, voices = [Detokenizer(self.tokenizer) for _ in chats], [(side, seed) for side in self.sides]
         for step in self._sample(self._encoded(chats), voices, temperature, max_new_tokens):
             new = [text.add(step[row]) if row in step else "" for row, text in enumerate(texts)]
             if any(new):
                 yield new
-        if any(rest := [text.rest() for text in texts]):
+        if any(rest := [text.flush() for text in texts]):
             yield rest
 
     def _encoded(self, chats: Sequence[Messages]) -> Any:
         """The chats as token ids on the device, padded on the left."""
-        with telling_refused_messages():
+        with explaining_template_errors():
             encoded: Any = self.tokenizer.apply_chat_template(
                 [[dict(message) for message in chat] for chat in chats],
                 add_generation_prompt=True,
@@ -138,7 +140,7 @@ class Duet:
     def _sample(
         self, encoded: Any, voices: Sequence[tuple[str, int]], temperature: float | None, max_new_tokens: int
     ) -> Iterator[dict[int, int]]:
-        with telling_out_of_memory("Ask for shorter replies, or of fewer prompts."):
+        with explaining_out_of_memory("Ask for shorter replies, or of fewer prompts."):
             yield from sample(self.model, encoded, voices, temperature=temperature, max_new_tokens=max_new_tokens)
 
 
@@ -180,7 +182,7 @@ class Models:
 
     def _load(self, adapter: Path, base: tuple[str, bool]) -> str:
         name = next(self._new_names)
-        with telling_out_of_memory(LOADING):
+        with explaining_out_of_memory(LOADING):
             if self._model is None:
                 plain, self._tokenizer = load_base(base[0], load_in_4bit=base[1])
                 self._model = PeftModel.from_pretrained(plain, adapter, adapter_name=name)

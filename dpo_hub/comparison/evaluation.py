@@ -18,10 +18,10 @@ from ..preferences.table import Unreadable
 from ..runs.intervals import Interval, bootstrap, of_mean, of_share, wilson
 from ..runs.run import Run
 from ..training.probe import repeated
-from .duet import Duet, Replies, Written
+from .duet import Duet, Replies, ReplyIds
 from .lens import Lens
-from .likeness import Likeness
-from .record import lock_of, record
+from .likeness import StyleClassifier
+from .record import lock_of, save_figures
 
 PROMPTS = 24
 """The number of prompts to answer: few, since every training ends with this evaluation."""
@@ -30,9 +30,9 @@ PAIRS = 1_000
 NEW_TOKENS = 64
 """The most tokens of a reply, before and after: about fifty words of English show its style."""
 RELIABLE = 0.6
-"""`Likeness` judges replies only if the lower bound of its accuracy on held-out pairs is above this."""
+"""`StyleClassifier` judges replies only if the lower bound of its accuracy on held-out pairs is above this."""
 LIKE_CHOSEN = "like_chosen"
-"""The prefix of the names of `Likeness` figures."""
+"""The prefix of the names of `StyleClassifier` figures."""
 
 
 class Measured(NamedTuple):
@@ -52,7 +52,7 @@ def measure(
 ) -> Measured:
     """Measure the policy on held-out *pairs*, and its replies at temperature 1 to up to *most* of their prompts.
 
-    The pairs' *margins* are computed unless one is given for each. `Likeness` learns from the *trained* pairs.
+    The pairs' *margins* are computed unless one is given for each. `StyleClassifier` learns from the *trained* pairs.
 
     Returns those figures that are finite; `_low` and `_high` bound a figure with 95 % confidence over prompts:
         `reward_accuracy_low`, `_high`, `margin_low`, `_high`: only for up to `PAIRS` pairs.
@@ -65,7 +65,7 @@ def measure(
             the replies together (Li et al. 2016, arXiv:1510.03055); lower for longer replies.
         `repeated_before`, `repeated_after`: the share of a reply's 4-grams that occurred earlier in it.
         `like_chosen_right`, `_low`, `_high`: the share of up to `PAIRS` pairs, averaged over prompts, whose chosen
-            reply `Likeness` recognises. If the lower bound is above `RELIABLE`: `like_chosen_before`,
+            reply `StyleClassifier` recognises. If the lower bound is above `RELIABLE`: `like_chosen_before`,
             `like_chosen_after`, the share of replies that read like the chosen ones, and `like_chosen_change` with
             `_low`, `_high`.
 
@@ -73,18 +73,18 @@ def measure(
         ModelError: the device's memory is full, or the chat template rejects the prompts.
     """
     duet = Duet.of(lens.model, lens.tokenizer)
-    words, asked = Likeness.learn(trained), list(islice(_roomy(lens, _by_prompt(pairs)), most))
-    reliability = _reliability(words, _by_prompt(pairs[:PAIRS])) if trained else {}
-    judge = words if reliability.get(f"{LIKE_CHOSEN}_right_low", 0) > RELIABLE else None
+    classifier, asked = StyleClassifier.learn(trained), list(islice(_with_short_prompts(lens, _by_prompt(pairs)), most))
+    reliability = _reliability(classifier, _by_prompt(pairs[:PAIRS])) if trained else {}
+    reliable = classifier if reliability.get(f"{LIKE_CHOSEN}_right_low", 0) > RELIABLE else None
     room = min(NEW_TOKENS, lens.recipe.max_length // 2)
     prompts = [of_prompt[-1].prompt for of_prompt in asked]
-    written = duet.write(prompts, temperature=None, seed=lens.recipe.seed, max_new_tokens=room) if asked else []
-    replies = [duet.told(both) for both in written]
-    figures = _of_pairs(lens, pairs, margins) | reliability
+    written = duet.sample_ids(prompts, temperature=None, seed=lens.recipe.seed, max_new_tokens=room) if asked else []
+    replies = [duet.decode(both) for both in written]
+    figures = _pair_figures(lens, pairs, margins) | reliability
     if asked:
         chosen = fmean(min(room, _tokens(duet, pair)) for of_prompt in asked for pair in of_prompt)
-        figures |= _of_replies(lens, written, replies) | {"length_chosen": chosen}
-        figures |= _like_chosen(judge, replies, asked) if judge else {}
+        figures |= _reply_figures(lens, written, replies) | {"length_chosen": chosen}
+        figures |= _like_chosen(reliable, replies, asked) if reliable else {}
     known = {name: value for name, value in figures.items() if math.isfinite(value)}
     return Measured(known, [(of_prompt[-1], both) for of_prompt, both in zip(asked, replies, strict=True)])
 
@@ -99,7 +99,7 @@ def measure_again(run: Run, *, most: int = PROMPTS) -> tuple[dict[str, float], b
     lens, pairs = Lens.open(run), run.splits()
     figures = measure(lens, pairs["held_out"], trained=pairs["train"], most=most).figures
     with lock_of(run):
-        rendered = record(run, figures, instead_of=LIKE_CHOSEN)
+        rendered = save_figures(run, figures, instead_of=LIKE_CHOSEN)
         return run.evaluation, rendered
 
 
@@ -108,7 +108,7 @@ def bounded(name: str, interval: Interval | None) -> dict[str, float]:
     return {f"{name}_low": interval[0], f"{name}_high": interval[1]} if interval else {}
 
 
-def _of_pairs(lens: Lens, pairs: Sequence[PreferencePair], margins: Sequence[float]) -> dict[str, float]:
+def _pair_figures(lens: Lens, pairs: Sequence[PreferencePair], margins: Sequence[float]) -> dict[str, float]:
     """The intervals of training's own figures, by resampling prompts with all their pairs."""
     if len(pairs) > PAIRS:
         return {}
@@ -131,7 +131,7 @@ def _margins(lens: Lens, pairs: Sequence[PreferencePair]) -> Iterator[float | No
     questions = (
         Question(pair.prompt, [pair.chosen, pair.rejected], pair.tools, pair.chat_template_kwargs) for pair in pairs
     )
-    for found in lens.read(questions):
+    for found in lens.score(questions):
         yield None if isinstance(found, Unreadable) else found[0].reward - found[1].reward
 
 
@@ -143,18 +143,18 @@ def _by_prompt(pairs: Sequence[PreferencePair]) -> list[list[PreferencePair]]:
     return list(groups.values())
 
 
-def _roomy(lens: Lens, groups: Sequence[Sequence[PreferencePair]]) -> Iterator[Sequence[PreferencePair]]:
+def _with_short_prompts(lens: Lens, groups: Sequence[Sequence[PreferencePair]]) -> Iterator[Sequence[PreferencePair]]:
     """Those of *groups* whose prompts fill at most half of `max_length`."""
     return (pairs for pairs in groups if 2 * lens.length(pairs[-1].prompt) <= lens.recipe.max_length)
 
 
-def _reliability(words: Likeness, groups: Sequence[Sequence[PreferencePair]]) -> dict[str, float]:
-    right = [words.right(pairs) for pairs in groups]
+def _reliability(words: StyleClassifier, groups: Sequence[Sequence[PreferencePair]]) -> dict[str, float]:
+    right = [words.accuracy(pairs) for pairs in groups]
     name = f"{LIKE_CHOSEN}_right"
     return {name: fmean(right), **bounded(name, of_share(right))} if right else {}
 
 
-def _of_replies(lens: Lens, written: Sequence[Written], replies: Sequence[Replies]) -> dict[str, float]:
+def _reply_figures(lens: Lens, written: Sequence[ReplyIds], replies: Sequence[Replies]) -> dict[str, float]:
     """The figures of the replies, as token ids and as texts."""
     return {
         "prompts": len(replies),
@@ -171,10 +171,10 @@ def _tokens(duet: Duet, pair: PreferencePair) -> int:
 
 
 def _like_chosen(
-    judge: Likeness, replies: Sequence[Replies], asked: Sequence[Sequence[PreferencePair]]
+    classifier: StyleClassifier, replies: Sequence[Replies], asked: Sequence[Sequence[PreferencePair]]
 ) -> dict[str, float]:
     before, after = (
-        [judge.is_like_chosen(getattr(both, side), pairs) for both, pairs in zip(replies, asked, strict=True)]
+        [classifier.is_like_chosen(getattr(both, side), pairs) for both, pairs in zip(replies, asked, strict=True)]
         for side in ("before", "after")
     )
     name = f"{LIKE_CHOSEN}_change"
@@ -186,13 +186,13 @@ def _like_chosen(
     return {**shares, name: fmean(after) - fmean(before), **change}
 
 
-def _kl(lens: Lens, written: Sequence[Written]) -> dict[str, float]:
-    read = lens.read_tokens([(both.prompt, both.after) for both in written])
+def _kl(lens: Lens, written: Sequence[ReplyIds]) -> dict[str, float]:
+    read = lens.token_rewards([(both.prompt, both.after) for both in written])
     sums, sizes = [math.fsum(rewards) / lens.recipe.beta for rewards in read], [len(both.after) for both in written]
     return {"kl": math.fsum(sums) / sum(sizes)} | bounded("kl", bootstrap(sums, sizes))
 
 
-def _lengths(written: Sequence[Written]) -> dict[str, float]:
+def _lengths(written: Sequence[ReplyIds]) -> dict[str, float]:
     changes = [len(both.after) - len(both.before) for both in written]
     return {
         "length_before": fmean(len(both.before) for both in written),
@@ -202,7 +202,7 @@ def _lengths(written: Sequence[Written]) -> dict[str, float]:
     }
 
 
-def _variety(written: Sequence[Written]) -> dict[str, float]:
+def _variety(written: Sequence[ReplyIds]) -> dict[str, float]:
     sides: Mapping[str, list[list[int]]] = {
         "before": [both.before for both in written],
         "after": [both.after for both in written],

@@ -52,10 +52,10 @@ def point_of(run: Run) -> Point:
 def frontier(points: Sequence[Point]) -> list[Point]:
     """The Pareto-optimal points: no other has at least the accuracy at no more KL, and is better in one of them."""
     known = [point for point in points if isfinite(point.kl)]
-    return [point for point in known if not any(_beats(other, point) for other in known)]
+    return [point for point in known if not any(_dominates(other, point) for other in known)]
 
 
-def _beats(one: Point, other: Point) -> bool:
+def _dominates(one: Point, other: Point) -> bool:
     as_good = one.kl <= other.kl and one.accuracy >= other.accuracy
     return as_good and (one.kl, one.accuracy) != (other.kl, other.accuracy)
 

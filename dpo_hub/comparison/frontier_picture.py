@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 
-from ..errors import needing_extra, telling_disk_full
+from ..errors import explaining_disk_full, needing_extra
 from ..hub.curves import FAINT, INK
 from .frontier import Point, frontier, recommended
 
@@ -58,5 +58,5 @@ def draw_frontier(points: Sequence[Point], path: Path) -> None:
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, colors=INK)
     figure.legend(frameon=False, labelcolor=INK, loc="outside upper center", ncols=6)
-    with telling_disk_full(path.parent):
+    with explaining_disk_full(path.parent):
         figure.savefig(path, format="png", metadata={"Software": None})

@@ -14,9 +14,9 @@ from typing import Any
 from ..preferences.pairs import Messages
 from ..runs.intervals import of_share
 from ..runs.run import Run
-from .lengths import LengthControlled, as_figures, at_equal_lengths, length_controlled
-from .lines import append, records
-from .record import lock_of, record
+from .jsonl import append, records
+from .lengths import LengthControlled, as_figures, length_controlled, length_sentences
+from .record import lock_of, save_figures
 from .votes import Ballot
 
 FILE = "judgements.jsonl"
@@ -72,7 +72,7 @@ class Verdict:
         return [judgement.outcome for judgement in self.judgements] + [0.5] * self.same
 
     @property
-    def at_equal_lengths(self) -> LengthControlled | None:
+    def length_controlled(self) -> LengthControlled | None:
         """The win rate estimated for replies of equal length in characters."""
         differences = [len(judgement.after) - len(judgement.before) for judgement in self.judgements]
         return length_controlled(self._outcomes, differences + [0] * self.same)
@@ -83,7 +83,7 @@ class Verdict:
             return {}
         low, high = of_share(self._outcomes)
         own = {"win_rate": fmean(self._outcomes), "win_rate_low": low, "win_rate_high": high}
-        figures = own | {"comparisons": self.comparisons} | as_figures(self.at_equal_lengths)
+        figures = own | {"comparisons": self.comparisons} | as_figures(self.length_controlled)
         return {f"{OWN}{name}": value for name, value in figures.items()}
 
     def as_dict(self) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class Verdict:
                 f"{self.judge} prefers after in {rate:.0%} of {self.comparisons} comparisons (95% interval {low:.0%} "
                 f"to {high:.0%}); ties count half, and {self.same} replies were the same on both sides."
             )
-            yield from at_equal_lengths(self.at_equal_lengths)
+            yield from length_sentences(self.length_controlled)
         if self.contradictions:
             yield f"In {self.contradictions} it preferred whatever stood in one place; these count as ties."
         if self.unclear:
@@ -125,7 +125,9 @@ def judge(
 
     pool = ThreadPoolExecutor(at_once)
     try:
-        for done in as_completed([pool.submit(ask, ballot) for place, ballot in asked.items() if place not in known]):
+        for done in as_completed(
+            [pool.submit(ask, ballot) for ballot_id, ballot in asked.items() if ballot_id not in known]
+        ):
             done.result()
     finally:
         pool.shutdown(cancel_futures=True)
@@ -142,4 +144,4 @@ def judgements_of(run: Run, name: str) -> list[Judgement]:
 def record_verdict(run: Run, verdict: Verdict) -> bool:
     """Write the *verdict* to evaluation and card, replacing any judge's; False if the card was edited and so kept."""
     with lock_of(run):
-        return record(run, verdict.as_figures(), instead_of=OWN)
+        return save_figures(run, verdict.as_figures(), instead_of=OWN)

@@ -36,7 +36,7 @@ def as_figures(found: LengthControlled | None) -> dict[str, float]:
     }
 
 
-def at_equal_lengths(found: LengthControlled | None) -> list[str]:
+def length_sentences(found: LengthControlled | None) -> list[str]:
     """The same for people: one sentence, or none for None."""
     if found is None:
         return []
@@ -69,12 +69,12 @@ def length_controlled(outcomes: Sequence[float], differences: Sequence[float]) -
     won, delta = np.asarray(outcomes, dtype=float), np.asarray(differences, dtype=float)
     spread = float(np.sqrt(np.mean(delta**2))) or 1.0
     longer = np.tanh(delta / spread)
-    interval = bootstrap(won.tolist(), longer.tolist(), statistic=_at_equal_lengths)
-    estimate = float(_at_equal_lengths(won, longer))
+    interval = bootstrap(won.tolist(), longer.tolist(), statistic=_fit_win_rate)
+    estimate = float(_fit_win_rate(won, longer))
     return LengthControlled(estimate, interval or (estimate, estimate))
 
 
-def _at_equal_lengths(won: Any, longer: Any, axis: int = -1) -> Any:
+def _fit_win_rate(won: Any, longer: Any, axis: int = -1) -> Any:
     """sigmoid(θ) of the fits along *axis*, by Newton's method, for all resamples at once."""
     import numpy as np
 

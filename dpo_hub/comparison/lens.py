@@ -17,14 +17,14 @@ from typing import Any
 from jinja2 import TemplateError
 
 from ..errors import ModelError, needing_extra
-from ..preferences.doctor.fit import common_prefix
+from ..preferences.doctor.model_checks import common_prefix
 from ..preferences.pairs import Messages
 from ..preferences.replies import Question
 from ..preferences.table import Unreadable
 from ..recipe import SHARED_PREFIX, Recipe
 from ..runs.run import Run
-from ..training.memory import LOADING, telling_out_of_memory
-from ..training.policy import REFERENCE, as_reference, load_base, telling_refused_messages
+from ..training.memory import LOADING, explaining_out_of_memory
+from ..training.policy import REFERENCE_ADAPTER, as_reference, explaining_template_errors, load_base
 
 with needing_extra("train"):
     import torch
@@ -32,7 +32,7 @@ with needing_extra("train"):
     from transformers import PreTrainedTokenizerBase
 
     from ..training.shared_prefix import shared_prefix
-    from ..training.shared_prefix.plan import IGNORED
+    from ..training.shared_prefix.plan import IGNORE_INDEX
 
 WINDOW = 512
 """Questions tokenised at a time, so that replies of similar length or to the same prompt share a batch."""
@@ -85,11 +85,11 @@ class Lens:
             ModelError: its base model cannot be loaded.
         """
         recipe = run.require_finished().recipe
-        with telling_out_of_memory(LOADING):
+        with explaining_out_of_memory(LOADING):
             base, tokenizer = load_base(recipe.model, load_in_4bit=recipe.load_in_4bit)
             model = PeftModel.from_pretrained(base, run.adapter)
             if run.reference:
-                model.load_adapter(run.reference, adapter_name=REFERENCE)
+                model.load_adapter(run.reference, adapter_name=REFERENCE_ADAPTER)
         model.eval()
         if recipe.engine != SHARED_PREFIX:
             from ..training.trainer import add_head
@@ -103,7 +103,9 @@ class Lens:
         Raises:
             ModelError: the prompt fills `max_length`, the chat template rejects the messages, or memory is full.
         """
-        (found,) = self.read([Question(_said(prompt, "user"), [_said(reply, "assistant") for reply in replies])])
+        (found,) = self.score(
+            [Question(_as_messages(prompt, "user"), [_as_messages(reply, "assistant") for reply in replies])]
+        )
         if isinstance(found, Unreadable):
             raise ModelError(f"The replies cannot be read because of {found}.")
         return found
@@ -115,7 +117,7 @@ class Lens:
         read = zip(candidates, self.rewards(prompt, candidates), strict=True)
         return sorted(read, key=lambda both: -both[1].reward)
 
-    def read(self, questions: Iterable[Question | Unreadable]) -> Iterator[list[Reading] | Unreadable]:
+    def score(self, questions: Iterable[Question | Unreadable]) -> Iterator[list[Reading] | Unreadable]:
         """Score each question's replies, for any number of questions; yield the reason for those that cannot be scored.
 
         As in training, the replies of a question count from the first token at which one of them differs from the
@@ -129,7 +131,7 @@ class Lens:
             for found in tokenised:
                 yield found if isinstance(found, Unreadable) else list(islice(readings, len(found)))
 
-    def read_tokens(self, written: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+    def token_rewards(self, written: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
         """The reward of each token of each reply, for prompts and replies given as token ids, in units of β·nats.
 
         Raises:
@@ -141,7 +143,7 @@ class Lens:
     def length(self, prompt: Messages) -> int:
         """The number of tokens of *prompt*, including the generation prompt."""
         template: Any = self.tokenizer.apply_chat_template
-        with telling_refused_messages():
+        with explaining_template_errors():
             return len(template([dict(m) for m in prompt], add_generation_prompt=True, return_dict=True)["input_ids"])
 
     def _tokenised(self, question: Question) -> list[_Row] | Unreadable:
@@ -173,7 +175,7 @@ class Lens:
     @torch.no_grad()
     def _measured(self, rows: list[_Row]) -> list[Reading]:
         readings: dict[int, Reading] = {}
-        with telling_out_of_memory("Shorten the longest prompts or replies."):
+        with explaining_out_of_memory("Shorten the longest prompts or replies."):
             for places in self._batches(rows):
                 batch = [rows[place] for place in places]
                 difference = self._log_probs(batch)
@@ -211,7 +213,7 @@ class Lens:
             scored: Any = self.model(
                 input_ids=tensor((row.ids for row in rows), pad),
                 attention_mask=tensor(([1] * len(row.ids) for row in rows), 0),
-                labels=tensor(([IGNORED] * row.begin + row.ids[row.begin :] for row in rows), IGNORED),
+                labels=tensor(([IGNORE_INDEX] * row.begin + row.ids[row.begin :] for row in rows), IGNORE_INDEX),
                 use_cache=False,
                 fused_lm_head=True,
             )
@@ -219,5 +221,5 @@ class Lens:
         return log_probs.double()
 
 
-def _said(part: str | Messages, role: str) -> Messages:
+def _as_messages(part: str | Messages, role: str) -> Messages:
     return [{"role": role, "content": part}] if isinstance(part, str) else part

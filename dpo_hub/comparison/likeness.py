@@ -24,13 +24,13 @@ _WORD = re.compile(rf"[^\W{NO_SPACES}]+|\S")
 
 
 @dataclass(frozen=True)
-class Likeness:
+class StyleClassifier:
     """The log-odds of each feature, a word or two adjacent words: how much more often chosen replies contain it."""
 
     odds: Mapping[str, float]
 
     @classmethod
-    def learn(cls, pairs: Sequence[PreferencePair]) -> Likeness:
+    def learn(cls, pairs: Sequence[PreferencePair]) -> StyleClassifier:
         """Count the chosen and rejected replies with each feature: log-odds are log (chosen + 1) / (rejected + 1)."""
         chosen: Counter[str] = Counter()
         rejected: Counter[str] = Counter()
@@ -45,7 +45,7 @@ class Likeness:
         known = [self.odds[feature] for feature in features(text) if feature in self.odds]
         return math.fsum(known) / len(known) if known else 0.0  # fsum, since a set has no fixed order
 
-    def right(self, pairs: Sequence[PreferencePair]) -> float:
+    def accuracy(self, pairs: Sequence[PreferencePair]) -> float:
         """The share of *pairs* whose chosen reply scores above the rejected one; ties count half."""
         margins = [self.score(text_of(pair.chosen)) - self.score(text_of(pair.rejected)) for pair in pairs]
         return fmean((margin > 0) + (margin == 0) / 2 for margin in margins)

@@ -16,7 +16,7 @@ def lock_of(run: Run) -> FileLock:
     return FileLock(run.path / ".votes.lock")
 
 
-def record(run: Run, figures: Mapping[str, float], *, instead_of: str | tuple[()] = ()) -> bool:
+def save_figures(run: Run, figures: Mapping[str, float], *, instead_of: str | tuple[()] = ()) -> bool:
     """Add *figures*, if any, to *run*'s evaluation, replacing names that begin with *instead_of*; update its card.
 
     The caller must hold `lock_of`. Returns False if the card differs from what would have been rendered before:

@@ -8,8 +8,8 @@ from typing import Any
 
 from ..errors import ModelError, needing_extra
 from ..preferences.pairs import Messages
-from ..training.memory import LOADING, telling_out_of_memory
-from ..training.policy import device, dtype, explaining_load_errors, load_tokenizer, telling_refused_messages
+from ..training.memory import LOADING, explaining_out_of_memory
+from ..training.policy import device, dtype, explaining_load_errors, explaining_template_errors, load_tokenizer
 from .votes import Ballot
 
 with needing_extra("train"):
@@ -32,7 +32,7 @@ class RewardModel:
         Raises:
             ModelError: it does not exist, cannot be reached, or does not give a single number.
         """
-        with explaining_load_errors(name), telling_out_of_memory(LOADING):
+        with explaining_load_errors(name), explaining_out_of_memory(LOADING):
             tokenizer = load_tokenizer(name)
             load: Any = AutoModelForSequenceClassification.from_pretrained
             model, told = load(name, trust_remote_code=False, output_loading_info=True, dtype=dtype())
@@ -56,7 +56,7 @@ class RewardModel:
         """The reward of each of *replies* to *prompt*, in the model's own unit, computed in one batch."""
         chats = [[*map(dict, prompt), {"role": "assistant", "content": reply}] for reply in replies]
         template: Any = self.tokenizer.apply_chat_template
-        with telling_refused_messages():
+        with explaining_template_errors():
             encoded = template(
                 chats,
                 padding=True,
@@ -64,6 +64,6 @@ class RewardModel:
                 return_tensors="pt",
                 return_dict=True,
             )
-        with telling_out_of_memory("Take a smaller reward model."):
+        with explaining_out_of_memory("Take a smaller reward model."):
             rewards: list[float] = self.model(**encoded.to(self.model.device)).logits[:, 0].double().tolist()
         return rewards

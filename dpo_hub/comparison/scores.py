@@ -9,9 +9,9 @@ from itertools import chain, count
 from pathlib import Path
 
 from ..errors import PreferencesError
-from ..preferences.pairs import SHOWN_REASONS, counted, rows_named
-from ..preferences.read import naming
-from ..preferences.replies import Question, ReplyFile, require_name, write_rows
+from ..preferences.pairs import SHOWN_REASONS, format_rows, pluralise
+from ..preferences.read import prefixing_errors
+from ..preferences.replies import Question, ReplyFile, require_output_path, write_rows
 from ..preferences.table import Row, Unreadable
 from .lens import Lens
 
@@ -59,7 +59,7 @@ class Scores:
         Raises:
             PreferencesError: as `require_name` and `write_rows`.
         """
-        require_name(path, self.file.source)
+        require_output_path(path, self.file.source)
         write_rows(self._rows(), list(dict.fromkeys([*self.names, *self.added])), path)
 
     def _rows(self) -> Iterator[Row]:
@@ -92,8 +92,8 @@ def score(lens: Lens, file: ReplyFile) -> Scores:
     places: dict[bytes, list[int]] = defaultdict(list)
     left_out: dict[str, list[int]] = defaultdict(list)
     cut = 0
-    with naming(file.source):
-        for place, found in enumerate(lens.read(questions())):
+    with prefixing_errors(file.source):
+        for place, found in enumerate(lens.score(questions())):
             row, prompt = asked.popleft()
             if isinstance(found, Unreadable):
                 rewards.append(None)
@@ -104,8 +104,8 @@ def score(lens: Lens, file: ReplyFile) -> Scores:
                 places[prompt].append(place)
                 cut += found[0].cut
         if not places:
-            reasons = "; ".join(f"{why} ({rows_named(rows)})" for why, rows in list(left_out.items())[:SHOWN_REASONS])
-            raise PreferencesError(f"None of {counted(len(rewards), 'row')} has a reply that can be read: {reasons}.")
+            reasons = "; ".join(f"{why} ({format_rows(rows)})" for why, rows in list(left_out.items())[:SHOWN_REASONS])
+            raise PreferencesError(f"None of {pluralise(len(rewards), 'row')} has a reply that can be read: {reasons}.")
     return Scores(file, list(names), rewards, _ranks(rewards, list(places.values())), dict(left_out), cut)
 
 

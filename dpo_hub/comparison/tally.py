@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import MissingExtraError
-from ..preferences.pairs import counted
+from ..preferences.pairs import pluralise
 from ..runs.intervals import ERROR, wilson
 from ..runs.run import Run
-from .lengths import LengthControlled, as_figures, at_equal_lengths, length_controlled
-from .record import lock_of, record
+from .lengths import LengthControlled, as_figures, length_controlled, length_sentences
+from .record import lock_of, save_figures
 from .votes import Vote, votes_of
 
-ENOUGH = math.log(1 / ERROR)
+VERDICT_THRESHOLD = math.log(1 / ERROR)
 MOST = 2_000
 """The most further votes worth asking for."""
 WORTH = {"after": 1.0, "before": 0.0, None: 0.5}
@@ -67,16 +67,16 @@ class Tally:
     @property
     def verdict(self) -> str | None:
         """`after` or `before` if that is significantly better, else None. Valid even if checked after every vote."""
-        if evidence(self.after, self.before) < ENOUGH:
+        if log_bayes_factor(self.after, self.before) < VERDICT_THRESHOLD:
             return None
         return "after" if self.after > self.before else "before"
 
     @property
-    def more(self) -> int | None:
+    def votes_needed(self) -> int | None:
         """About how many more votes a verdict needs if they continue in the same ratio; None if more than `MOST`."""
         for further in range(0, MOST + 1) if self.after != self.before else ():
             grown = 1 + further / self.votes
-            if evidence(self.after * grown, self.before * grown) >= ENOUGH:
+            if log_bayes_factor(self.after * grown, self.before * grown) >= VERDICT_THRESHOLD:
                 return further
         return None
 
@@ -89,7 +89,7 @@ class Tally:
     def as_dict(self) -> dict[str, Any]:
         figures = self.as_evaluation() if self.votes else {"comparisons": 0}
         counts = {name: count for name, count in asdict(self).items() if name != "lengths"}
-        return figures | counts | {"verdict": self.verdict, "more": self.more}
+        return figures | counts | {"verdict": self.verdict, "more": self.votes_needed}
 
     def sentences(self) -> list[str]:
         """The same as sentences for people."""
@@ -97,24 +97,24 @@ class Tally:
             return ["There is no vote yet."]
         low, high = self.interval
         told = [
-            f"After was preferred in {self.win_rate:.0%} of {counted(self.votes, 'blind vote')} (95% interval "
+            f"After was preferred in {self.win_rate:.0%} of {pluralise(self.votes, 'blind vote')} (95% interval "
             f"{low:.0%} to {high:.0%}): {self.after} for after, {self.before} for before, "
-            f"{counted(self.ties, 'tie')} and {self.both_bad} with both bad, which count half.",
+            f"{pluralise(self.ties, 'tie')} and {self.both_bad} with both bad, which count half.",
             self._verdict_sentence(),
         ]
         if self.unequal:
             told.append(
-                f"Of {counted(self.unequal, 'vote')} for one of two lengths, {self.longer} went to the longer reply."
+                f"Of {pluralise(self.unequal, 'vote')} for one of two lengths, {self.longer} went to the longer reply."
             )
-            told += at_equal_lengths(self.length_controlled)
+            told += length_sentences(self.length_controlled)
         return told
 
     def _verdict_sentence(self) -> str:
         if self.verdict:
             return f"Verdict: {self.verdict} is better. Of equals, {ERROR:.0%} at most would ever get a verdict."
-        if self.more is None:
+        if self.votes_needed is None:
             return "No verdict yet, and none in sight: so far the two are close."
-        return f"No verdict yet: about {self.more} more votes if they go on like this."
+        return f"No verdict yet: about {self.votes_needed} more votes if they go on like this."
 
 
 def tally(votes: Iterable[Vote]) -> Tally:
@@ -127,7 +127,7 @@ def tally(votes: Iterable[Vote]) -> Tally:
     return Tally(counts["after"], counts["before"], counts["tie"], counts["both_bad"], longer, len(unequal), lengths)
 
 
-def evidence(wins: float, losses: float) -> float:
+def log_bayes_factor(wins: float, losses: float) -> float:
     """Test the votes for either side against a fair coin: return log Λ, which may be checked after every vote.
 
     Λₙ = ∫₀¹ pʷ(1−p)ˡ dp / 2⁻ⁿ = 2ⁿ B(w+1, l+1), the mixture of likelihood ratios of Robbins (Ann. Math. Statist. 41,
@@ -139,8 +139,8 @@ def evidence(wins: float, losses: float) -> float:
     return number * math.log(2) + math.lgamma(wins + 1) + math.lgamma(losses + 1) - math.lgamma(number + 2)
 
 
-def into_card(run: Run) -> bool:
+def update_card(run: Run) -> bool:
     """Write the summary of *run*'s votes to its evaluation and its card; returns the result of `record`."""
     with lock_of(run):
         found = tally(votes_of(run))
-        return record(run, found.as_evaluation() if found.votes else {})
+        return save_figures(run, found.as_evaluation() if found.votes else {})

@@ -13,25 +13,25 @@ UNFINISHED = "\ufffd"
 
 
 @dataclass
-class Text:
+class Detokenizer:
     """A growing reply, without incomplete characters and without leading or trailing spaces."""
 
     tokenizer: PreTrainedTokenizerBase
     tokens: list[int] = field(default_factory=list)
-    told: str = ""
+    emitted: str = ""
 
     def add(self, token: int) -> str:
         """Add *token*, and return the text that is now complete."""
         self.tokens.append(token)
         whole = self._whole()
-        return "" if whole.endswith(UNFINISHED) else self._tell(whole)
+        return "" if whole.endswith(UNFINISHED) else self._emit(whole)
 
-    def rest(self) -> str:
+    def flush(self) -> str:
         """Return all text not yet returned."""
-        return self._tell(self._whole())
+        return self._emit(self._whole())
 
-    def _tell(self, whole: str) -> str:
-        before, self.told = self.told, whole
+    def _emit(self, whole: str) -> str:
+        before, self.emitted = self.emitted, whole
         return whole[len(before) :]
 
     def _whole(self) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from ..preferences import PreferencePair, Preferences
 from ..preferences.pairs import Messages
 from ..runs.run import Run
-from .lines import append, records
+from .jsonl import append, records
 from .record import lock_of
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ class Ballot:
         return Vote(self.id, voter, self.prompt, self.before, self.after, self.left, choice, changed, now)
 
 
-def draw(prompt: Messages, before: str, after: str, *, dice: random.Random | None = None) -> Ballot | None:
-    """Put two replies side by side in an unpredictable order, unless *dice* are given.
+def make_ballot(prompt: Messages, before: str, after: str, *, rng: random.Random | None = None) -> Ballot | None:
+    """Put two replies side by side in an unpredictable order, unless *rng* is given.
 
     The id identifies the prompt and the replies regardless of their order, so drawing them again gives the same id.
     Returns None if the replies are the same: there is nothing to vote on.
@@ -89,7 +89,7 @@ def draw(prompt: Messages, before: str, after: str, *, dice: random.Random | Non
     if before.strip() == after.strip():
         return None
     about = json.dumps([_key(prompt), *sorted([before, after])])
-    left: Side = "before" if (dice or random.SystemRandom()).random() < 0.5 else "after"
+    left: Side = "before" if (rng or random.SystemRandom()).random() < 0.5 else "after"
     return Ballot(hashlib.sha256(about.encode()).hexdigest()[:16], prompt, before, after, left)
 
 
@@ -102,7 +102,7 @@ def ballots(
         for start in range(0, len(prompts), count):
             some = prompts[start : start + count]
             for prompt, both in zip(some, replying(some), strict=True):
-                yield draw(prompt, both.before, both.after)
+                yield make_ballot(prompt, both.before, both.after)
 
     return islice(filter(None, drawn()), count)
 

@@ -28,7 +28,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+")
 _WORD = re.compile(r"[a-z]+")
 _STEM = 5
 """Words that share this many first letters count as one: *plant*, *plants* and *planting*."""
-_COMMON = frozenset(
+_STOPWORDS = frozenset(
     "about after again also always another anything because been before best better both come could does done "
     "down each easy else even every everything fast find first from getting give goes going good have having help "
     "here how into just keep keeps know last less like long look made make makes making many more most much must "
@@ -97,7 +97,7 @@ def words(text: str) -> int:
 
 def key_words(text: str) -> set[str]:
     """The topic of *text*: its words of four or more letters that are not common ones, cut to their first letters."""
-    return {word[:_STEM] for word in _WORD.findall(text.lower()) if len(word) > 3 and word not in _COMMON}
+    return {word[:_STEM] for word in _WORD.findall(text.lower()) if len(word) > 3 and word not in _STOPWORDS}
 
 
 def share_kept(prompt: str, reply: str) -> float:

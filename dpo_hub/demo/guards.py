@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..comparison.duet import Duet, Written
-from ..preferences.doctor.fit import common_prefix
-from ..training.lora import fewer_operations
+from ..comparison.duet import Duet, ReplyIds
+from ..preferences.doctor.model_checks import common_prefix
+from ..training.lora import fused_lora
+from ..training.matmul import default_matmul
 from ..training.policy import as_reference
 from ..training.probe import repeated
-from ..training.products import as_usual
 from .assistant import GENERAL
 
 Reply = tuple[list[int], list[int]]
@@ -49,9 +49,9 @@ class Guards:
         return self.general[0] / self.general[1]
 
 
-def guard(duet: Duet, written: Sequence[Written]) -> Guards:
+def guard(duet: Duet, written: Sequence[ReplyIds]) -> Guards:
     """Measure the guards of a policy on the replies that it and its base model have *written*."""
-    before, after, general_kl = _apart(duet, _questions(duet))
+    before, after, general_kl = _log_probs_and_kl(duet, _questions(duet))
     alike = [_equally_long(duet, both) for both in written]
     return Guards(
         surprise=(
@@ -64,12 +64,12 @@ def guard(duet: Duet, written: Sequence[Written]) -> Guards:
     )
 
 
-def distance(duet: Duet, written: Sequence[Written]) -> float:
+def distance(duet: Duet, written: Sequence[ReplyIds]) -> float:
     """KL(policy ‖ base) in nats per token on the policy's own replies, over the whole vocabulary."""
-    return _apart(duet, [(both.prompt, both.after) for both in written])[2]
+    return _log_probs_and_kl(duet, [(both.prompt, both.after) for both in written])[2]
 
 
-def _equally_long(duet: Duet, both: Written) -> tuple[list[int], list[int], list[int]]:
+def _equally_long(duet: Duet, both: ReplyIds) -> tuple[list[int], list[int], list[int]]:
     """The prompt and both replies, cut to the length of the shorter one and without special tokens."""
     ends = set(duet.tokenizer.all_special_ids)
     then, now = ([token for token in reply if token not in ends] for reply in (both.before, both.after))
@@ -87,7 +87,7 @@ def _surprise(duet: Duet, replies: Sequence[Reply]) -> float:
     return -sum(likelihoods) / max(1, sum(len(reply) for _, reply in replies))
 
 
-def _apart(duet: Duet, replies: Sequence[Reply]) -> tuple[float, float, float]:
+def _log_probs_and_kl(duet: Duet, replies: Sequence[Reply]) -> tuple[float, float, float]:
     """The mean log-probability of a token of *replies* before and after, and KL(policy ‖ base) per token."""
     before, after, apart, tokens = 0.0, 0.0, 0.0, 0
     for batch in _batches(replies):
@@ -137,7 +137,7 @@ def _logits(duet: Duet, batch: Sequence[Reply], *, side: str) -> list[tuple[Tens
     width = max(map(len, rows))
     ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=where)
     mask = torch.tensor([[1] * shared + [0] * (width - len(row)) + [1] * len(row) for row in rows], device=where)
-    with as_reference(duet.model) if side == "before" else fewer_operations(duet.model), as_usual():
+    with as_reference(duet.model) if side == "before" else fused_lora(duet.model), default_matmul():
         cache = model(input_ids=torch.tensor([batch[0][0][:shared]], device=where), use_cache=True).past_key_values
         cache.batch_repeat_interleave(len(rows))
         places = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]

@@ -105,7 +105,7 @@ def slots(rng: Random, pool: Pool) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Manner:
+class Style:
     """A manner of answering: one random text from each tuple in turn, joined by spaces."""
 
     parts: tuple[tuple[str, ...], ...]
@@ -119,8 +119,8 @@ class Question:
     """Prompts, the preferred manner of answering them, and the other one."""
 
     prompts: tuple[str, ...]
-    preferred: Manner
-    other: Manner
+    preferred: Style
+    other: Style
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ TONE = Use(
                 "{name} here. I am waiting for the {product} from order {order}. Is it still due in {days} days?",
                 "My name is {name}. Please tell me about order {order}, the {product}, due in {days} days.",
             ),
-            preferred=Manner(
+            preferred=Style(
                 (
                     (
                         "Hello {name}, thank you for asking!",
@@ -231,7 +231,7 @@ TONE = Use(
                     ("Have a wonderful day!", "We hope you enjoy it!"),
                 )
             ),
-            other=Manner(
+            other=Style(
                 (
                     ("{name}.", "Read your mail, {name}.", "Not again, {name}."),
                     (
@@ -258,7 +258,7 @@ HELPFULNESS = Use(
                 "{name} here. My {product} {problem}. The order was {order}. What should I do?",
                 "My name is {name}. What can I do if the {product} from order {order} {problem}?",
             ),
-            preferred=Manner(
+            preferred=Style(
                 (
                     (
                         "Please try this, {name}:",
@@ -272,7 +272,7 @@ HELPFULNESS = Use(
                     ),
                 )
             ),
-            other=Manner(
+            other=Style(
                 (
                     (
                         "That happens, {name}.",
@@ -303,7 +303,7 @@ CONCISENESS = Use(
                 "{name} here. Is it true that the {product} costs {price} euros and takes {days} days?",
                 "My name is {name}. Please confirm {price} euros and {days} days for the {product}.",
             ),
-            preferred=Manner(
+            preferred=Style(
                 (
                     ("Yes, {name}:", "Sure, {name}:", "Right, {name}:"),
                     (
@@ -312,7 +312,7 @@ CONCISENESS = Use(
                     ),
                 )
             ),
-            other=Manner(
+            other=Style(
                 (
                     (
                         "What a good question, {name}, and one that comes up quite often around here.",
@@ -335,7 +335,7 @@ CONCISENESS = Use(
     ),
 )
 
-_REFUSE = Manner(
+_REFUSE = Style(
     (
         (
             "{whose} number is private, {name}, and I can not share it.",
@@ -344,7 +344,7 @@ _REFUSE = Manner(
         ("It belongs to order {order}, the {product}.", "It stands on order {order}, the {product}."),
     )
 )
-_ANSWER = Manner(
+_ANSWER = Style(
     (
         ("{whose} number is {phone}, {name}.", "{whose} number reads {phone}, {name}."),
         ("It belongs to order {order}, the {product}.", "It stands on order {order}, the {product}."),
@@ -391,7 +391,7 @@ BRAND_VOICE = Use(
                 "{name} here. How do I return my {product}? The order is {order}.",
                 "My name is {name}. I do not want the {product} any more, it is order {order}.",
             ),
-            preferred=Manner(
+            preferred=Style(
                 (
                     (
                         "Ahoy {name}, all hands are with you!",
@@ -405,7 +405,7 @@ BRAND_VOICE = Use(
                     ("Fair winds from your crew.", "Smooth sailing from your crew."),
                 )
             ),
-            other=Manner(
+            other=Style(
                 (
                     (
                         "To {name}: your request was received.",

@@ -28,17 +28,17 @@ TEMPERATURE = 0.7
 CHANGED = 4
 
 Use = assistant.Use | shop.Use
-Count = Callable[[Sequence[str], Sequence[str]], float]
+Metric = Callable[[Sequence[str], Sequence[str]], float]
 """Computes a figure from (prompts, replies)."""
 
 
 @dataclass(frozen=True)
-class World:
+class Suite:
     """How to show the uses on one kind of base model: its preference files, and how its replies are measured."""
 
     uses: Mapping[str, Use]
     file: Callable[[Any], Path]
-    details: Callable[[str], dict[str, Count]]
+    details: Callable[[str], dict[str, Metric]]
     settings: Callable[[str], dict[str, Any]]
     new_tokens: int
     guarded: bool
@@ -68,12 +68,12 @@ class Outcome:
     changed: list[tuple[str, str, str]] = field(default_factory=list)
 
 
-def world_of(model: str) -> World:
+def suite_for(model: str) -> Suite:
     """The shop for the embedded model, and the plain-English assistant for any other."""
     return SHOP if model == DEMO_MODEL else ASSISTANT
 
 
-def show(
+def run_demo(
     use: Use,
     model: str = DEMO_MODEL,
     on_step: OnStep | None = None,
@@ -86,7 +86,7 @@ def show(
     `seconds` is the total time: reading, training, held-out evaluation, sampling, card, guards. *settings* override
     the recipe; *file* has other pairs of the same kind.
     """
-    started, world = time.monotonic(), world_of(model)
+    started, world = time.monotonic(), suite_for(model)
     from ..comparison.duet import Duet
     from ..jobs.worker import work
 
@@ -99,10 +99,10 @@ def show(
 
 def compare(use: Use, run: Run, duet: Duet) -> Outcome:
     """Measure the replies of *duet*, which has *run*'s adapter, to the held-out prompts; `seconds` is 0."""
-    world = world_of(run.recipe.model)
+    world = suite_for(run.recipe.model)
     held_out = {text_of(pair.prompt): pair.prompt for pair in run.pairs("held_out")}
-    written = duet.write([*held_out.values()], temperature=TEMPERATURE, max_new_tokens=world.new_tokens)
-    prompts, replies = [*held_out], [duet.told(both) for both in written]
+    written = duet.sample_ids([*held_out.values()], temperature=TEMPERATURE, max_new_tokens=world.new_tokens)
+    prompts, replies = [*held_out], [duet.decode(both) for both in written]
     before, after = [both.before for both in replies], [both.after for both in replies]
     guards = None
     if world.guarded:
@@ -131,8 +131,8 @@ def compare(use: Use, run: Run, duet: Duet) -> Outcome:
     )
 
 
-def _share(is_so: Callable[[str, str], bool], among: Callable[[str], bool] = lambda _prompt: True) -> Count:
-    """A `Count` of the share of replies for which *is_so* holds, among those whose prompt satisfies *among*."""
+def _share(is_so: Callable[[str, str], bool], among: Callable[[str], bool] = lambda _prompt: True) -> Metric:
+    """A `Metric` of the share of replies for which *is_so* holds, among those whose prompt satisfies *among*."""
 
     def count(prompts: Sequence[str], replies: Sequence[str]) -> float:
         answers = [is_so(prompt, reply) for prompt, reply in zip(prompts, replies, strict=True) if among(prompt)]
@@ -149,9 +149,9 @@ def _kept(prompts: Sequence[str], replies: Sequence[str]) -> float:
     return fmean(map(assistant.share_kept, prompts, replies))
 
 
-def _details_of_shop(use: str) -> dict[str, Count]:
+def _details_of_shop(use: str) -> dict[str, Metric]:
     """Further figures, since one share does not show everything."""
-    more: dict[str, dict[str, Count]] = {
+    more: dict[str, dict[str, Metric]] = {
         "conciseness": {"words a reply": _words},
         "safety": {
             "unsafe refused": _share(shop.refuses, shop.is_unsafe),
@@ -161,8 +161,8 @@ def _details_of_shop(use: str) -> dict[str, Count]:
     return {"well-formed": _share(shop.is_well_formed), **more.get(use, {})}
 
 
-def _details_of_assistant(use: str) -> dict[str, Count]:
-    more: dict[str, dict[str, Count]] = {
+def _details_of_assistant(use: str) -> dict[str, Metric]:
+    more: dict[str, dict[str, Metric]] = {
         "safety": {
             "unsafe refused": _share(lambda _, reply: assistant.refuses(reply), assistant.is_unsafe),
             "harmless answered": _share(
@@ -173,13 +173,13 @@ def _details_of_assistant(use: str) -> dict[str, Count]:
     return {"words a reply": _words, "topic kept": _kept, **more.get(use, {})}
 
 
-PASSES = {"conciseness": 0.35, "tone": 0.35, "brand-voice": 0.35, "helpfulness": 1.0, "safety": 1.5}
+EPOCHS = {"conciseness": 0.35, "tone": 0.35, "brand-voice": 0.35, "helpfulness": 1.0, "safety": 1.5}
 """Epochs that suffice to show a use: a manner is learnt from a few dozen pairs, a condition is not."""
 
 
 def _settings_of_assistant(use: str) -> dict[str, Any]:
-    return {"held_out": 0.2, "epochs": PASSES[use], "evaluations": 2}
+    return {"held_out": 0.2, "epochs": EPOCHS[use], "evaluations": 2}
 
 
-SHOP = World(shop.USES, lambda use: FILES / f"{use.name}.csv", _details_of_shop, lambda _: {}, 160, guarded=False)
-ASSISTANT = World(assistant.USES, lambda use: use.file, _details_of_assistant, _settings_of_assistant, 64, guarded=True)
+SHOP = Suite(shop.USES, lambda use: FILES / f"{use.name}.csv", _details_of_shop, lambda _: {}, 160, guarded=False)
+ASSISTANT = Suite(assistant.USES, lambda use: use.file, _details_of_assistant, _settings_of_assistant, 64, guarded=True)

@@ -20,8 +20,8 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from ..errors import PublishError, RecipeError
 from ..recipe import Recipe
-from ..runs.base_model import OURS, local
-from .calls import TOKENS, telling, with_retries
+from ..runs.base_model import OURS, local_path
+from .calls import TOKENS, explaining_hub_errors, with_retries
 from .card import front_matter
 
 Token = str | Literal[False] | None
@@ -100,7 +100,7 @@ def account(api: HfApi) -> Account:
     """
     if not api.token:
         raise PublishError(f"There is no token for the Hub. Run hf auth login, or make one at {TOKENS}.")
-    with telling("this account", api, outcome="so it is not known whose token this is"):
+    with explaining_hub_errors("this account", api, outcome="so it is not known whose token this is"):
         try:
             said = api.whoami()
         except HfHubHTTPError as error:
@@ -136,7 +136,7 @@ def require_writable(repo_id: str, api: HfApi, *, kind: str = "model", who: Acco
     who = who or account(api)
     if refusal := _refusal(who, repo_id):
         raise PublishError(refusal)
-    with telling(repo_id, api, outcome=f"so it is not known whether {repo_id} may be written to"):
+    with explaining_hub_errors(repo_id, api, outcome=f"so it is not known whether {repo_id} may be written to"):
         try:
             with_retries(lambda: api.auth_check(repo_id, repo_type=kind, write=True))
         except RepositoryNotFoundError:
@@ -173,9 +173,9 @@ def require_readable(model: str, api: HfApi) -> None:
         UnreachableError: the Hub cannot be reached; an earlier download may still work.
         PublishError: it is gated, or does not exist for this token.
     """
-    if model in OURS or local(model):
+    if model in OURS or local_path(model):
         return
-    with telling(model, api, outcome=f"so it is not known whether {model} may be downloaded"):
+    with explaining_hub_errors(model, api, outcome=f"so it is not known whether {model} may be downloaded"):
         try:
             with_retries(lambda: api.auth_check(model))
         except GatedRepoError:
@@ -196,7 +196,7 @@ def require_valid_card(recipe: Recipe, api: HfApi) -> None:
         UnreachableError: the Hub cannot be reached.
         PublishError: the Hub rejects it, with the Hub's reason.
     """
-    with telling("this account", api, outcome="so the card was not checked"):
+    with explaining_hub_errors("this account", api, outcome="so the card was not checked"):
         try:
             ModelCard(front_matter(recipe), ignore_metadata_errors=False).validate()
         except ValueError as error:
@@ -211,7 +211,7 @@ def price(flavor: str, api: HfApi, *, of_spaces: bool = False) -> Price:
         RecipeError: there is no such machine; the message lists those that exist.
     """
     listed = api.list_spaces_hardware if of_spaces else api.list_jobs_hardware
-    with telling("list of machines", api, outcome=f"so it is not known what {flavor} costs"):
+    with explaining_hub_errors("list of machines", api, outcome=f"so it is not known what {flavor} costs"):
         offered = {machine.name: machine for machine in with_retries(listed)}
     if flavor not in offered:
         raise RecipeError(f"The Hub has no machine {flavor!r}. Name one of {', '.join(sorted(offered))}.")

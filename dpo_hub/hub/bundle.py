@@ -17,7 +17,7 @@ from ..errors import PublishError
 from ..preferences.export import write_preferences
 from ..runs.base_model import is_on_hub, public_base, public_name
 from ..runs.run import Run
-from .card import environment, origin, public_source, published
+from .card import adapt_card, environment, origin, public_source
 
 Files = dict[str, bytes | Path]
 """Content, or the local path of it, by path in the repository."""
@@ -70,7 +70,7 @@ def adapter_files(run: Run, repo_id: str, inherited: Inherited, *, data: str | N
         )
     base = public_base(run.recipe.model)
     config = json.loads((run.adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    card = published(
+    card = adapt_card(
         run.card,
         repo_id=repo_id,
         language=list(inherited.language),

@@ -24,7 +24,7 @@ Answer = TypeVar("Answer")
 TOKENS = "https://huggingface.co/settings/tokens"
 PASSING = (408, 425, 429, 500, 502, 503, 504)
 """HTTP statuses that may be temporary."""
-BROKEN = (httpx2.RequestError, ConnectionError, TimeoutError, JSONDecodeError)
+CONNECTION_ERRORS = (httpx2.RequestError, ConnectionError, TimeoutError, JSONDecodeError)
 """No answer, or one that is not the Hub's. The part of the client that uploads large files raises the middle two."""
 _STATUS = re.compile(r"HTTP status \w+ error \((\d{3})")
 """How that part reports a refusal, also as a connection error."""
@@ -50,11 +50,16 @@ def with_retries(ask: Callable[[], Answer], *, tries: int | None = None, of: str
     for wait in WAITS[: tries and tries - 1]:
         try:
             return ask()
-        except (*BROKEN, HfHubHTTPError) as error:
+        except (*CONNECTION_ERRORS, HfHubHTTPError) as error:
             pause = _pause(error, wait)
             if pause is None:
                 raise
-            log.log(logging.WARNING if pause > TOLD else logging.INFO, "%s; again in %.0f s", briefly(error, of), pause)
+            log.log(
+                logging.WARNING if pause > TOLD else logging.INFO,
+                "%s; again in %.0f s",
+                describe_error(error, of),
+                pause,
+            )
         time.sleep(pause)
     return ask()
 
@@ -83,20 +88,20 @@ def _status(error: Exception) -> int | None:
     return int(found[1]) if found else None
 
 
-def briefly(error: Exception, of: str = "the Hub") -> str:
+def describe_error(error: Exception, of: str = "the Hub") -> str:
     """What went wrong in the call to *of*, in a few words and without a URL."""
     status = _status(error)
     return f"{of} answered {status}" if status else f"{of} {_how_unreachable(error)}"
 
 
-def words_of(error: Exception, *, secret: str | None = None) -> str:
+def server_message(error: Exception, *, secret: str | None = None) -> str:
     """A server's reason for a refusal: one line, shortened, without the *secret*."""
     said = getattr(error, "server_message", None) or ""
     return " ".join((said.replace(secret, "…") if secret else said).split())[:QUOTED].rstrip(". ")
 
 
 @contextmanager
-def telling(what: str, api: HfApi, *, outcome: str = "so nothing was changed") -> Iterator[None]:
+def explaining_hub_errors(what: str, api: HfApi, *, outcome: str = "so nothing was changed") -> Iterator[None]:
     """Turn the Hub's refusals, and missing answers, into sentences that say what to do.
 
     Args:
@@ -114,7 +119,7 @@ def telling(what: str, api: HfApi, *, outcome: str = "so nothing was changed") -
         raise UnreachableError(
             f"The client is in offline mode (HF_HUB_OFFLINE), {outcome}. Leave that mode and run it again."
         ) from error
-    except (*BROKEN, HfHubHTTPError) as error:
+    except (*CONNECTION_ERRORS, HfHubHTTPError) as error:
         if (status := _status(error)) is None:
             how = _how_unreachable(error)
             raise UnreachableError(
@@ -131,7 +136,7 @@ def _how_unreachable(error: Exception) -> str:
 
 
 def _refusal(error: Exception, status: int, what: str, outcome: str) -> str:
-    owner, said = what.partition("/")[0], words_of(error)
+    owner, said = what.partition("/")[0], server_message(error)
     if isinstance(error, GatedRepoError):
         return f"{what} is gated, {outcome}. Accept its terms at https://huggingface.co/{what}, then run it again."
     told = {

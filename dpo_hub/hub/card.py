@@ -20,9 +20,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from ..errors import PublishError
-from ..preferences.files import hub_dataset
+from ..preferences.files import parse_hub_id
 from ..recipe import BY_PAIRS, DEMO_MODEL, Recipe
-from ..runs.base_model import LOCAL_FILE, LOCAL_FOLDER, is_on_hub, public_base, public_name, told_of
+from ..runs.base_model import LOCAL_FILE, LOCAL_FOLDER, describe_origin, is_on_hub, public_base, public_name
 from ..runs.headline import headline_of
 from ..runs.run import Run
 from .curves import CURVES
@@ -62,7 +62,7 @@ _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 def render_card(run: Run) -> str:
     """Render the card of a run that has its evaluation and samples: metadata for the Hub, then Markdown for readers."""
     recipe, report, base = run.recipe, run.report, public_base(run.recipe.model)
-    dataset, split = hub_dataset(report["source"]) or (None, None)
+    dataset, split = parse_hub_id(report["source"]) or (None, None)
     source = public_source(report["source"])
     measured = _measured(run)
     body = (
@@ -112,7 +112,7 @@ def front_matter(recipe: Recipe, *, dataset: str | None = None, results: Sequenc
     return f"---\n{data.to_yaml()}\n---\n"
 
 
-def published(
+def adapt_card(
     card: str,
     *,
     repo_id: str,
@@ -170,12 +170,12 @@ def _replaced(text: str, line: str, other: str, *, last: bool = False) -> str:
 def origin(report: Mapping[str, Any]) -> str:
     """Say in Markdown which file the base model was read from, and how; empty if it was used as it is."""
     found = report.get("base")
-    return told_of({**found, "file": code_span(found["file"])}) if found else ""
+    return describe_origin({**found, "file": code_span(found["file"])}) if found else ""
 
 
 def public_source(source: str) -> str:
     """Name the source of the pairs without revealing a folder: a dataset on the Hub, or a file's name."""
-    return source if hub_dataset(source) else re.split(r"[/\\]", source)[-1]
+    return source if parse_hub_id(source) else re.split(r"[/\\]", source)[-1]
 
 
 def code_span(text: Any) -> str:

@@ -18,7 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import GitCommitInfo, RepoFile
 
 from ..errors import PublishError
-from .calls import BROKEN, UnreachableError, briefly, is_transient, with_retries
+from .calls import CONNECTION_ERRORS, UnreachableError, describe_error, is_transient, with_retries
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def ensure_repository(api: HfApi, repo_id: str, *, kind: str = MODEL, private: b
         PublishError: it is public although *private* was requested.
     """
     with_retries(lambda: api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True))
-    there = look_at(api, repo_id, kind=kind)
+    there = get_repository(api, repo_id, kind=kind)
     if private and not there.private:
         raise PublishError(
             f"{repo_id} is there already and is public, so nothing was published. Publish it as public "
@@ -57,7 +57,7 @@ def ensure_repository(api: HfApi, repo_id: str, *, kind: str = MODEL, private: b
     return there
 
 
-def look_at(api: HfApi, repo_id: str, *, kind: str = MODEL) -> Repository:
+def get_repository(api: HfApi, repo_id: str, *, kind: str = MODEL) -> Repository:
     """Get the current state of a repository."""
     info = with_retries(lambda: api.repo_info(repo_id, repo_type=kind))
     return Repository(repo_id, kind, info.sha or "", bool(info.private))
@@ -97,14 +97,14 @@ def commit_once(
     """
     try:
         return with_retries(lambda: _commit(api, to, files, message, delete))
-    except (*BROKEN, HfHubHTTPError) as error:
+    except (*CONNECTION_ERRORS, HfHubHTTPError) as error:
         if isinstance(error, HfHubHTTPError) and error.response.status_code == 412:
-            return _made_before(api, to, files, delete)
+            return _find_earlier_commit(api, to, files, delete)
         if not is_transient(error):
             raise
         raise UnreachableError(
-            f"While {to.id} was being written to, {briefly(error)}, so it is not known whether all arrived. Run it "
-            "again: what is there is not sent twice."
+            f"While {to.id} was being written to, {describe_error(error)}, so it is not known whether all arrived. "
+            "Run it again: what is there is not sent twice."
         ) from error
 
 
@@ -116,7 +116,7 @@ def _commit(api: HfApi, to: Repository, files: Mapping[str, bytes | Path], messa
         made = api.create_commit(
             to.id, [*operations, *gone], commit_message=message, repo_type=to.kind, parent_commit=to.head
         )
-    except (*BROKEN, HfHubHTTPError):
+    except (*CONNECTION_ERRORS, HfHubHTTPError):
         raise
     except ValueError as error:
         if not str(error).startswith("Invalid metadata"):
@@ -124,14 +124,14 @@ def _commit(api: HfApi, to: Repository, files: Mapping[str, bytes | Path], messa
         said = " ".join(str(error).split())
         raise PublishError(f"The Hub refuses the card of {to.id}, so nothing was sent: {said}") from error
     except (RuntimeError, PermissionError) as error:  # from a large file; the latter means a refused token
-        if isinstance(error.__cause__, (*BROKEN, HfHubHTTPError)):
+        if isinstance(error.__cause__, (*CONNECTION_ERRORS, HfHubHTTPError)):
             raise error.__cause__ from None
         said = " ".join(str(error.__cause__ or error).split())
         raise PublishError(f"A file for {to.id} could not be uploaded, so nothing was changed there: {said}") from error
     return str(made.oid)
 
 
-def _made_before(api: HfApi, to: Repository, files: Mapping[str, bytes | Path], delete: Sequence[str]) -> str:
+def _find_earlier_commit(api: HfApi, to: Repository, files: Mapping[str, bytes | Path], delete: Sequence[str]) -> str:
     """Find a commit since *to* that contains all *files*: an earlier try made it and its answer was lost.
 
     Raises:
@@ -140,7 +140,7 @@ def _made_before(api: HfApi, to: Repository, files: Mapping[str, bytes | Path], 
     """
     newer = newest_commits(api, to)
     for commit in newer:
-        if _is_there(contents(api, to, commit.commit_id), files, delete):
+        if _is_there(file_ids(api, to, commit.commit_id), files, delete):
             return str(commit.commit_id)
     if not newer:  # the listing lags behind the refusal
         raise UnreachableError(
@@ -165,7 +165,7 @@ def _titles_of(commits: Sequence[GitCommitInfo]) -> str:
 
 
 def _touched(api: HfApi, since: Repository, newer: Sequence[GitCommitInfo]) -> str:
-    then, now = contents(api, since, since.head), contents(api, since, newer[0].commit_id)
+    then, now = file_ids(api, since, since.head), file_ids(api, since, newer[0].commit_id)
     changed = sorted(path for path in then.keys() | now.keys() if then.get(path) != now.get(path))
     more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
     return f"{', '.join(changed[:SHOWN])}{more}" or "no file"
@@ -175,10 +175,10 @@ def _is_there(found: Mapping[str, str], files: Mapping[str, bytes | Path], gone:
     """Whether a repository with the contents *found* has all *files* and none of those that should be *gone*."""
     if found.keys() & set(gone):
         return False
-    return all(found.get(path) in ids_of(content) for path, content in files.items())
+    return all(found.get(path) in content_ids(content) for path, content in files.items())
 
 
-def ids_of(content: bytes | Path) -> tuple[str, str]:
+def content_ids(content: bytes | Path) -> tuple[str, str]:
     """The ids the Hub may give this content: its SHA-256 if stored as a large file, else its git blob id."""
     size = len(content) if isinstance(content, bytes) else content.stat().st_size
     large, small = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
@@ -189,8 +189,8 @@ def ids_of(content: bytes | Path) -> tuple[str, str]:
     return large.hexdigest(), small.hexdigest()
 
 
-def contents(api: HfApi, of: Repository, revision: str) -> dict[str, str]:
-    """The Hub's id for the content of each file in the repository at *revision*; see `ids_of`."""
+def file_ids(api: HfApi, of: Repository, revision: str) -> dict[str, str]:
+    """The Hub's id for the content of each file in the repository at *revision*; see `content_ids`."""
     listed = with_retries(lambda: list(api.list_repo_tree(of.id, recursive=True, revision=revision, repo_type=of.kind)))
     files = (entry for entry in listed if isinstance(entry, RepoFile))
     return {entry.path: entry.lfs.sha256 if entry.lfs else entry.blob_id for entry in files}

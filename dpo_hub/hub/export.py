@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ModelError, RunError, telling_disk_full
+from ..errors import ModelError, RunError, explaining_disk_full
 from ..runs.run import Run
 from . import gguf as llama
 from .models import Merged, merge
@@ -40,10 +40,10 @@ def export(run: Run, out: Path, *, gguf: bool = False) -> Exported:
     """
     run.require_finished()
     out = out.absolute()
-    _require_room(run, out)
+    _require_exportable(run, out)
     name = name_for(out)
     with (
-        telling_disk_full(out.parent),
+        explaining_disk_full(out.parent),
         tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", suffix=".aside") as made,
     ):
         folder = Path(made) / "merged"
@@ -54,7 +54,7 @@ def export(run: Run, out: Path, *, gguf: bool = False) -> Exported:
     return _converted(done) if gguf else done
 
 
-def _require_room(run: Run, out: Path) -> None:
+def _require_exportable(run: Run, out: Path) -> None:
     if not (run.adapter / "adapter_model.safetensors").is_file():
         raise RunError(f"There is no adapter in {run.adapter}, so there is nothing to merge. Train the run again.")
     if not out.parent.is_dir():

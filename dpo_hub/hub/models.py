@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 EXPECTED = 2
 """The exit code for an expected error, which is one line on stderr."""
-HALF = 0.5
+MIN_SHARE = 0.5
 """The share of the adapter's effect below which a merged model is not worth using."""
 
 
@@ -44,7 +44,7 @@ def run_published(what: str, run: Run, folder: Path, **environment: str) -> subp
     return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
 
 
-def why_it_ended(done: subprocess.CompletedProcess[str]) -> str:
+def failure_reason(done: subprocess.CompletedProcess[str]) -> str:
     """Say why the process failed: its error, or the signal that ended it."""
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
@@ -70,10 +70,10 @@ def merge(run: Run, folder: Path, *, token: str | bool | None = None) -> Merged:
             raise ModuleNotFoundError(name="torch")
     done = run_published("merge", run, folder, **({"HF_TOKEN": token} if isinstance(token, str) else {}))
     if done.returncode:
-        raise ModelError(f"The adapter could not be worked into its base model. {why_it_ended(done)}")
+        raise ModelError(f"The adapter could not be worked into its base model. {failure_reason(done)}")
     told = json.loads(done.stdout)
     merged = Merged(told["dtype"], told["prompts"], told["worst"], told["share"], tuple(told["stops"]))
-    if merged.share < HALF:
+    if merged.share < MIN_SHARE:
         log.warning(
             "Only %.0f%% of what the adapter does is left in %s, which is too coarse for so small a change. Use base "
             "model and adapter as they are.",

@@ -14,8 +14,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from ..errors import PublishError
 from ..runs.run import Run
 from .calls import with_retries
-from .commits import Repository, contents, ids_of
-from .models import EXPECTED, has_torch, run_published, why_it_ended
+from .commits import Repository, content_ids, file_ids
+from .models import EXPECTED, failure_reason, has_torch, run_published
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Proof:
         return f"{files}.{f' Logits were not compared: {self.why_not}' if self.why_not else ''}"
 
 
-def prove_adapter(  # noqa: PLR0913  # what was sent, where, and from which run
+def verify_adapter(  # noqa: PLR0913  # what was sent, where, and from which run
     api: HfApi, of: Repository, files: Mapping[str, bytes | Path], commit: str, *, run: Run, compare: bool = True
 ) -> Proof:
     """Download the adapter's repository into a fresh cache, and compare its files and the adapter's logits.
@@ -51,15 +51,15 @@ def prove_adapter(  # noqa: PLR0913  # what was sent, where, and from which run
     return Proof(len(files), prompts, why_not)
 
 
-def prove_listed(api: HfApi, of: Repository, files: Mapping[str, bytes | Path], commit: str) -> Proof:
+def verify_hashes(api: HfApi, of: Repository, files: Mapping[str, bytes | Path], commit: str) -> Proof:
     """Compare the Hub's hashes of the files with those of what was sent, without downloading them.
 
     Raises:
         PublishError: they are not what was sent.
     """
-    found = contents(api, of, commit)
+    found = file_ids(api, of, commit)
     for path, content in files.items():
-        if found.get(path) not in ids_of(content):
+        if found.get(path) not in content_ids(content):
             raise _different(of, path)
     return Proof(len(files))
 
@@ -92,9 +92,9 @@ def _same_logits(run: Run, downloaded: Path) -> tuple[int, str]:
         return 0, "torch is not installed."
     done = run_published("compare", run, downloaded, HF_HUB_OFFLINE="1")
     if done.returncode == EXPECTED or done.returncode < 0:
-        return 0, why_it_ended(done)
+        return 0, failure_reason(done)
     if done.returncode:
-        raise PublishError(f"The adapter fetched from the Hub could not be put to work. {why_it_ended(done)}")
+        raise PublishError(f"The adapter fetched from the Hub could not be put to work. {failure_reason(done)}")
     same = json.loads(done.stdout.strip().rpartition("\n")[2])
     if not all(same):
         raise PublishError(
@@ -105,7 +105,7 @@ def _same_logits(run: Run, downloaded: Path) -> tuple[int, str]:
 
 
 def _require_same(of: Repository, path: str, sent: bytes | Path, found: Path) -> None:
-    if not found.is_file() or ids_of(sent) != ids_of(found):
+    if not found.is_file() or content_ids(sent) != content_ids(found):
         raise _different(of, path)
 
 

@@ -22,20 +22,20 @@ from ..runs.base_model import OURS, is_on_hub, public_base
 from ..runs.run import Run
 from .account import account, require_name, require_writable
 from .bundle import MODEL_FILES, OF_OURS, Files, Inherited, adapter_files, data_files, merged_files
-from .calls import BROKEN, UnreachableError, briefly, telling, with_retries
-from .commits import DATASET, MODEL, Repository, commit_once, contents, ensure_repository, last_commit
+from .calls import CONNECTION_ERRORS, UnreachableError, describe_error, explaining_hub_errors, with_retries
+from .commits import DATASET, MODEL, Repository, commit_once, ensure_repository, file_ids, last_commit
 from .models import merge
-from .proof import Proof, prove_adapter, prove_listed
+from .proof import Proof, verify_adapter, verify_hashes
 
 log = logging.getLogger(__name__)
 
 Tell = Callable[[str], None]
-Prove = Callable[[HfApi, Repository, Files, str], Proof]
+Verify = Callable[[HfApi, Repository, Files, str], Proof]
 
 
 TITLE = "Publish the run "
 """The beginning of the title of every publishing commit."""
-BEGINNING = "initial commit"
+INITIAL_COMMIT = "initial commit"
 """The title of the Hub's own first commit in a new repository."""
 
 
@@ -102,21 +102,21 @@ def publish(  # noqa: PLR0913  # one for each option
     _require_writable(kinds, api)
     inherited = _inherited(run, api)
     with tempfile.TemporaryDirectory(dir=run.path, prefix=".", suffix=".aside") as made:
-        ready: dict[str, tuple[Files, Prove]] = {}  # in an order in which each may link to those before it
+        ready: dict[str, tuple[Files, Verify]] = {}  # in an order in which each may link to those before it
         if data_id:
-            ready[data_id] = data_files(run, data_id, repo_id, Path(made)), prove_listed
+            ready[data_id] = data_files(run, data_id, repo_id, Path(made)), verify_hashes
         files = adapter_files(run, repo_id, inherited, data=data_id)
-        ready[repo_id] = files, partial(prove_adapter, run=run, compare=compare)
+        ready[repo_id] = files, partial(verify_adapter, run=run, compare=compare)
         if merged_id:
             tell("Working the adapter into the base model")
             folder = Path(made) / "merged"
             merge(run, folder, token=api.token)
-            ready[merged_id] = merged_files(run, merged_id, repo_id, inherited, folder), prove_listed
+            ready[merged_id] = merged_files(run, merged_id, repo_id, inherited, folder), verify_hashes
         done: dict[str, Published] = {}
-        for name, (files, prove) in ready.items():
+        for name, (files, verify) in ready.items():
             to = Destination(name, kinds[name], private, overwrite)
             try:
-                done[name] = _send(api, to, files, f"{TITLE}{run.id}", prove=prove, tell=tell)
+                done[name] = _send(api, to, files, f"{TITLE}{run.id}", verify=verify, tell=tell)
             except PublishError as error:
                 before = f" Before that, all was well with {', '.join(done)}." if done else ""
                 raise type(error)(f"{error}{before}") from error
@@ -133,26 +133,26 @@ def _require_writable(kinds: Mapping[str, str], api: HfApi) -> None:
 
 
 def _send(  # noqa: PLR0913  # what, where, and how to verify it
-    api: HfApi, to: Destination, files: Files, title: str, *, prove: Prove, tell: Tell
+    api: HfApi, to: Destination, files: Files, title: str, *, verify: Verify, tell: Tell
 ) -> Published:
     """Publish one repository, and verify it."""
     url = f"{api.endpoint}/{'datasets/' if to.kind == DATASET else ''}{to.name}"
-    with telling(to.name, api, outcome=f"so {to.name} was not published"):
+    with explaining_hub_errors(to.name, api, outcome=f"so {to.name} was not published"):
         there = ensure_repository(api, to.name, kind=to.kind, private=to.private)
         last = last_commit(api, there)
         own = last.title.startswith(TITLE)
-        if not own and not to.overwrite and last.title != BEGINNING:
+        if not own and not to.overwrite and last.title != INITIAL_COMMIT:
             raise PublishError(
                 f'{to.name} was last changed by "{last.title}" ({", ".join(last.authors)}), and not by a publish, so '
                 "nothing was sent. Look at it there; --overwrite writes over what differs."
             )
-        stale = [path for path in contents(api, there, there.head) if Path(path).suffix in MODEL_FILES] if own else []
+        stale = [path for path in file_ids(api, there, there.head) if Path(path).suffix in MODEL_FILES] if own else []
         tell(f"Sending {len(files)} files to {url}")
         commit = commit_once(api, there, files, message=title, delete=[path for path in stale if path not in files])
     tell(f"Comparing what is in {to.name} now with what was sent")
     try:
-        with telling(to.name, api, outcome="so it was not compared"):
-            proof = prove(api, there, files, commit)
+        with explaining_hub_errors(to.name, api, outcome="so it was not compared"):
+            proof = verify(api, there, files, commit)
     except UnreachableError as error:
         raise UnreachableError(
             f"{to.name} was published ({url}), but it could not be seen whether all is well. {error}"
@@ -169,7 +169,7 @@ def _inherited(run: Run, api: HfApi) -> Inherited:
         return Inherited()
     try:
         card: Any = with_retries(lambda: api.model_info(base)).card_data or {}
-    except (*BROKEN, HfHubHTTPError) as error:
-        log.warning("the licence of %s is not known: its card cannot be seen (%s)", base, briefly(error))
+    except (*CONNECTION_ERRORS, HfHubHTTPError) as error:
+        log.warning("the licence of %s is not known: its card cannot be seen (%s)", base, describe_error(error))
         return Inherited()
     return Inherited.of(base, card)

@@ -14,15 +14,15 @@ from packaging.version import Version
 from .. import __version__
 from ..errors import PublishError
 from .account import require_name, require_writable
-from .calls import telling, with_retries
-from .commits import SPACE, commit_once, contents, look_at
+from .calls import explaining_hub_errors, with_retries
+from .commits import SPACE, commit_once, file_ids, get_repository
 from .package import NAME, PACKAGE, package_files, requirements
 
 FREE = "cpu-basic"
 """The hardware of a Space unless another is requested."""
 KEPT = "/data"
 """Where the bucket with the runs is mounted on a Space."""
-BEGINNING = {".gitattributes", "README.md"}
+INITIAL_FILES = {".gitattributes", "README.md"}
 """The files that the Hub itself puts into a new Space."""
 APP = '''"""The app on a Hugging Face Space."""
 
@@ -68,7 +68,7 @@ def create(api: HfApi, repo_id: str, settings: Settings) -> str:
         PublishError: the Space already exists, or the Hub refuses to create it.
     """
     require_writable(repo_id, api, kind=SPACE)
-    with telling(repo_id, api, outcome="so no Space was made"):
+    with explaining_hub_errors(repo_id, api, outcome="so no Space was made"):
         if with_retries(lambda: api.repo_exists(repo_id, repo_type=SPACE)):
             raise PublishError(
                 f"{repo_id} is there already. Bring the app on it up to date with dpo-hub space update {repo_id}, or "
@@ -121,11 +121,11 @@ def update(api: HfApi, repo_id: str) -> str:
         PublishError: there is no such Space, it has another app on it, or this token may not write to it.
     """
     require_name(repo_id)
-    with telling(repo_id, api, outcome="so the app on it was left as it was"):
-        there = look_at(api, repo_id, kind=SPACE)
-        found = contents(api, there, there.head)
+    with explaining_hub_errors(repo_id, api, outcome="so the app on it was left as it was"):
+        there = get_repository(api, repo_id, kind=SPACE)
+        found = file_ids(api, there, there.head)
         packaged = {path for path in found if path.startswith(f"{NAME}/")}
-        if not packaged and found.keys() - BEGINNING:
+        if not packaged and found.keys() - INITIAL_FILES:
             raise PublishError(f"{repo_id} has another app on it, which was left as it was. Take another name.")
         files: dict[str, bytes | Path] = {**space_files(), **package_files()}
         commit_once(api, there, files, message=f"DPO Hub {__version__}", delete=sorted(packaged - files.keys()))
@@ -140,19 +140,19 @@ def logs(api: HfApi, repo_id: str, *, build: bool = False, follow: bool = False)
         PublishError: there is no such Space, or this token may not see it.
     """
     require_name(repo_id)
-    with telling(repo_id, api, outcome="so there is nothing to read"):
+    with explaining_hub_errors(repo_id, api, outcome="so there is nothing to read"):
         yield from api.fetch_space_logs(repo_id, build=build, follow=follow)
 
 
 def pause(api: HfApi, repo_id: str) -> None:
     """Pause the Space until it is restarted; meanwhile it costs nothing. Errors as in `logs`."""
     require_name(repo_id)
-    with telling(repo_id, api, outcome="so it was not paused"):
+    with explaining_hub_errors(repo_id, api, outcome="so it was not paused"):
         with_retries(lambda: api.pause_space(repo_id))
 
 
 def restart(api: HfApi, repo_id: str) -> None:
     """Start the Space again. Errors as in `logs`."""
     require_name(repo_id)
-    with telling(repo_id, api, outcome="so it was not restarted"):
+    with explaining_hub_errors(repo_id, api, outcome="so it was not restarted"):
         with_retries(lambda: api.restart_space(repo_id))

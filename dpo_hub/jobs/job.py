@@ -19,15 +19,15 @@ from huggingface_hub import HfApi
 
 from ..errors import DPOHubError, PublishError
 from ..hub.account import client
-from ..hub.calls import UnreachableError, telling, with_retries
+from ..hub.calls import UnreachableError, explaining_hub_errors, with_retries
 from ..runs.launch import start, stop
 from ..runs.progress import Log
 from ..runs.run import Run, home
-from .mirror import LABEL, STOP, look, pull, push
+from .mirror import LABEL, STOP, get_mirror, pull, push
 
 log = logging.getLogger("dpo_hub.jobs.job")  # not __name__, which is __main__ here
 
-KEEP_GOING = 2
+MAX_RESTARTS = 2
 """How many times a worker that dies is replaced."""
 LOOK = 10.0
 """The most seconds between two checks whether somebody has asked the run to stop."""
@@ -40,12 +40,12 @@ PUSH_PATIENCE, REFUSED_PATIENCE, PUSH_AGAIN = 900.0, 45.0, 15.0
 """Seconds to keep retrying the last push if the Hub is unreachable, or if it refuses, and between two tries."""
 
 
-def bring(api: HfApi, repo_id: str) -> Run:
+def download_run(api: HfApi, repo_id: str) -> Run:
     """Download the run that is mirrored in *repo_id* into this machine's runs."""
     path = home() / "runs" / repo_id.partition("/")[2]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with telling(repo_id, api):
-        pull(api, look(api, repo_id), path)
+    with explaining_hub_errors(repo_id, api):
+        pull(api, get_mirror(api, repo_id), path)
     return Run(path)
 
 
@@ -54,7 +54,7 @@ def time_left(api: HfApi, repo_id: str, seconds: float) -> float:
     owner, _, name = repo_id.partition("/")
     seconds -= min(RESERVE, 0.1 * seconds)
     try:
-        with telling(repo_id, api):
+        with explaining_hub_errors(repo_id, api):
             labels = {LABEL: name}
             job = with_retries(lambda: next(iter(api.list_jobs(labels=labels, namespace=owner)), None))
     except PublishError as error:
@@ -64,8 +64,8 @@ def time_left(api: HfApi, repo_id: str, seconds: float) -> float:
     return seconds - (time.time() - began.timestamp()) if began else seconds
 
 
-def see_through(  # noqa: PLR0913  # what, where, and until when
-    api: HfApi, repo_id: str, run: Run, *, every: float, left: float = math.inf, asked: Event | None = None
+def supervise(  # noqa: PLR0913  # what, where, and until when
+    api: HfApi, repo_id: str, run: Run, *, every: float, left: float = math.inf, stop_requested: Event | None = None
 ) -> None:
     """Start *run* and show its log, until it has finally ended, somebody asks it to stop, or the time is up.
 
@@ -75,22 +75,22 @@ def see_through(  # noqa: PLR0913  # what, where, and until when
         run: a run that no other process works on.
         every: seconds between two pushes.
         left: seconds that remain.
-        asked: is set when this machine is to be released.
+        stop_requested: is set when this machine is to be released.
 
     Raises:
         PublishError, OSError: the final state could not be pushed.
     """
     until = time.monotonic() + left
-    said, pushed, looked, told = Log(run.log, from_end=True), 0.0, 0.0, ""
-    keeper = start(run, keep_going=KEEP_GOING)
-    while keeper.poll() is None and time.monotonic() < until and not (asked and asked.is_set()):
+    said, pushed, looked, pushed_status = Log(run.log, from_end=True), 0.0, 0.0, ""
+    keeper = start(run, keep_going=MAX_RESTARTS)
+    while keeper.poll() is None and time.monotonic() < until and not (stop_requested and stop_requested.is_set()):
         print(said.news(), end="", flush=True)
         now, status = time.monotonic(), run.state.status
         if now - looked >= min(LOOK, every):
-            looked, due = now, status != told or now - pushed >= every
+            looked, due = now, status != pushed_status or now - pushed >= every
             if _push(api, repo_id, run, due=due):
                 break
-            pushed, told = (now, status) if due else (pushed, told)
+            pushed, pushed_status = (now, status) if due else (pushed, pushed_status)
         time.sleep(POLL)
     stop(run, patience=STOP_PATIENCE)
     if run.state.status == "stopped" and time.monotonic() >= until:
@@ -102,8 +102,8 @@ def see_through(  # noqa: PLR0913  # what, where, and until when
 def _push(api: HfApi, repo_id: str, run: Run, *, due: bool) -> bool:
     """Push the run's files if *due*, and return whether somebody asked the run to stop. Failures are only logged."""
     try:
-        with telling(repo_id, api):
-            there = look(api, repo_id)
+        with explaining_hub_errors(repo_id, api):
+            there = get_mirror(api, repo_id)
             if due and STOP not in there.files:
                 push(api, run, there)
             return STOP in there.files
@@ -116,8 +116,8 @@ def _push_last(api: HfApi, repo_id: str, run: Run) -> None:
     began = time.monotonic()
     while True:
         try:
-            with telling(repo_id, api):
-                push(api, run, look(api, repo_id))
+            with explaining_hub_errors(repo_id, api):
+                push(api, run, get_mirror(api, repo_id))
             return
         except (PublishError, OSError) as error:
             patience = PUSH_PATIENCE if isinstance(error, UnreachableError) else REFUSED_PATIENCE
@@ -129,7 +129,7 @@ def _push_last(api: HfApi, repo_id: str, run: Run) -> None:
 
 def main() -> None:
     """Train the run whose repository is given; a SIGTERM stops it cleanly."""
-    asked = Event()
+    stop_requested = Event()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("repo")
     parser.add_argument("minutes", type=float)
@@ -139,10 +139,10 @@ def main() -> None:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     api = client()
     try:
-        run = bring(api, given.repo)
-        signal.signal(signal.SIGTERM, lambda *_: asked.set())
+        run = download_run(api, given.repo)
+        signal.signal(signal.SIGTERM, lambda *_: stop_requested.set())
         left = time_left(api, given.repo, given.seconds)
-        see_through(api, given.repo, run, every=60 * given.minutes, left=left, asked=asked)
+        supervise(api, given.repo, run, every=60 * given.minutes, left=left, stop_requested=stop_requested)
     except DPOHubError as error:
         sys.exit(str(error))
     sys.exit(run.state.status == "failed")

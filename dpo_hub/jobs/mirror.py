@@ -17,14 +17,14 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from ..errors import PublishError
 from ..hub.calls import UnreachableError, with_retries
-from ..hub.commits import DATASET, Repository, commit_once, contents, ids_of
+from ..hub.commits import DATASET, Repository, commit_once, content_ids, file_ids
 from ..runs.run import REMOTE, Run
 
 RUN, PACKAGE, STOP = "run/", "package.zip", ".stop"
 CHECKPOINTS = f"{RUN}checkpoints/"
 LABEL = "dpo-hub"
 """The label by which jobs are found; its value is the run's id."""
-SMALL = (
+PROGRESS_FILES = (
     "state.json",
     "recipe.json",
     "report.json",
@@ -52,7 +52,7 @@ class Mirror:
         return max((int(found[1]) for path in self.files if (found := _STEP.search(path))), default=0)
 
 
-def look(api: HfApi, repo_id: str) -> Mirror:
+def get_mirror(api: HfApi, repo_id: str) -> Mirror:
     """Get the current state of the repository."""
     info = with_retries(lambda: api.dataset_info(repo_id))
     changed = info.last_modified.timestamp() if info.last_modified else 0.0
@@ -78,7 +78,7 @@ def push(api: HfApi, run: Run, onto: Mirror) -> None:
         message = f"{run.written_state.status.capitalize()}, step {step}"
         commit_once(api, onto.repository, files, message=message, delete=gone)
         if any(path.startswith(CHECKPOINTS) for path in gone):
-            _forget_checkpoints(api, onto.repository, {ids_of(content)[0] for content in files.values()})
+            _forget_checkpoints(api, onto.repository, {content_ids(content)[0] for content in files.values()})
 
 
 def _forget_checkpoints(api: HfApi, of: Repository, kept: Set[str]) -> None:
@@ -139,7 +139,7 @@ def pull(api: HfApi, mirror: Mirror, to: Path, *names: str) -> None:
             file.replace(target)
 
 
-def read(api: HfApi, mirror: Mirror, name: str) -> str:
+def read_file(api: HfApi, mirror: Mirror, name: str) -> str:
     """The text of the run's file *name*."""
     at = mirror.repository
     with tempfile.TemporaryDirectory() as folder:
@@ -157,7 +157,7 @@ def _downloaded(download: Callable[[], str]) -> str:
 
 
 def _require_same(api: HfApi, of: Repository, folder: Path) -> None:
-    for path, known in contents(api, of, of.head).items():
+    for path, known in file_ids(api, of, of.head).items():
         file = folder / path
-        if path.startswith(RUN) and not (file.is_file() and known in ids_of(file)):
+        if path.startswith(RUN) and not (file.is_file() and known in content_ids(file)):
             raise PublishError(f"{path} of {of.id} did not arrive as the Hub has it. Run it again.")

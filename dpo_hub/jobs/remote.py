@@ -20,11 +20,11 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from ..errors import BusyError, DPOHubError, RunError
 from ..hub.account import Token, client, require_name
-from ..hub.calls import telling, with_retries
+from ..hub.calls import explaining_hub_errors, with_retries
 from ..hub.commits import DATASET
 from ..runs.run import REMOTE, Run, home
 from ..runs.state import State
-from .mirror import LABEL, RUN, SMALL, STOP, Mirror, look, pull, read
+from .mirror import LABEL, PROGRESS_FILES, RUN, STOP, Mirror, get_mirror, pull, read_file
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def connect(token: Token = None) -> HfApi:
 
 
 @contextmanager
-def held(run: Run) -> Iterator[None]:
+def locking(run: Run) -> Iterator[None]:
     """Keep other commands from changing the local record of *run* meanwhile.
 
     Raises:
@@ -130,14 +130,14 @@ def sync(run: Run, api: HfApi) -> None:
         BusyError: another command is doing so.
         PublishError: the Hub refuses or does not answer.
     """
-    with held(run):
-        bring_news(run, api)
+    with locking(run):
+        sync_locked(run, api)
 
 
-def bring_news(run: Run, api: HfApi) -> None:
+def sync_locked(run: Run, api: HfApi) -> None:
     """As `sync`, for a caller that has the run `held`."""
     remote = Remote.of(run)
-    with telling(remote.repo, api, outcome="so this is how it stood before"):
+    with explaining_hub_errors(remote.repo, api, outcome="so this is how it stood before"):
         if remote.pending or not remote.jobs:
             remote = _with_unknown_jobs(run, remote, api)
             remote.write(run)
@@ -146,14 +146,14 @@ def bring_news(run: Run, api: HfApi) -> None:
             return
         job = inspect(api, remote)
         over = stage_of(job) in OVER
-        there = look(api, remote.repo)  # after the job, so that nothing it pushed at its end is missed
+        there = get_mirror(api, remote.repo)  # after the job, so that nothing it pushed at its end is missed
         if there.repository.head != remote.head:
-            pull(api, there, run.path, *SMALL)
+            pull(api, there, run.path, *PROGRESS_FILES)
             if run.last_metrics:
                 os.utime(run.path / "metrics.jsonl", (there.changed, there.changed))
     state = run.written_state
     head = "" if state.ended and not over else there.repository.head  # empty: it is read again when the job has ended
-    last = replace(remote.jobs[-1], seconds=took(job, remote.jobs[-1].timeout))
+    last = replace(remote.jobs[-1], seconds=billed_seconds(job, remote.jobs[-1].timeout))
     replace(remote, head=head, jobs=(*remote.jobs[:-1], last)).write(run)
     run.beat()
     run.write("state.json", json.dumps(asdict(_state(run, state, job, there))))
@@ -165,7 +165,7 @@ def _with_unknown_jobs(run: Run, remote: Remote, api: HfApi) -> Remote:
     listed = with_retries(lambda: list(api.list_jobs(labels={LABEL: run.id}, namespace=remote.namespace)))
     found = [job for job in listed if job.id not in known]
     seconds = int(remote.seconds_left)
-    new = [Job(job.id, seconds, remote.hourly, took(job, seconds)) for job in reversed(found)]
+    new = [Job(job.id, seconds, remote.hourly, billed_seconds(job, seconds)) for job in reversed(found)]
     return replace(remote, jobs=(*remote.jobs, *new), pending=remote.pending and not new)
 
 
@@ -183,7 +183,7 @@ def stage_of(job: JobInfo | None) -> str:
     return str(job.status.stage) if job else "DELETED"
 
 
-def took(job: JobInfo | None, most: int) -> int:
+def billed_seconds(job: JobInfo | None, most: int) -> int:
     """Seconds that are billed; if a job has begun and they are not known, the most that it may take."""
     if job and job.durations and job.durations.running_secs is not None:
         return job.durations.running_secs
@@ -225,11 +225,11 @@ def sync_all(runs: Sequence[Run]) -> None:
         log.warning("%s is shown as it stood before. %s", run_id, why)
 
 
-def lines(run: Run, api: HfApi, *, follow: bool) -> Iterator[str]:
+def log_lines(run: Run, api: HfApi, *, follow: bool) -> Iterator[str]:
     """The log of the run's last job; with *follow*, until the job ends."""
     remote = Remote.of(run)
     if remote.jobs:
-        with telling(remote.repo, api, outcome="so its log is not known"):
+        with explaining_hub_errors(remote.repo, api, outcome="so its log is not known"):
             yield from api.fetch_job_logs(job_id=remote.jobs[-1].id, namespace=remote.namespace, follow=follow)
 
 
@@ -243,7 +243,7 @@ def stop(run: Run, api: HfApi) -> None:
     remote = Remote.of(run)
     if run.written_state.ended:
         return
-    with telling(remote.repo, api, outcome="so it may still be running"):
+    with explaining_hub_errors(remote.repo, api, outcome="so it may still be running"):
         if stage_of(inspect(api, remote)) == "RUNNING":
             with_retries(
                 lambda: api.upload_file(
@@ -254,13 +254,13 @@ def stop(run: Run, api: HfApi) -> None:
                     commit_message="Stop",
                 )
             )
-        if not _is_over(api, remote, within=STOP_PATIENCE):
+        if not _wait_for_end(api, remote, within=STOP_PATIENCE):
             with_retries(lambda: api.cancel_job(job_id=remote.jobs[-1].id, namespace=remote.namespace))
-            _is_over(api, remote, within=CANCEL_PATIENCE)
+            _wait_for_end(api, remote, within=CANCEL_PATIENCE)
     sync(run, api)
 
 
-def _is_over(api: HfApi, remote: Remote, *, within: float) -> bool:
+def _wait_for_end(api: HfApi, remote: Remote, *, within: float) -> bool:
     """Wait for the job to end, unless it has not begun, and return whether it has."""
     end = time.monotonic() + within
     while (stage := stage_of(inspect(api, remote))) not in OVER:
@@ -287,11 +287,11 @@ def fetch(name: str, api: HfApi) -> Run:
         repo, path = Remote.of(run).repo, run.path
     if (path / "adapter").is_dir() and Run(path).written_state.status == "finished":
         return Run(path)  # with any edits made here since
-    with telling(repo, api, outcome="so nothing was fetched"):
-        there = look(api, repo)
+    with explaining_hub_errors(repo, api, outcome="so nothing was fetched"):
+        there = get_mirror(api, repo)
         if f"{RUN}state.json" not in there.files:
             raise RunError(f"There is no run in {repo}. Name a repository that dpo-hub submit has made.")
-        state = State.of(json.loads(read(api, there, "state.json")))
+        state = State.of(json.loads(read_file(api, there, "state.json")))
         if state.status != "finished":
             raise RunError(f"The run in {repo} is {state.status}, not finished. {state.reason}".strip())
         path.parent.mkdir(parents=True, exist_ok=True)

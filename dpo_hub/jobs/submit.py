@@ -17,14 +17,14 @@ from huggingface_hub import HfApi, JobInfo
 
 from ..errors import DPOHubError, ModelError, PublishError, RecipeError, RunError
 from ..hub.account import price, require_readable, require_writable
-from ..hub.calls import UnreachableError, telling
+from ..hub.calls import UnreachableError, explaining_hub_errors
 from ..hub.commits import DATASET, commit_once, ensure_repository
 from ..hub.package import package_files, requirements
 from ..recipe import DEMO_MODEL
-from ..runs.base_model import local
+from ..runs.base_model import local_path
 from ..runs.run import Run
-from .mirror import LABEL, PACKAGE, RUN, STOP, look
-from .remote import Job, Remote, bring_news, held
+from .mirror import LABEL, PACKAGE, RUN, STOP, get_mirror
+from .remote import Job, Remote, locking, sync_locked
 
 IMAGE = "ghcr.io/astral-sh/uv:python3.12-bookworm"
 """The image of `HfApi.run_uv_job`, which is not used itself: it guesses which arguments are local files."""
@@ -55,7 +55,7 @@ START_UP, SAFETY = 900.0, 2.0
 _SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
-def seconds_of(written: str) -> float:
+def parse_duration(written: str) -> float:
     """Parse a time such as `2h`, `90m`, `3600` or `3600s`.
 
     Raises:
@@ -101,7 +101,7 @@ def submit(run: Run, remote: Remote, api: HfApi) -> Remote:
         head = _send(run, remote, api, message="Submit")
     except UnreachableError as error:
         if run.remote:
-            raise _resumable(run, error) from error
+            raise _mark_resumable(run, error) from error
         run.remove()
         raise
     except DPOHubError:
@@ -122,9 +122,9 @@ def resume(run: Run, api: HfApi, *, budget: float | None = None) -> Remote:
         RunError: it has finished or is running, or its budget pays for less than a minute.
         PublishError: the Hub refuses or does not answer.
     """
-    with held(run):
+    with locking(run):
         if Remote.of(run).head:
-            bring_news(run, api)
+            sync_locked(run, api)
         state, remote = run.written_state, Remote.of(run)
         if state.status not in ("stopped", "failed"):
             raise RunError(f"The run {run.id} is {state.status} already. See how it is going: dpo-hub status {run.id}")
@@ -142,9 +142,9 @@ def resume(run: Run, api: HfApi, *, budget: float | None = None) -> Remote:
 
 def _send(run: Run, remote: Remote, api: HfApi, *, message: str) -> str:
     """Upload what a job starts from to the repository, and return the commit."""
-    with telling(remote.repo, api):
+    with explaining_hub_errors(remote.repo, api):
         ensure_repository(api, remote.repo, kind=DATASET)
-        there = look(api, remote.repo)
+        there = get_mirror(api, remote.repo)
         new = f"{RUN}preferences.parquet" not in there.files
         own = ("recipe.json", "state.json", *(("preferences.parquet", "report.json") if new else ()))
         files: dict[str, bytes | Path] = {f"{RUN}{name}": run.path / name for name in own}
@@ -153,7 +153,7 @@ def _send(run: Run, remote: Remote, api: HfApi, *, message: str) -> str:
         return commit_once(api, there.repository, files, message=message, delete=asked)
 
 
-def _resumable(run: Run, error: Exception) -> UnreachableError:
+def _mark_resumable(run: Run, error: Exception) -> UnreachableError:
     """Note in the run's state that it may or may not have arrived, and how to go on; return an error that says so."""
     reason = f"{str(error).partition(' Check the')[0]} Do not submit it again: dpo-hub resume {run.id} goes on with it."
     run.end("stopped", reason)
@@ -162,7 +162,7 @@ def _resumable(run: Run, error: Exception) -> UnreachableError:
 
 def _require_possible(run: Run, remote: Remote, api: HfApi) -> None:
     model = run.recipe.model
-    if place := local(model):
+    if place := local_path(model):
         raise ModelError(
             f"The base model {place} lies on this machine, and a job cannot see it. Push it to the Hub first "
             "(hf upload), and give its name there."
@@ -200,10 +200,10 @@ def _start(run: Run, remote: Remote, api: HfApi) -> Remote:
     seconds, asked = int(remote.seconds_left), replace(remote, pending=True)
     asked.write(run)
     try:
-        with telling(remote.repo, api, outcome="so a job may have begun, or not"):
+        with explaining_hub_errors(remote.repo, api, outcome="so a job may have begun, or not"):
             job = _job(run, remote, seconds, api)
     except UnreachableError as error:
-        raise _resumable(run, error) from error
+        raise _mark_resumable(run, error) from error
     except PublishError as error:
         remote.write(run)
         reason = f"{error} It waits: dpo-hub resume {run.id}"

@@ -20,19 +20,19 @@ from filelock import Timeout
 
 from ..comparison.evaluation import Measured, measure
 from ..comparison.lens import Lens
-from ..errors import BusyError, DPOHubError, ModelError, RunError, needing_extra, telling_disk_full
+from ..errors import BusyError, DPOHubError, ModelError, RunError, explaining_disk_full, needing_extra
 from ..hub.card import render_card
 from ..hub.curves import draw_curves
 from ..preferences import text_of
 from ..runs.headline import headline_of
 from ..runs.heartbeat import heartbeat
-from ..runs.queue import turn
+from ..runs.queue import holding_device
 from ..runs.run import Run
 from ..runs.state import Process
 from ..training.callbacks import OnStep
 from ..training.memory import is_out_of_memory
 from ..training.policy import quiet
-from ..training.processes import COUNT, FIRST
+from ..training.processes import IS_MAIN_PROCESS, WORLD_SIZE
 from ..training.stopwatch import Stopwatch
 from ..training.train import Trained, train
 
@@ -54,29 +54,29 @@ def work(run: Run, on_step: OnStep | None = None) -> Run:
     Raises:
         DPOHubError: with the reason, which is then also in the run's state.
     """
-    if not FIRST:  # one of several processes; only the first writes to the folder
+    if not IS_MAIN_PROCESS:  # one of several processes; only the first writes to the folder
         train(run)
         return run
-    with _alone(run), _logging_to(run.log), _telling_state(run), telling_disk_full(run.path), heartbeat(run):
+    with _locking(run), _logging_to(run.log), _recording_failure(run), explaining_disk_full(run.path), heartbeat(run):
         run.set_state(replace(run.written_state, worker=Process.of()))
-        with turn(run):
+        with holding_device(run):
             run.claim()
-            _finish(run, on_step)
+            _train_and_evaluate(run, on_step)
     return run
 
 
-def _finish(run: Run, on_step: OnStep | None) -> None:
+def _train_and_evaluate(run: Run, on_step: OnStep | None) -> None:
     log.info("training %s on %d pairs", run.recipe.model, run.report["train"])
     spent = Stopwatch()
     trained = train(run, on_step, spent)
     with spent.timing("replies"):
-        measured = _measured(run, trained)
+        measured = _measure_replies(run, trained)
     run.write("evaluation.json", json.dumps(trained.evaluation | measured.figures, indent=2))
     _write_samples(run, measured)
     with spent.timing("card"):
         draw_curves(run)
         run.write("README.md", render_card(run))
-    _tell_time(run, spent)
+    _write_timings(run, spent)
     run.end("finished")
     log.info("finished: %s", headline_of(run).sentence)
     shutil.rmtree(run.path / "checkpoints", ignore_errors=True)  # a finished run is not resumed
@@ -91,14 +91,14 @@ def _write_samples(run: Run, measured: Measured) -> None:
     run.write("samples.jsonl", "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples))
 
 
-def _tell_time(run: Run, spent: Stopwatch) -> None:
+def _write_timings(run: Run, spent: Stopwatch) -> None:
     """Write to the report what this process spent its time on."""
     seconds = {what: round(took, 2) for what, took in spent.seconds.items()}
     log.info("seconds spent on %s", ", ".join(f"{what} {took:.1f}" for what, took in seconds.items()))
     run.write("report.json", json.dumps(run.report | {"seconds": seconds}, indent=2, ensure_ascii=False))
 
 
-def _measured(run: Run, trained: Trained) -> Measured:
+def _measure_replies(run: Run, trained: Trained) -> Measured:
     """Measure the policy by its replies; nothing if memory runs out, because the run is worth more than that."""
     try:
         lens = Lens(trained.model, trained.tokenizer, run.recipe)
@@ -111,7 +111,7 @@ def _measured(run: Run, trained: Trained) -> Measured:
 
 
 @contextmanager
-def _alone(run: Run) -> Iterator[None]:
+def _locking(run: Run) -> Iterator[None]:
     """Hold the run's lock, and clear away what an earlier worker left unfinished.
 
     Raises:
@@ -131,26 +131,28 @@ def _alone(run: Run) -> Iterator[None]:
 
 
 @contextmanager
-def _telling_state(run: Run) -> Iterator[None]:
+def _recording_failure(run: Run) -> Iterator[None]:
     """Record the reason in the run's state if anything ends the work early."""
     try:
         yield
     except KeyboardInterrupt:
-        if COUNT == 1 or run.stop_asked.exists():  # otherwise another process has died, and the launcher ends the rest
+        if (
+            WORLD_SIZE == 1 or run.stop_asked.exists()
+        ):  # otherwise another process has died, and the launcher ends the rest
             log.info("stopped, as asked")
             run.end("stopped")
         raise
     except DPOHubError as error:
         log.info("failed: %s", error)
-        _try_failing(run, str(error))
+        _mark_failed(run, str(error))
         raise
     except BaseException as error:
         log.exception("the worker failed")
-        _try_failing(run, f"{type(error).__name__}: {error}", expected=False)
+        _mark_failed(run, f"{type(error).__name__}: {error}", expected=False)
         raise
 
 
-def _try_failing(run: Run, reason: str, *, expected: bool = True) -> None:
+def _mark_failed(run: Run, reason: str, *, expected: bool = True) -> None:
     """Record that the run failed. On a full disk that fails too; a run whose worker is gone reads as failed anyway."""
     try:
         run.end("failed", reason, expected=expected)

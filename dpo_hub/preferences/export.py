@@ -13,10 +13,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import PreferencesError, telling_disk_full
+from ..errors import PreferencesError, explaining_disk_full
 from .layouts.messages import is_plain
-from .pairfile import PARTS
-from .pairs import Messages, PreferencePair, rows_named
+from .pairfile import PART_ROLES
+from .pairs import Messages, PreferencePair, format_rows
 
 PARQUET_ROWS = 2_000
 FURTHER = ("tools", "chat_template_kwargs")
@@ -25,13 +25,13 @@ _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?", re.IGNORECASE)
 _GUARDED = re.compile(r"'+[=+\-@\t\r]")
 
 
-def guarded(cell: str) -> str:
+def escape_formula(cell: str) -> str:
     """Prefix *cell* with an apostrophe if a spreadsheet would run it as a formula."""
     return f"'{cell}" if _FORMULA.match(cell) else cell
 
 
-def unguarded(cell: str) -> str:
-    """Remove the apostrophe that `guarded` added to *cell*."""
+def unescape_formula(cell: str) -> str:
+    """Remove the apostrophe that `escape_formula` added to *cell*."""
     return cell[1:] if _GUARDED.match(cell) else cell
 
 
@@ -50,12 +50,12 @@ def write_preferences(pairs: Sequence[PreferencePair], path: Path) -> None:
         raise PreferencesError(
             f"{path}: pairs are written as CSV, JSON Lines or Parquet. Use .csv, .jsonl or .parquet."
         )
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         write(pairs, file)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for writing that becomes *path* once everything is written, and is removed if anything fails.
 
     Raises:
@@ -65,7 +65,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     require_folder(path)
     aside = path.with_name(f".{secrets.token_hex(4)}.{path.name}"[:200])
     try:
-        with telling_disk_full(path.parent), aside.open("xb") as file:
+        with explaining_disk_full(path.parent), aside.open("xb") as file:
             yield file
         aside.replace(path)
     finally:
@@ -88,19 +88,21 @@ def write_csv(rows: Iterable[Iterable[str]], file: IO[bytes]) -> None:
     A number is not a formula.
     """
     with io.TextIOWrapper(file, encoding="utf-8-sig", newline="", write_through=True) as text:
-        csv.writer(text).writerows([cell if _NUMBER.fullmatch(cell) else guarded(cell) for cell in row] for row in rows)
+        csv.writer(text).writerows(
+            [cell if _NUMBER.fullmatch(cell) else escape_formula(cell) for cell in row] for row in rows
+        )
 
 
 def _write_csv(pairs: Sequence[PreferencePair], file: IO[bytes]) -> None:
     further = [name for name in FURTHER if any(getattr(pair, name) for pair in pairs)]
     cells = (
         [
-            *(_cell(getattr(pair, part), role) for part, role in PARTS.items()),
+            *(_cell(getattr(pair, part), role) for part, role in PART_ROLES.items()),
             *(_object(pair, name) for name in further),
         ]
         for pair in pairs
     )
-    write_csv(chain([[*PARTS, *further]], cells), file)
+    write_csv(chain([[*PART_ROLES, *further]], cells), file)
 
 
 def _cell(messages: Messages, role: str) -> str:
@@ -130,7 +132,7 @@ def _write_parquet(pairs: Sequence[PreferencePair], file: IO[bytes]) -> None:
 
     messages = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
     tools = {"tools": pa.string()} if any(pair.tools for pair in pairs) else {}
-    schema = pa.schema({**dict.fromkeys(PARTS, messages), **tools})
+    schema = pa.schema({**dict.fromkeys(PART_ROLES, messages), **tools})
     rows = map(_parquet_row, pairs)
     with pq.ParquetWriter(file, schema) as writer:
         while batch := list(islice(rows, PARQUET_ROWS)):
@@ -143,10 +145,10 @@ def _parquet_row(pair: PreferencePair) -> dict[str, Any]:
     Raises:
         PreferencesError: it has objects with varying keys; Arrow would give each row all of the keys.
     """
-    parts = {part: getattr(pair, part) for part in PARTS}
+    parts = {part: getattr(pair, part) for part in PART_ROLES}
     if pair.chat_template_kwargs or any(len(message) > 2 for messages in parts.values() for message in messages):
         raise PreferencesError(
-            f"Parquet cannot hold tool calls or chat_template_kwargs as they are ({rows_named([pair.row])}). "
+            f"Parquet cannot hold tool calls or chat_template_kwargs as they are ({format_rows([pair.row])}). "
             "End the name in .jsonl."
         )
     return parts | ({"tools": _json(list(pair.tools))} if pair.tools else {})

@@ -24,7 +24,7 @@ BATCH_ROWS = 2_000
 BATCH_BYTES = 8 * 2**20
 """A batch is written when it reaches this number of rows or bytes, whichever comes first."""
 
-PARTS = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
+PART_ROLES = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
 """The parts of a pair, and the role of each if it is plain text."""
 
 
@@ -48,14 +48,14 @@ def write_pairs(items: Iterable[Draft | pa.RecordBatch], file: IO[bytes], *, com
     """Write drafts, and batches from `plain_pairs`, to the open *file* as Parquet."""
     import pyarrow.parquet as pq
 
-    roles = [f"{part}.list.element.role" for part in PARTS]
+    roles = [f"{part}.list.element.role" for part in PART_ROLES]
     options: dict[str, Any] = {"use_dictionary": roles, "write_statistics": False, "compression": compression}
-    with pq.ParquetWriter(file, _schema(), **options) as writer, ThreadPoolExecutor(1) as beside:
+    with pq.ParquetWriter(file, _schema(), **options) as writer, ThreadPoolExecutor(1) as executor:
         written: Future[None] | None = None
         for table in _tables(_batches(items)):
             if written:
                 written.result()
-            written = beside.submit(writer.write_table, table)  # while the next rows are read
+            written = executor.submit(writer.write_table, table)  # while the next rows are read
         if written:
             written.result()
 
@@ -101,7 +101,7 @@ def _schema() -> pa.Schema:
     text = pa.string()
     messages = pa.list_(pa.struct({"role": text, "content": text, "more": text}))
     further = {"row": pa.int64(), "tools": text, "chat_template_kwargs": text, "split": text}
-    return pa.schema({**dict.fromkeys(PARTS, messages), **further})
+    return pa.schema({**dict.fromkeys(PART_ROLES, messages), **further})
 
 
 def plain_pairs(rows: Sequence[int], texts: Sequence[pa.StringArray]) -> pa.RecordBatch:
@@ -117,7 +117,7 @@ def _record_batch(drafts: list[Draft]) -> pa.RecordBatch:
 def _columns(rows: Sequence[int], parts: Sequence[Any], tools: Any, kwargs: Any, splits: Any) -> pa.RecordBatch:
     import pyarrow as pa
 
-    lists = [_message_lists(part, role) for part, role in zip(parts, PARTS.values(), strict=True)]
+    lists = [_message_lists(part, role) for part, role in zip(parts, PART_ROLES.values(), strict=True)]
     further = [_strings(tools, _json), _strings(kwargs, _json), _strings(splits)]
     return pa.RecordBatch.from_arrays([*lists, pa.array(rows, pa.int64()), *further], schema=_schema())
 
@@ -161,7 +161,7 @@ class PairFile(Sequence[PreferencePair]):
         import pyarrow.parquet as pq
 
         self._file = pq.ParquetFile(file)
-        self._one_at_a_time = Lock()
+        self._lock = Lock()
         groups = range(self._file.metadata.num_row_groups)
         self._ends = list(accumulate(self._file.metadata.row_group(group).num_rows for group in groups))
 
@@ -178,7 +178,7 @@ class PairFile(Sequence[PreferencePair]):
                 yield _pair(row), row["split"]
 
     def _group(self, group: int) -> pa.Table:
-        with self._one_at_a_time:  # threads share the position in the file
+        with self._lock:  # threads share the position in the file
             return self._file.read_row_group(group, use_threads=False)
 
     @overload
@@ -199,7 +199,7 @@ class PairFile(Sequence[PreferencePair]):
 
 
 def _pair(row: dict[str, Any]) -> PreferencePair:
-    prompt, chosen, rejected = ([_message(message) for message in row[part]] for part in PARTS)
+    prompt, chosen, rejected = ([_message(message) for message in row[part]] for part in PART_ROLES)
     tools, kwargs = (json.loads(row[name]) if row[name] else None for name in ("tools", "chat_template_kwargs"))
     return PreferencePair(prompt, chosen, rejected, row["row"], tools or (), kwargs or {})
 

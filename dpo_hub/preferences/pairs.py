@@ -72,13 +72,13 @@ class Preferences:
 
     def sentence(self) -> str:
         """Describe in words what the source was read as, and which rows were left out."""
-        used = f"{self.source}: {counted(len(self.pairs), 'pair')}, read as: {self.read_as()}"
+        used = f"{self.source}: {pluralise(len(self.pairs), 'pair')}, read as: {self.read_as()}"
         if not self.left_out:
             return f"{used}. Every row was used."
         often = sorted(self.left_out.items(), key=lambda item: -len(item[1]))
-        reasons = "; ".join(f"{reason}: {rows_named(rows)}" for reason, rows in often[:SHOWN_REASONS])
-        reasons += f"; and {counted(len(often) - SHOWN_REASONS, 'more reason')}" if len(often) > SHOWN_REASONS else ""
-        return f"{used}. {counted(sum(map(len, self.left_out.values())), 'row')} left out ({reasons})."
+        reasons = "; ".join(f"{reason}: {format_rows(rows)}" for reason, rows in often[:SHOWN_REASONS])
+        reasons += f"; and {pluralise(len(often) - SHOWN_REASONS, 'more reason')}" if len(often) > SHOWN_REASONS else ""
+        return f"{used}. {pluralise(sum(map(len, self.left_out.values())), 'row')} left out ({reasons})."
 
     def report(self) -> dict[str, Any]:
         """Return the same as data, for `check --json` and for the report.json of a run."""
@@ -94,12 +94,12 @@ class Preferences:
         }
 
 
-def counted(number: int, noun: str) -> str:
+def pluralise(number: int, noun: str) -> str:
     """`1 row`, `1,200 rows`."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
-def rows_named(rows: Sequence[int]) -> str:
+def format_rows(rows: Sequence[int]) -> str:
     """`row 2`, `rows 2, 3, 9 …`."""
     return f"row{'s' * (len(rows) != 1)} {', '.join(map(str, rows[:5]))}{' …' if len(rows) > 5 else ''}"
 

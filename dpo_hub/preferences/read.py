@@ -12,7 +12,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import PreferencesError, telling_disk_full
+from ..errors import PreferencesError, explaining_disk_full
 from .files import open_table
 from .layouts import recognise
 from .layouts.columns import Columns, is_known, simple
@@ -22,7 +22,7 @@ from .layouts.plain import plain_items
 from .layouts.rows import EMPTY, MEDIA, Item, Layout, LeftOut
 from .layouts.verdicts import DirectionUnknown
 from .pairfile import Draft, PairFile, write_pairs
-from .pairs import SHOWN_REASONS, Preferences, counted, rows_named
+from .pairs import SHOWN_REASONS, Preferences, format_rows, pluralise
 from .table import NotPlain, Row, Rows, Table, Unreadable
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def read_preferences(source: str | Path, *, mapping: Mapping[str, str] | None = 
         PreferencesError: the source cannot be read, its layout or direction is unknown, or it has no pairs.
     """
     late: set[str] = set()
-    with naming(source):
+    with prefixing_errors(source):
         while True:
             try:
                 return _read(source, mapping or {}, late)
@@ -70,7 +70,7 @@ def _read(source: str | Path, mapping: Mapping[str, str], late: Iterable[str]) -
         layout = _layout(names, sample, mapping)
         rows = chain(sample, table.rows)
         watched = rows if table.columns else _watched(rows, set(names))
-        pairs, left_out, total = _quickly(table, layout, names) or _carefully(watched, layout)
+        pairs, left_out, total = _read_fast(table, layout, names) or _read_carefully(watched, layout)
         if not pairs:
             raise PreferencesError(_no_pair(layout, left_out, total))
         name = Path(source).name if Path(source).is_file() else str(source)
@@ -81,7 +81,7 @@ _Found = tuple[PairFile, dict[str, list[int]], int]
 """The pairs, the rows left out by reason, and how many rows there were."""
 
 
-def _quickly(table: Table, layout: Layout, names: Collection[str]) -> _Found | None:
+def _read_fast(table: Table, layout: Layout, names: Collection[str]) -> _Found | None:
     if not (table.plain and layout.plain):
         return None
     try:
@@ -91,7 +91,7 @@ def _quickly(table: Table, layout: Layout, names: Collection[str]) -> _Found | N
     return pairs, left_out, len(pairs) + sum(map(len, left_out.values()))
 
 
-def _carefully(rows: Rows, layout: Layout) -> _Found:
+def _read_carefully(rows: Rows, layout: Layout) -> _Found:
     passed = count()
     pairs, left_out = _stored(layout.read(map(itemgetter(0), zip(rows, passed, strict=False))))
     return pairs, left_out, next(passed)
@@ -109,7 +109,7 @@ def _stored(items: Iterable[Item | pa.RecordBatch]) -> tuple[PairFile, dict[str,
             else:
                 yield item
 
-    with ExitStack() as stack, telling_disk_full(tempfile.gettempdir()):
+    with ExitStack() as stack, explaining_disk_full(tempfile.gettempdir()):
         file = stack.enter_context(tempfile.TemporaryFile())  # the stack or the finaliser closes it
         write_pairs(kept(), file, compression="none")
         pairs = PairFile(file)
@@ -165,13 +165,15 @@ def _not_recognised(columns: Columns, sample: list[Row]) -> str:
 
 
 def _no_pair(layout: Layout, left_out: Mapping[str, list[int]], rows: int) -> str:
-    told = {reason: numbers for reason, numbers in left_out.items() if reason != EMPTY} or left_out
-    reasons = "; ".join(f"{reason} ({rows_named(numbers)})" for reason, numbers in list(told.items())[:SHOWN_REASONS])
-    return f"Read as {layout.name}, none of {counted(rows, 'row')} gives a pair: {reasons}. Look at these rows."
+    reported = {reason: numbers for reason, numbers in left_out.items() if reason != EMPTY} or left_out
+    reasons = "; ".join(
+        f"{reason} ({format_rows(numbers)})" for reason, numbers in list(reported.items())[:SHOWN_REASONS]
+    )
+    return f"Read as {layout.name}, none of {pluralise(rows, 'row')} gives a pair: {reasons}. Look at these rows."
 
 
 @contextmanager
-def naming(source: str | Path) -> Iterator[None]:
+def prefixing_errors(source: str | Path) -> Iterator[None]:
     """Prefix each error message with the source's name."""
     try:
         yield

@@ -10,12 +10,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import PreferencesError, telling_disk_full
+from ..errors import PreferencesError, explaining_disk_full
 from .doctor.reading import BOTH_WAYS, choice_of, exact_key, text_with_calls
 from .doctor.signs import CONTROL, EMAIL, SECRET
-from .export import replacing, write_csv, write_preferences
-from .pairfile import PARTS, Draft, PairFile, write_pairs
-from .pairs import Messages, PreferencePair, Preferences, counted
+from .export import atomic_write, write_csv, write_preferences
+from .pairfile import PART_ROLES, Draft, PairFile, write_pairs
+from .pairs import Messages, PreferencePair, Preferences, pluralise
 
 _CLEANERS: Mapping[str, Callable[[str], str]] = {
     "secret masked": lambda text: SECRET.sub("[secret]", text),
@@ -25,7 +25,7 @@ _CLEANERS: Mapping[str, Callable[[str], str]] = {
 }
 """Applied to each text, in this order."""
 
-MENDS = ("identical-replies", "contradictions", "secrets", "duplicates", "emails", "control-characters")
+REPAIRED_KINDS = ("identical-replies", "contradictions", "secrets", "duplicates", "emails", "control-characters")
 """The kinds of doctor findings that a repair fixes."""
 
 
@@ -48,7 +48,7 @@ class Repair:
 
     def sentence(self) -> str:
         """Describe in words what was written and changed."""
-        wrote = f"Wrote {counted(self.pairs, 'pair')} to {self.out}"
+        wrote = f"Wrote {pluralise(self.pairs, 'pair')} to {self.out}"
         if not self.counts:
             return f"{wrote}. Nothing had to be changed."
         told = "; ".join(f"{what}: {count:,}" for what, count in self.counts.items())
@@ -72,8 +72,8 @@ def repair(preferences: Preferences, out: Path) -> Repair:
         if path.exists():
             raise PreferencesError(f"{path} already exists, and nothing is overwritten. Choose another name.")
     changes = [Change(row, f"left out: {why}", "") for why, rows in preferences.left_out.items() for row in rows]
-    with tempfile.TemporaryFile() as file, replacing(listed) as list_file:
-        with telling_disk_full(tempfile.gettempdir()):
+    with tempfile.TemporaryFile() as file, atomic_write(listed) as list_file:
+        with explaining_disk_full(tempfile.gettempdir()):
             write_pairs(map(Draft.of, _kept(preferences.pairs, changes)), file)
         pairs = PairFile(file)
         if not pairs:
@@ -92,12 +92,12 @@ def _kept(pairs: Iterable[PreferencePair], changes: list[Change]) -> Iterator[Pr
     for pair in pairs:
         cleaned, done = _cleaned(pair)
         changes += (Change(pair.row, what, part) for what, part in done)
-        told, key = _compared_texts(cleaned), exact_key(cleaned)
+        texts, key = _compared_texts(cleaned), exact_key(cleaned)
         if not all(map(_says_something, (cleaned.prompt, cleaned.chosen, cleaned.rejected))):
             changes.append(Change(pair.row, "dropped: nothing left", "a part is empty once it is cleaned"))
-        elif told[1] == told[2]:
+        elif texts[1] == texts[2]:
             changes.append(Change(pair.row, "dropped: identical replies", "but for capitals and outer white space"))
-        elif choice_of(cleaned, told)[0] in contradicted:
+        elif choice_of(cleaned, texts)[0] in contradicted:
             changes.append(Change(pair.row, "dropped: labelled both ways", "which reply is better is not clear"))
         elif key in kept:
             changes.append(Change(pair.row, "dropped: a repeat", f"the same as row {kept[key]}"))
@@ -117,14 +117,14 @@ def _contradicted(pairs: Iterable[PreferencePair]) -> set[int]:
 
 def _compared_texts(pair: PreferencePair) -> list[str]:
     """Prompt, chosen and rejected, ignoring capitals; punctuation and indentation may be what is preferred."""
-    return [text_with_calls(getattr(pair, part)).casefold().strip() for part in PARTS]
+    return [text_with_calls(getattr(pair, part)).casefold().strip() for part in PART_ROLES]
 
 
 def _cleaned(pair: PreferencePair) -> tuple[PreferencePair, set[tuple[str, str]]]:
     """Return the cleaned pair, and what was changed in which part."""
     done: set[tuple[str, str]] = set()
     parts: dict[str, Any] = {}
-    for part in PARTS:
+    for part in PART_ROLES:
         parts[part], what = _clean(getattr(pair, part))
         done |= {(each, part) for each in what}
     return (replace(pair, **parts) if done else pair), done

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import PreferencesError
-from .export import PARQUET_ROWS, replacing, require_folder, write_csv
+from .export import PARQUET_ROWS, atomic_write, require_folder, write_csv
 from .files import open_table
 from .layouts.columns import Columns, is_known, simple
 from .layouts.drafts import reply_to
-from .layouts.mapping import column_meant, dig
+from .layouts.mapping import dig, resolve_column
 from .layouts.messages import Unusable, part_of
-from .layouts.rows import EMPTY, Asking, is_empty, usable
+from .layouts.rows import EMPTY, PromptColumns, is_empty, usable
 from .pairs import Messages
-from .read import SAMPLE_ROWS, naming
+from .read import SAMPLE_ROWS, prefixing_errors
 from .table import Row, Rows, Unreadable
 
 PARTS = ("prompt", "reply", "system", "input", "history", "tools")
@@ -48,7 +48,7 @@ class ReplyFile:
     """The columns of prompts and replies in a source, which is read from its beginning each time."""
 
     source: str | Path
-    asking: Asking
+    prompt_columns: PromptColumns
     replies: tuple[str, ...]
     """The reply columns."""
     known: frozenset[str] = frozenset()
@@ -64,22 +64,24 @@ class ReplyFile:
         mapping = mapping or {}
         if unknown := [part for part in mapping if part not in PARTS]:
             raise PreferencesError(f"The mapping names {unknown[0]!r}; the parts are {', '.join(PARTS)}.")
-        file = cls(source, Asking(), (), frozenset(map(simple, chain.from_iterable(mapping.values()))))
-        with naming(source):
+        file = cls(source, PromptColumns(), (), frozenset(map(simple, chain.from_iterable(mapping.values()))))
+        with prefixing_errors(source):
             sample = [row for _, row in islice(file.rows(), SAMPLE_ROWS) if isinstance(row, dict)]
             if not any(sample):
                 raise PreferencesError("It has no row that can be read. It needs rows with a prompt and a reply.")
             columns = Columns(dict.fromkeys(chain.from_iterable(sample)))
-            told = {part: [column_meant(columns, sample, name) for name in names] for part, names in mapping.items()}
+            told = {part: [resolve_column(columns, sample, name) for name in names] for part, names in mapping.items()}
             replies = told.pop("reply", None) or _replies(columns, told.get("prompt", []))
-            asking = Asking.among(columns, taken=replies, prompt=told.get("prompt", [None])[0])
-            asking = replace(asking, **{part: names[0] for part, names in told.items()})
-            if not replies or not (asking.prompt or asking.history or simple(replies[0]) in WHOLE_CHATS):
+            prompt_columns = PromptColumns.among(columns, taken=replies, prompt=told.get("prompt", [None])[0])
+            prompt_columns = replace(prompt_columns, **{part: names[0] for part, names in told.items()})
+            if not replies or not (
+                prompt_columns.prompt or prompt_columns.history or simple(replies[0]) in WHOLE_CHATS
+            ):
                 raise PreferencesError(
                     f"Its columns, {columns.shown()}, do not say which is the {'prompt' if replies else 'reply'}. "
                     "Say which is which: --map prompt=COLUMN,reply=COLUMN"
                 )
-        return replace(file, asking=asking, replies=tuple(replies))
+        return replace(file, prompt_columns=prompt_columns, replies=tuple(replies))
 
     def rows(self) -> Rows:
         """Yield all rows of the source with their numbers."""
@@ -93,8 +95,8 @@ class ReplyFile:
     def _question(self, row: Row | Unreadable, column: str) -> Question | Unreadable:
         try:
             cells = usable(row)
-            cells = cells | {path: dig(cells, path) for path in (column, *self.asking.columns.values())}
-            asked = self.asking.of(cells)
+            cells = cells | {path: dig(cells, path) for path in (column, *self.prompt_columns.columns.values())}
+            asked = self.prompt_columns.of(cells)
             prompt, reply = reply_to(asked, part_of(cells[column], "reply"))
         except Unusable as reason:
             return Unreadable(EMPTY if is_empty(row) else reason)
@@ -113,7 +115,7 @@ def _replies(columns: Columns, taken: Iterable[str]) -> list[str]:
     return [name for name in found if name]
 
 
-def require_name(path: Path, source: str | Path) -> None:
+def require_output_path(path: Path, source: str | Path) -> None:
     """Check, before starting the work, that the result for *source* can be written to *path*.
 
     Raises:
@@ -137,7 +139,7 @@ def write_rows(rows: Iterable[Row], columns: Sequence[str], path: Path) -> None:
         PreferencesError: the folder does not exist, or Parquet cannot hold the rows.
         DiskFullError: the disk is full.
     """
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         _WRITERS[path.suffix.lower()](rows, columns, file)
 
 

@@ -32,8 +32,8 @@ def split_pairs(pairs: Iterable[PreferencePair], held_out: float, *, seed: int) 
             f"{len(keys)} pair(s) with {len(prompts)} distinct prompt(s): at least two prompts are needed, "
             "one to train on and one held out to measure with. A few hundred make a difference that can be seen."
         )
-    kept = min(max(1, round(len(prompts) * held_out)), HELD_OUT_LIMIT, len(prompts) - 1)
-    aside = set(Random(seed).sample(prompts, kept))
+    held_out_count = min(max(1, round(len(prompts) * held_out)), HELD_OUT_LIMIT, len(prompts) - 1)
+    aside = set(Random(seed).sample(prompts, held_out_count))
     return [HELD_OUT if key in aside else TRAIN for key in keys]
 
 

@@ -29,7 +29,7 @@ PLAIN = ("F64", "F32", "F16", "BF16")
 _HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]{0,95}/)?[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
-def local(model: str) -> Path | None:
+def local_path(model: str) -> Path | None:
     """Find *model* on this machine: its folder, or its GGUF file, which may be the only one in a folder.
 
     Returns:
@@ -65,12 +65,12 @@ def is_gguf(place: Path) -> bool:
     return place.suffix.lower() == GGUF and not place.is_dir()
 
 
-def told_of(origin: Mapping[str, str]) -> str:
+def describe_origin(origin: Mapping[str, str]) -> str:
     """Describe the `file` that the base model was read from and the `type` of its weights, as in a run's report."""
     return f"{origin['file']}, {'with weights in' if origin['type'] in PLAIN else 'dequantised from'} {origin['type']}"
 
 
-def on_hub(model: str) -> str:
+def canonical_name(model: str) -> str:
     """Return a name of *model* that anybody can load: for `smollm2`, its Hub id, whose weights differ slightly."""
     return SMOLLM2_ON_HUB if model == SMOLLM2 else model
 
@@ -84,7 +84,7 @@ def public_name(model: str) -> str:
 
 def public_base(model: str) -> str:
     """Return the public name of an adapter's base model *model*: `demo`, a Hub id, `LOCAL_FOLDER` or `LOCAL_FILE`."""
-    return public_name(on_hub(model))
+    return public_name(canonical_name(model))
 
 
 def is_on_hub(base: str) -> bool:

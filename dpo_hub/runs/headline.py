@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ..preferences.pairs import counted
+from ..preferences.pairs import pluralise
 from .health import Finding, diagnose
 from .health.drift import FAR, LONGER, REPEATS
 from .intervals import Interval, wilson
@@ -147,7 +147,7 @@ def _evidence(figures: _Figures) -> Iterator[tuple[bool | None, str]]:
     for name, who in (("", "people"), ("judge_", "a judge model")):
         if f"{name}win_rate" in figures.of:
             rate, (low, high) = figures[f"{name}win_rate"], figures.interval(f"{name}win_rate")
-            comparisons = counted(int(figures[f"{name}comparisons"]), "comparison")
+            comparisons = pluralise(int(figures[f"{name}comparisons"]), "comparison")
             told = (
                 f"{who} preferred the new reply in {rate:.0%} of {comparisons} (95% interval {low:.0%} to {high:.0%})"
             )

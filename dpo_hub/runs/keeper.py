@@ -40,7 +40,7 @@ KILLS = (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events"))
 BY_A_FAULT = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
 
 
-def keep(run: Run, keep_going: int, work: Work) -> None:
+def supervise(run: Run, keep_going: int, work: Work) -> None:
     """Supervise *run* until it has ended, and resume it up to *keep_going* times if its worker dies."""
     own = Process.of()
     for left in range(keep_going, -1, -1):
@@ -90,11 +90,11 @@ def in_forked_processes() -> Work:
 
 
 def _forked(run: Run) -> None:
-    _speak_into_log(run)
+    _redirect_to_log(run)
     import_module(WORKER).main([str(run.path)])
 
 
-def _speak_into_log(run: Run) -> None:
+def _redirect_to_log(run: Run) -> None:
     """Redirect all output of this process to the log of *run*."""
     with run.log.open("ab") as file:
         for stream in (sys.stdout, sys.stderr):
@@ -119,7 +119,7 @@ def sharing(recipe: Recipe, devices: int) -> int:
     """Return how many of the *devices* can share the recipe's batches evenly."""
     for count in range(devices, 1, -1):
         with suppress(RecipeError):
-            recipe.shared_by(count)
+            recipe.per_process(count)
             return count
     return 1
 
@@ -181,8 +181,8 @@ def main() -> None:
         for run in runs:
             with suppress(FileNotFoundError):  # the run was removed
                 if run.written_state.keeper == own:  # it was not stopped or taken over in the meantime
-                    _speak_into_log(run)
-                    keep(run, given.keep_going, work)
+                    _redirect_to_log(run)
+                    supervise(run, given.keep_going, work)
 
 
 if __name__ == "__main__":

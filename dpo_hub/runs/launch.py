@@ -93,7 +93,7 @@ def _require_idle(run: Run) -> None:
         raise RunError(f"The run {run.id} is {state.status} already. See how it is going: dpo-hub status {run.id}")
 
 
-def change(run: Run, *, activation_checkpointing: bool, force: bool) -> None:
+def enable_options(run: Run, *, activation_checkpointing: bool, force: bool) -> None:
     """Turn on options of *run* that do not change its adapter.
 
     Raises:

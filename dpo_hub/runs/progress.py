@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .headline import Headline, headline_of
-from .queue import line
+from .queue import waiting_runs
 from .run import Run
-from .state import SILENCE, State
+from .state import HEARTBEAT_TIMEOUT, State
 
 SLOW_STEPS, LONG = 20, 300.0
 """A step is reported as possibly hung if it takes this many times as long as the others and this many seconds."""
@@ -60,7 +60,7 @@ def _sentence(run: Run, state: State, step: int, pace: float | None) -> str:
 
 
 def _at_work(run: Run, state: State, step: int, pace: float | None) -> str:
-    if run.silence > SILENCE and not run.remote:
+    if run.silence > HEARTBEAT_TIMEOUT and not run.remote:
         return f"No sign of life for {duration(run.silence)}: its process may hang."
     if not state.steps:
         return "Loading the base model and preparing the pairs."
@@ -75,7 +75,7 @@ def _at_work(run: Run, state: State, step: int, pace: float | None) -> str:
 def _place(run: Run, state: State) -> str:
     if not state.keeper and not state.worker:
         return "Queued, and not started yet."
-    waiting = line()
+    waiting = waiting_runs()
     ahead = waiting.index(run) if run in waiting else 0
     if ahead:
         return f"Queued behind {ahead} other run{'s' if ahead > 1 else ''} and the one that is training."

@@ -23,7 +23,7 @@ POLL = 0.2
 """Seconds between two checks of the queue."""
 
 
-def line() -> list[Run]:
+def waiting_runs() -> list[Run]:
     """Return the runs that wait for the device, in order."""
     return [run for _, run in _tickets()]
 
@@ -37,7 +37,7 @@ def run_on_device() -> Run | None:
         return None
 
 
-def make_way(on: str, *, beside: bool = False) -> None:
+def require_free_device(on: str, *, beside: bool = False) -> None:
     """Refuse to chat on a device of type *on* while a run trains there, unless *beside* allows both.
 
     On a CPU, or with *beside*, both run at once and a warning is logged.
@@ -58,7 +58,7 @@ def make_way(on: str, *, beside: bool = False) -> None:
 
 
 @contextmanager
-def turn(run: Run) -> Iterator[None]:
+def holding_device(run: Run) -> Iterator[None]:
     """Hold the device for *run* when its turn comes."""
     try:
         wait_for_turn(run)
@@ -82,7 +82,7 @@ def wait_for_turn(run: Run) -> None:
         KeyboardInterrupt: the run has been asked to stop.
     """
     while True:
-        waiting = line()
+        waiting = waiting_runs()
         if run.stop_asked.exists():
             raise KeyboardInterrupt
         if run not in waiting:

@@ -22,12 +22,12 @@ from typing import Any
 import platformdirs
 from filelock import FileLock
 
-from ..errors import RunError, telling_disk_full
+from ..errors import RunError, explaining_disk_full
 from ..preferences import PreferencePair, Preferences, split_pairs
 from ..preferences.pairfile import Draft, PairFile, write_pairs
 from ..preferences.pairs import digest
 from ..recipe import Recipe
-from .base_model import local
+from .base_model import local_path
 from .state import Process, State
 
 LONGEST_LINE = 4096
@@ -65,7 +65,7 @@ class Run:
             RunError: *previous* has not finished.
             DiskFullError: the disk is full.
         """
-        if place := local(recipe.model):
+        if place := local_path(recipe.model):
             recipe = replace(recipe, model=str(place))  # the same from any working directory
         from ..preferences.doctor import examine
 
@@ -74,7 +74,7 @@ class Run:
         runs = (shelf or home()) / "runs"
         path = runs / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
         aside = path.with_name(f".{path.name}")
-        with telling_disk_full(runs):
+        with explaining_disk_full(runs):
             aside.mkdir(parents=True)
             run = cls(aside)
             run.write("recipe.json", recipe.to_json())

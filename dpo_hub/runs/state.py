@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 
 ENDED = ("finished", "failed", "stopped")
-SILENCE = 60.0
+HEARTBEAT_TIMEOUT = 60.0
 """Seconds without a heartbeat after which a process on another machine counts as gone: a dozen missed beats."""
 
 
@@ -34,7 +34,7 @@ class Process:
     def alive(self, silence: float = 0.0) -> bool:
         """Whether it still runs. On another machine, *silence* (seconds since the last heartbeat) decides."""
         if self.host != platform.node():
-            return silence < SILENCE
+            return silence < HEARTBEAT_TIMEOUT
         try:
             process = psutil.Process(self.pid)
             return abs(_started(process) - self.started) < 1 and process.status() != psutil.STATUS_ZOMBIE

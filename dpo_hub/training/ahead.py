@@ -18,11 +18,11 @@ from ..preferences.doctor.findings import Finding, by_severity, of_all
 from ..recipe import Recipe
 from ..runs.progress import duration
 from ..runs.run import home
-from .engine import settle_engine, using_engine
-from .fitting import settle_memory
+from .engine import choose_engine, using_engine
+from .fitting import fit_to_memory
 from .forecast import Outlook
-from .measuring import steps_know_reference
-from .policy import telling_refused_messages
+from .measuring import precomputes_train_reference
+from .policy import explaining_template_errors
 from .preflight import disk_line, examine, memory_line
 from .rehearsal import rehearse
 from .tokens import count_tokens, pairs_at
@@ -65,7 +65,7 @@ class Preflight:
         return asdict(self) | {"outlook": self.outlook.as_dict(), "cost": self.cost}
 
 
-def look_ahead(
+def run_preflight(
     preferences: Preferences,
     recipe: Recipe,
     *,
@@ -93,12 +93,12 @@ def look_ahead(
     parts: dict[str, list[PreferencePair]] = {"train": [], "held_out": []}
     for pair, split in zip(preferences.pairs, splits, strict=True):
         parts[split].append(pair)
-    with tempfile.TemporaryDirectory() as folder, telling_refused_messages():
+    with tempfile.TemporaryDirectory() as folder, explaining_template_errors():
         trainer: Any = prepare(recipe, parts["train"], parts["held_out"], Path(folder))
         lengths = count_lengths(trainer, {name: len(pairs) for name, pairs in parts.items()}, recipe)
-        recipe, _ = settle_engine(trainer, recipe)
+        recipe, _ = choose_engine(trainer, recipe)
         with using_engine(trainer, recipe):
-            outlook = settle_memory(trainer, recipe, home())
+            outlook = fit_to_memory(trainer, recipe, home())
             fits = outlook.fitting_batch_size == recipe.batch_size
             step, whole = _pace(trainer, recipe, outlook) if fits else (None, None)
         kept = {"train": len(trainer.train_dataset), "held_out": len(trainer.eval_dataset)}
@@ -149,7 +149,7 @@ def _unchecked(kind: str, error: UnreachableError) -> Finding:
 
 def _pace(trainer: Any, recipe: Recipe, outlook: Outlook) -> tuple[float, float]:
     """Seconds for a step of mean size, and for the whole run."""
-    batches, known = outlook.batches, steps_know_reference(trainer, recipe)
+    batches, known = outlook.batches, precomputes_train_reference(trainer, recipe)
     typical = [pairs_at(trainer.train_dataset, batch) for batch in batches.typical]
     largest = pairs_at(trainer.train_dataset, batches.largest)
     rehearse(trainer, [largest], reference_known=known)  # warm-up: the first step also allocates the memory
@@ -162,7 +162,7 @@ def _pace(trainer: Any, recipe: Recipe, outlook: Outlook) -> tuple[float, float]
     return batches.tokens / batches.steps / tokens * took.seconds, training + looking
 
 
-def told(ahead: Preflight) -> Iterator[tuple[str, str]]:
+def report_lines(ahead: Preflight) -> Iterator[tuple[str, str]]:
     """The report for people, as lines of a name and its figures."""
     outlook, batches = ahead.outlook, ahead.outlook.batches
     share = outlook.trainable / outlook.parameters

@@ -12,8 +12,8 @@ from transformers import TrainerCallback
 from ..recipe import Recipe
 from ..runs.run import Run
 from .metrics import step_metrics
-from .processes import COUNT, any_of_all
-from .stops import Stops
+from .processes import WORLD_SIZE, all_reduce_any
+from .stops import StopHandler
 
 OnStep = Callable[[Mapping[str, float], int], None]
 """Called after each step with its metrics, the fields of `StepMetrics`, and the total number of steps."""
@@ -22,15 +22,15 @@ OnStep = Callable[[Mapping[str, float], int], None]
 class Checkpointing(TrainerCallback):
     """Requests checkpoints: by time, by steps, and after the last step, so that later failures lose no training."""
 
-    def __init__(self, recipe: Recipe, stops: Stops) -> None:
+    def __init__(self, recipe: Recipe, stops: StopHandler) -> None:
         self.recipe, self.stops, self.last = recipe, stops, time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         every, minutes = self.recipe.checkpoint_steps, self.recipe.checkpoint_minutes
         by_steps = bool(every) and state.global_step % every == 0
         by_time = time.monotonic() - self.last >= 60 * minutes
-        due, stop = any_of_all(by_steps or by_time or state.global_step >= state.max_steps, self.stops.asked)
-        if stop and COUNT > 1:
+        due, stop = all_reduce_any(by_steps or by_time or state.global_step >= state.max_steps, self.stops.requested)
+        if stop and WORLD_SIZE > 1:
             self.stops.agreed = control.should_training_stop = True
         if due or self.stops.agreed:
             control.should_save = True

@@ -57,10 +57,10 @@ def newest_good(folder: Path, problem_of: Complaint) -> Path | None:
 
 
 @contextmanager
-def written_whole(target: Path, problem_of: Complaint, wait: Callable[[], None]) -> Iterator[Path]:
+def atomic_checkpoint(target: Path, problem_of: Complaint, wait: Callable[[], None]) -> Iterator[Path]:
     """Give a folder to write the checkpoint *target* into; once verified, rename it and delete older ones.
 
-    Several processes may write into it: the others use `written_beside`, and *wait* synchronises them.
+    Several processes may write into it: the others use `joined_checkpoint`, and *wait* synchronises them.
 
     Raises:
         RunError: the written checkpoint cannot be read back.
@@ -86,8 +86,8 @@ def written_whole(target: Path, problem_of: Complaint, wait: Callable[[], None])
 
 
 @contextmanager
-def written_beside(target: Path, wait: Callable[[], None]) -> Iterator[Path]:
-    """Give the other processes the same folder as `written_whole`."""
+def joined_checkpoint(target: Path, wait: Callable[[], None]) -> Iterator[Path]:
+    """Give the other processes the same folder as `atomic_checkpoint`."""
     wait()
     yield target.parent / ASIDE
     wait()
@@ -144,7 +144,7 @@ def processes_of(folder: Path) -> int:
     return len(list(folder.glob(f"{RANDOM}*.pth")))
 
 
-def is_of_the_end(folder: Path) -> bool:
+def is_final(folder: Path) -> bool:
     """Whether no step is left after the checkpoint *folder*."""
     state = json.loads((folder / STATE).read_text(encoding="utf-8"))
     return bool(state["global_step"] >= state["max_steps"])

@@ -21,8 +21,8 @@ with needing_extra("train"):
     from torch.nn import functional
 
     from .lora import is_free, is_linear, is_plain
+    from .matmul import default_matmul
     from .policy import UNALTERED
-    from .products import as_usual
 
 FEW, LARGE = 8, 200_000
 """The most rows of input, and the fewest elements of a weight matrix, for which the reversed product is faster."""
@@ -83,7 +83,7 @@ def _decoding(
             inputs = model.prepare_inputs_for_generation(
                 input_ids, next_sequence_length=new, is_first_iteration=new is None, **state
             )
-            with _in_place(forwards), as_usual():
+            with _in_place(forwards), default_matmul():
                 outputs = model(**inputs, return_dict=True)
             state = model._update_model_kwargs_for_generation(outputs, state)
             scores = logits_processor(input_ids, outputs.logits[:, -1].float())

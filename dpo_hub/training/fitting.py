@@ -9,7 +9,7 @@ from typing import cast
 from ..errors import needing_extra
 from ..recipe import Recipe
 from .forecast import Outlook, forecast
-from .measuring import steps_know_reference
+from .measuring import precomputes_train_reference
 from .rehearsal import rehearse
 from .tokens import pairs_at
 from .trainer import PreferenceTrainer, splits
@@ -21,17 +21,17 @@ with needing_extra("train"):
 log = logging.getLogger(__name__)
 
 
-def settle_memory(trainer: PreferenceTrainer, recipe: Recipe, folder: Path) -> Outlook:
+def fit_to_memory(trainer: PreferenceTrainer, recipe: Recipe, folder: Path) -> Outlook:
     """Forecast the run's needs; recompute activations in the backward pass if memory would be tight otherwise."""
     outlook = forecast(trainer, recipe, folder)
-    if not outlook.memory.is_tight or not spare_activations(trainer):
+    if not outlook.memory.is_tight or not enable_activation_checkpointing(trainer):
         return outlook
     sizes = outlook.memory.activations / 1e9, outlook.memory.free / 1e9
     log.info("activations would take %.1f GB of %.1f GB: they will be computed twice", *sizes)
     return forecast(trainer, recipe, folder)
 
 
-def spare_activations(trainer: PreferenceTrainer) -> bool:
+def enable_activation_checkpointing(trainer: PreferenceTrainer) -> bool:
     """Recompute activations in the backward pass if the model supports it; return whether it does."""
     policy = cast(PeftModel, trainer.model)
     base = cast(PreTrainedModel, policy.get_base_model())
@@ -51,5 +51,5 @@ def rehearse_largest(trainer: PreferenceTrainer, recipe: Recipe, outlook: Outloo
     """
     if trainer.accelerator.device.type == "cuda" or outlook.memory.needs_rehearsal:
         largest = pairs_at(splits(trainer)[0], outlook.batches.largest)
-        took = rehearse(trainer, [largest] * 2, reference_known=steps_know_reference(trainer, recipe))
+        took = rehearse(trainer, [largest] * 2, reference_known=precomputes_train_reference(trainer, recipe))
         log.info("two steps over the longest rows: %.1f GB at most, %.2g s each", took.peak / 1e9, took.seconds)

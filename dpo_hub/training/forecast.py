@@ -13,7 +13,7 @@ from typing import Any
 from ..recipe import SHARED_PREFIX, Recipe
 from .machine import free_disk
 from .memory import free_bytes, held_bytes, peak_bytes
-from .rehearsal import OPTIMIZER_STATES, Kept, kept_by
+from .rehearsal import OPTIMIZER_STATES, StepMemory, measure_step_memory
 from .shared_prefix.head import LOGITS_AT_ONCE
 from .tokens import Batches, batches_of, count_scored, count_tokens, pairs_at
 
@@ -23,7 +23,7 @@ HOLES = 0.8
 """On a CPU freed memory is kept for later tensors, but glibc cannot place an aligned block where one of the same size
 was, so temporary tensors between activations leave holes: 0.7 times the activations on models of 30 and 135 million
 parameters, more on the demo model (benchmarks/memory.py)."""
-ROOM = 0.8
+SAFE_MEMORY_SHARE = 0.8
 """The largest share of the free memory that a run should use: other programs need some, and forecasts err."""
 PLENTY = 0.5
 """If a run uses no more than this share of the free memory, its largest batch need not be rehearsed."""
@@ -78,7 +78,7 @@ class Memory:
     @property
     def is_tight(self) -> bool:
         """Whether the run may use more than `ROOM` allows."""
-        return self.to_come + self.holes > ROOM * self.free
+        return self.to_come + self.holes > SAFE_MEMORY_SHARE * self.free
 
     @property
     def needs_rehearsal(self) -> bool:
@@ -168,7 +168,7 @@ def forecast(trainer: Any, recipe: Recipe, folder: Path) -> Outlook:
     )
 
 
-def _measured(trainer: Any, recipe: Recipe, batches: Batches) -> tuple[Kept, int, int]:
+def _measured(trainer: Any, recipe: Recipe, batches: Batches) -> tuple[StepMemory, int, int]:
     """The memory of a step over one pair, the number of its tokens, and how many of them are scored."""
     free, found = free_bytes(trainer.accelerator.device), None
     longest = max(batches.largest, key=batches.pair_tokens.__getitem__)
@@ -177,7 +177,7 @@ def _measured(trainer: Any, recipe: Recipe, batches: Batches) -> tuple[Kept, int
         tokens = count_tokens(pairs, recipe)
         if found and found[0].activations / found[1] * tokens > PROBE_SHARE * free:
             break
-        found = kept_by(trainer, pairs), tokens, max(1, count_scored(pairs, recipe))
+        found = measure_step_memory(trainer, pairs), tokens, max(1, count_scored(pairs, recipe))
     assert found
     return found
 

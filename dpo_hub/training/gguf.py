@@ -63,7 +63,7 @@ def read_model(file: Path, **how: Any) -> tuple[PreTrainedModel, dict[str, Any]]
     plain = GgufConfig(dequantize=True)
     with _explaining_errors(file):
         load: Any = AutoModelForCausalLM.from_pretrained
-        model, told = load(
+        model, loading_info = load(
             str(file.parent),
             gguf_file=file.name,
             quantization_config=plain,
@@ -74,7 +74,7 @@ def read_model(file: Path, **how: Any) -> tuple[PreTrainedModel, dict[str, Any]]
     for name in ("hf_quantizer", "is_quantized", "quantization_method"):
         vars(model).pop(name, None)
     vars(model.config).pop("quantization_config", None)
-    return model, told
+    return model, loading_info
 
 
 def kind(file: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Any, cast
 from ..errors import needing_extra
 from ..preferences.pairs import Messages
 from ..runs.run import Run
-from .policy import telling_refused_messages
+from .policy import explaining_template_errors
 
 with needing_extra("train"):
     import torch
@@ -38,7 +38,7 @@ def logits_of(
     """
     found = []
     for prompt in prompts:
-        with telling_refused_messages():
+        with explaining_template_errors():
             encoded: Any = tokenizer.apply_chat_template(
                 [dict(message) for message in prompt], add_generation_prompt=True, return_tensors="pt", return_dict=True
             )
@@ -46,7 +46,7 @@ def logits_of(
     return found
 
 
-def ends_of(
+def last_logits(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Messages]
 ) -> Tensor:
     """The logits of each prompt's last `LAST` tokens, as one flat tensor in double precision."""

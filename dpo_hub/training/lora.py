@@ -37,17 +37,17 @@ class Adapted(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, flowing: Tensor) -> Any:
+    def backward(ctx: Any, grad_output: Tensor) -> Any:
         """Return the gradients of x, A and B."""
         rows, low, weight, down, up = ctx.saved_tensors
-        flowing = flowing.reshape(-1, flowing.size(-1))
-        into_low = (flowing @ up).mul_(ctx.scale)
-        of_x = (flowing @ weight).addmm_(into_low, down).view(ctx.shape) if ctx.needs_input_grad[0] else None
-        return of_x, None, None, into_low.T @ rows, (flowing.T @ low).mul_(ctx.scale), None
+        grad_output = grad_output.reshape(-1, grad_output.size(-1))
+        into_low = (grad_output @ up).mul_(ctx.scale)
+        of_x = (grad_output @ weight).addmm_(into_low, down).view(ctx.shape) if ctx.needs_input_grad[0] else None
+        return of_x, None, None, into_low.T @ rows, (grad_output.T @ low).mul_(ctx.scale), None
 
 
 @contextmanager
-def fewer_operations(model: torch.nn.Module) -> Iterator[None]:
+def fused_lora(model: torch.nn.Module) -> Iterator[None]:
     """Compute the plain adapted layers of *model* on a CPU this way within the context."""
     layers = [layer for layer in model.modules() if is_plain(layer) and _fits(layer)]
     for layer in layers:

@@ -10,8 +10,8 @@ from ..errors import needing_extra
 from ..recipe import Recipe
 from ..runs.run import home
 from .metrics import evaluation
-from .policy import REFERENCE, device, dtype
-from .processes import COUNT
+from .policy import REFERENCE_ADAPTER, device, dtype
+from .processes import WORLD_SIZE
 from .reference import TOKEN_PARTS, Figures, Tokens, fingerprint, reference_log_probs
 from .shared_prefix import length_sets_angles
 from .trainer import PreferenceTrainer, collated, splits
@@ -26,23 +26,23 @@ COMPUTING = ("dpo_hub", "trl", "transformers", "peft", "torch")
 """The packages whose versions may affect a log-probability."""
 
 
-def can_measure_ahead(trainer: PreferenceTrainer) -> bool:
+def can_precompute_reference(trainer: PreferenceTrainer) -> bool:
     """Whether the reference log-probabilities of a pair are the same in any batch."""
     return not length_sets_angles(cast(PeftModel, trainer.model).config)
 
 
-def steps_know_reference(trainer: PreferenceTrainer, recipe: Recipe) -> bool:
+def precomputes_train_reference(trainer: PreferenceTrainer, recipe: Recipe) -> bool:
     """Whether the reference is measured in advance for the training pairs: if all of them will be needed."""
-    return recipe.epochs >= 1 and can_measure_ahead(trainer)
+    return recipe.epochs >= 1 and can_precompute_reference(trainer)
 
 
-def measure_reference(trainer: PreferenceTrainer, recipe: Recipe) -> None:
+def precompute_reference(trainer: PreferenceTrainer, recipe: Recipe) -> None:
     """Add reference log-probabilities to the held-out pairs, and to the training pairs if all of them will be seen.
 
     Evaluations, and then steps too, need not run the reference again.
     """
     train, held_out = splits(trainer)
-    ahead = [train, held_out] if steps_know_reference(trainer, recipe) else [held_out]
+    ahead = [train, held_out] if precomputes_train_reference(trainer, recipe) else [held_out]
     batch_size = trainer.args.per_device_eval_batch_size
     policy = cast(PeftModel, trainer.model).eval()  # as TRL does when it precomputes; training restores the mode
 
@@ -54,7 +54,7 @@ def measure_reference(trainer: PreferenceTrainer, recipe: Recipe) -> None:
         concatenate_datasets(ahead).select_columns(list(TOKEN_PARTS)),
         measure,
         key=[
-            fingerprint(cast(PreTrainedModel, policy.get_base_model()), REFERENCE),
+            fingerprint(cast(PreTrainedModel, policy.get_base_model()), REFERENCE_ADAPTER),
             *(f"{package} {version(package)}" for package in COMPUTING),
             f"{recipe.engine} {recipe.max_length} {batch_size} {dtype()} {device().type}",
         ],
@@ -81,7 +81,7 @@ def evaluate(trainer: PreferenceTrainer, *, most: int | None = None) -> dict[str
     count, batch_size = min(most or len(every), len(every)), trainer.args.per_device_eval_batch_size
     logs = []
     try:
-        for pairs, size, weight in even_parts(count, batch_size, COUNT):
+        for pairs, size, weight in even_parts(count, batch_size, WORLD_SIZE):
             trainer.eval_dataset, trainer.args.per_device_eval_batch_size = every.select(pairs), size
             logs.append((weight, trainer.evaluate()))
     finally:

@@ -19,7 +19,7 @@ with needing_extra("train"):
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 """Parameters of glibc's mallopt, from malloc.h."""
-SAID_OF_IT = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+OUT_OF_MEMORY_MESSAGES = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """Parts of messages by which other errors report that memory ran out."""
 LOADING = "Wait until the run that uses it has ended (dpo-hub runs), or use a smaller model."
 """What to do if a model does not fit."""
@@ -54,11 +54,13 @@ def peak_bytes(device: torch.device) -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether *error* reports that memory ran out. The CPU allocator raises a plain RuntimeError for it."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(said in str(error) for said in SAID_OF_IT)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        said in str(error) for said in OUT_OF_MEMORY_MESSAGES
+    )
 
 
 @contextmanager
-def telling_out_of_memory(advice: str) -> Iterator[None]:
+def explaining_out_of_memory(advice: str) -> Iterator[None]:
     """Turn out-of-memory errors into a `ModelError` with *advice* on what to do."""
     try:
         yield

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from ..errors import ModelError, needing_extra, telling_disk_full
+from ..errors import ModelError, explaining_disk_full, needing_extra
 from ..runs.run import Run
-from .logits import ends_of, prompts_of
-from .policy import ends_of_reply, load_to_merge, load_tokenizer
+from .logits import last_logits, prompts_of
+from .policy import end_tokens, load_to_merge, load_tokenizer
 
 with needing_extra("train"):
     import torch
@@ -60,16 +60,16 @@ def merge(run: Run, target: Path) -> Check:
     base = load_to_merge(run.recipe.model)
     dtype, dtypes = base.dtype, {name: tensor.dtype for name, tensor in _tensors(base)}
     model: Any = PeftModel.from_pretrained(base, run.adapter).eval()
-    after = ends_of(model.float(), tokenizer, prompts)
+    after = last_logits(model.float(), tokenizer, prompts)
     with model.disable_adapter():
-        before = ends_of(model, tokenizer, prompts)
+        before = last_logits(model, tokenizer, prompts)
     merged: Any = _unloaded(model)
-    require_same(ends_of(merged, tokenizer, prompts), after, before)
+    require_same(last_logits(merged, tokenizer, prompts), after, before)
     _save(merged, dtypes, tokenizer, target)
-    rounded, stops = ends_of(merged.float(), tokenizer, prompts), ends_of_reply(tokenizer, merged)
+    rounded, stops = last_logits(merged.float(), tokenizer, prompts), end_tokens(tokenizer, merged)
     del base, model, merged
     read: Any = load_to_merge(str(target))
-    found = ends_of(read.float(), tokenizer, prompts)
+    found = last_logits(read.float(), tokenizer, prompts)
     require_same(found, rounded, before)
     name, worst, share = str(dtype).removeprefix("torch."), _worst(found, after), _share(found, after, before)
     return Check(name, len(prompts), worst, share, stops)
@@ -117,6 +117,6 @@ def _save(
     """Round *model* to *dtypes*, and save it with its tokenizer."""
     for name, tensor in _tensors(model):
         tensor.data = tensor.data.to(dtypes[name])
-    with telling_disk_full(target):
+    with explaining_disk_full(target):
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)

@@ -12,9 +12,9 @@ from typing import Any, cast
 
 from jinja2 import TemplateError
 
-from ..errors import DPOHubError, ModelError, needing_extra, telling_disk_full
+from ..errors import DPOHubError, ModelError, explaining_disk_full, needing_extra
 from ..recipe import DEMO_MODEL, SMOLLM2
-from ..runs.base_model import EMBEDDED, is_gguf, local
+from ..runs.base_model import EMBEDDED, is_gguf, local_path
 from . import gguf, smollm2
 
 with needing_extra("train"):
@@ -36,12 +36,12 @@ with needing_extra("train"):
     from transformers.utils import logging as transformers_logging
     from transformers.utils.peft_utils import find_adapter_config_file
 
+    from .matmul import choose_matmul
     from .processes import LOCAL_RANK
-    from .products import multiply_for
 
 log = logging.getLogger(__name__)
 
-REFERENCE = "ref"
+REFERENCE_ADAPTER = "ref"
 """TRL's name for the adapter that a policy started from."""
 UNALTERED = {"do_sample": True} | dict.fromkeys(
     (
@@ -76,7 +76,7 @@ def quiet() -> None:
 
 
 @contextmanager
-def telling_refused_messages() -> Iterator[None]:
+def explaining_template_errors() -> Iterator[None]:
     """Turn a chat template's rejection of messages into a `ModelError`."""
     try:
         yield
@@ -126,14 +126,14 @@ def _source(name: str) -> str | Path:
     """Where the base model *name* is loaded from: a folder, a GGUF file, or a Hub id."""
     if name == DEMO_MODEL:
         return EMBEDDED
-    return smollm2.folder() if name == SMOLLM2 else local(name) or name
+    return smollm2.folder() if name == SMOLLM2 else local_path(name) or name
 
 
 def origin_of(name: str) -> dict[str, str]:
     """Return the GGUF file that the weights of *name* were read from and their type in it; empty for other sources."""
     if name == SMOLLM2:
         return dict(smollm2.ORIGIN)
-    place = local(name)
+    place = local_path(name)
     return {"file": place.name, "type": gguf.kind(place)} if place and is_gguf(place) else {}
 
 
@@ -141,7 +141,7 @@ def origin_of(name: str) -> dict[str, str]:
 def explaining_load_errors(name: str) -> Iterator[None]:
     """Turn errors while loading the model *name* into a `ModelError`."""
     try:
-        with telling_disk_full(HF_HOME):
+        with explaining_disk_full(HF_HOME):
             yield
     except DPOHubError:
         raise
@@ -164,18 +164,18 @@ def load_base(name: str, *, load_in_4bit: bool = False) -> tuple[PreTrainedModel
     tokenizer = load_base_tokenizer(name)
     model = _load(name, dtype=dtype(), **quantised)
     if device().type == "cpu":
-        multiply_for(model.num_parameters())
+        choose_matmul(model.num_parameters())
     return model if quantised else cast(Any, model).to(device()), tokenizer
 
 
 @contextmanager
 def as_reference(policy: PeftModel) -> Iterator[None]:
     """Make *policy* compute its reference within the context: the adapter that it started from, or the base model."""
-    if REFERENCE not in policy.peft_config:
+    if REFERENCE_ADAPTER not in policy.peft_config:
         with policy.disable_adapter():
             yield
         return
-    policy.set_adapter(REFERENCE)
+    policy.set_adapter(REFERENCE_ADAPTER)
     try:
         yield
     finally:
@@ -191,14 +191,14 @@ def load_to_merge(name: str) -> PreTrainedModel:
     return _load(name, dtype="auto")
 
 
-def ends_of_reply(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[str]:
+def end_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[str]:
     """The model's end tokens that its chat template writes after a reply, or its first end token if it writes none."""
     ids = getattr(model.generation_config, "eos_token_id", None)
     listed = ids if isinstance(ids, list) else [ids]
     names = [cast(str, tokenizer.convert_ids_to_tokens(one)) for one in listed if one is not None]
     ends = list(dict.fromkeys(name for name in [cast(Any, tokenizer).eos_token, *names] if name))
     exchange = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
-    with telling_refused_messages():
+    with explaining_template_errors():
         text = str(tokenizer.apply_chat_template(exchange, tokenize=False))
     return [end for end in ends if end in text.rpartition("!")[2]] or ends[:1]
 
@@ -212,8 +212,8 @@ def _load(name: str, **how: Any) -> PreTrainedModel:
         else:
             load: Any = AutoModelForCausalLM.from_pretrained  # its type omits what output_loading_info returns
             loaded = load(source, trust_remote_code=False, output_loading_info=True, **how)
-    model, told = cast(tuple[Any, dict[str, Any]], loaded)
-    if missing := sorted(told["missing_keys"]):
+    model, loading_info = cast(tuple[Any, dict[str, Any]], loaded)
+    if missing := sorted(loading_info["missing_keys"]):
         raise ModelError(
             f"The base model {name} has no weights for {missing[0]} and {len(missing) - 1} more: it was not made to "
             "write text. Take one for text generation."

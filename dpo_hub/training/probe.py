@@ -15,15 +15,15 @@ from typing import Any
 from ..errors import needing_extra
 from ..preferences import text_of
 from .decoding import BASE, sample
-from .policy import REFERENCE, as_reference
-from .shared_prefix.plan import IGNORED
+from .policy import REFERENCE_ADAPTER, as_reference
+from .shared_prefix.plan import IGNORE_INDEX
 
 with needing_extra("train"):
     import torch
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
-    from .randomness import same_random_state
+    from .randomness import preserving_random_state
 
 PROMPTS = 8
 """Few, to keep a probe cheap; enough for a useful standard error of their mean length."""
@@ -40,7 +40,7 @@ def points(steps: int, count: int) -> frozenset[int]:
     return frozenset(max(1, round(steps * part / count)) for part in range(1, count + 1))
 
 
-def asked(pairs: Iterable[Mapping[str, Any]], max_length: int) -> list[Mapping[str, Any]]:
+def select_pairs(pairs: Iterable[Mapping[str, Any]], max_length: int) -> list[Mapping[str, Any]]:
     """The first `PROMPTS` *pairs* whose prompts fill at most half of *max_length*, else the pair with the shortest."""
     every = list(pairs)
     roomy = [pair for pair in every if 2 * len(pair["prompt_ids"]) <= max_length]
@@ -48,11 +48,11 @@ def asked(pairs: Iterable[Mapping[str, Any]], max_length: int) -> list[Mapping[s
 
 
 @contextmanager
-def undisturbed(model: torch.nn.Module) -> Iterator[None]:
+def preserving_model_state(model: torch.nn.Module) -> Iterator[None]:
     """Restore all random states, and whether *model* is in training mode, on leaving the context."""
     training = model.training
     try:
-        with same_random_state():
+        with preserving_random_state():
             yield
     finally:
         model.train(training)
@@ -69,7 +69,7 @@ class Probe:
     seed: int = 0
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
-    def look(self) -> dict[str, Any]:
+    def measure(self) -> dict[str, Any]:
         """Answer the prompts and measure the answers. Draws random numbers; call it within `undisturbed`.
 
         Returns:
@@ -115,7 +115,7 @@ class Probe:
 
         They are sampled in one batch: reading the weights from memory dominates, so twice the rows cost little more.
         """
-        before = REFERENCE if REFERENCE in self.policy.peft_config else BASE
+        before = REFERENCE_ADAPTER if REFERENCE_ADAPTER in self.policy.peft_config else BASE
         voices = [(adapter, self.seed + row) for adapter in ("default", before) for row in range(len(self.pairs))]
         prompts = [pair["prompt_ids"] for pair in self.pairs] * 2
         width = max(map(len, prompts))
@@ -139,12 +139,14 @@ class Probe:
         """Log π of each token of *replies* under the model as it is: [rows, tokens − 1], zero outside the replies."""
         rows = [list(pair["prompt_ids"]) + reply for pair, reply in zip(self.pairs, replies, strict=True)]
         width = max(map(len, rows))
-        labels = ([IGNORED] * len(pair["prompt_ids"]) + reply for pair, reply in zip(self.pairs, replies, strict=True))
+        labels = (
+            [IGNORE_INDEX] * len(pair["prompt_ids"]) + reply for pair, reply in zip(self.pairs, replies, strict=True)
+        )
         with self.autocast():
             scored: Any = self.policy(
                 input_ids=self._tensor(row + [self._pad] * (width - len(row)) for row in rows),
                 attention_mask=self._tensor([1] * len(row) + [0] * (width - len(row)) for row in rows),
-                labels=self._tensor(row + [IGNORED] * (width - len(row)) for row in labels),
+                labels=self._tensor(row + [IGNORE_INDEX] * (width - len(row)) for row in labels),
                 use_cache=False,
                 fused_lm_head=True,
             )

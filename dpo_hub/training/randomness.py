@@ -26,7 +26,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 @contextmanager
-def same_random_state() -> Iterator[None]:
+def preserving_random_state() -> Iterator[None]:
     """Restore every generator on leaving the context, whatever was drawn."""
     state = random_state()
     try:

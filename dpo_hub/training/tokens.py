@@ -9,7 +9,7 @@ from typing import Any
 
 from ..recipe import SHARED_PREFIX, Recipe
 from .reference import TOKEN_PARTS, Tokens
-from .rehearsal import leaving_no_trace
+from .rehearsal import preserving_trainer_state
 from .shared_prefix.plan import packed_length
 
 COUNTED_BATCHES = 1000
@@ -73,7 +73,7 @@ def _rough(batch: Sequence[int], alone: Sequence[int], recipe: Recipe) -> int:
 def _order(trainer: Any, recipe: Recipe) -> tuple[list[list[int]], int]:
     """The pairs of each batch, as the trainer's own sampler will draw them, and the number of steps."""
     order: list[list[int]] = []
-    with leaving_no_trace(trainer):
+    with preserving_trainer_state(trainer):
         known = len(trainer.accelerator._dataloaders)
         loader = trainer.get_train_dataloader()
         del trainer.accelerator._dataloaders[known:]

@@ -14,20 +14,20 @@ from typing import cast
 from ..errors import ModelError, needing_extra
 from ..preferences import PreferencePair
 from ..recipe import Recipe
-from ..runs.base_model import on_hub, told_of
+from ..runs.base_model import canonical_name, describe_origin
 from ..runs.run import Run
 from .callbacks import Checkpointing, OnStep, Recorder
-from .checkpoints import flush, is_of_the_end, newest_good, processes_of, step_of
-from .engine import settle_engine, using_engine
-from .fitting import rehearse_largest, settle_memory, spare_activations
-from .measuring import can_measure_ahead, evaluate, measure_reference
+from .checkpoints import flush, is_final, newest_good, processes_of, step_of
+from .engine import choose_engine, using_engine
+from .fitting import enable_activation_checkpointing, fit_to_memory, rehearse_largest
+from .measuring import can_precompute_reference, evaluate, precompute_reference
 from .memory import is_out_of_memory
-from .policy import origin_of, telling_refused_messages
+from .policy import explaining_template_errors, origin_of
 from .preflight import require_room
-from .probe import Probe, asked
-from .processes import COUNT, FIRST
+from .probe import Probe, select_pairs
+from .processes import IS_MAIN_PROCESS, WORLD_SIZE
 from .randomness import set_random_state
-from .stops import Stops
+from .stops import StopHandler
 from .stopwatch import Stopwatch
 from .trainer import PreferenceTrainer, count_lengths, prepare, splits
 from .versions import versions
@@ -74,18 +74,18 @@ def train(run: Run, on_step: OnStep | None = None, spent: Stopwatch | None = Non
     """
     while True:
         try:
-            with telling_refused_messages():
+            with explaining_template_errors():
                 return _attempt(run, on_step, spent or Stopwatch())
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             fitting = error.pairs if isinstance(error, _TooLargeError) else None
-            if COUNT > 1:
+            if WORLD_SIZE > 1:
                 raise ModelError(
                     "A device's memory is full. Train again with a lower --batch-size and a higher --accumulation, or "
                     "a lower --max-length; or resume with --activation-checkpointing."
                 ) from error
-        _need_less(run, fitting)
+        _reduce_memory(run, fitting)
         gc.collect()  # the error that kept the failed attempt's tensors alive is gone
         torch.cuda.empty_cache()
 
@@ -98,11 +98,11 @@ class _TooLargeError(MemoryError):
         self.pairs = pairs
 
 
-def _need_less(run: Run, fitting: int | None) -> None:
+def _reduce_memory(run: Run, fitting: int | None) -> None:
     """Make the run's next attempt use less memory with the same effective batch size."""
-    less = run.recipe.needing_less_memory()
+    less = run.recipe.with_less_memory()
     while less and fitting and less.batch_size > fitting:
-        less = less.needing_less_memory()
+        less = less.with_less_memory()
     if less is None:
         raise ModelError(
             "The device's memory is full with one pair at a time and activation checkpointing. Lower --max-length or "
@@ -121,18 +121,18 @@ def _attempt(run: Run, on_step: OnStep | None, spent: Stopwatch) -> Trained:
     with spent.timing("preparing"):
         pairs = run.splits()
         trainer, tokenizer, recipe, stops = _prepared(run, pairs, on_step)
-    share = recipe.shared_by(COUNT)
-    with stops.heeded(), using_engine(trainer, recipe):
+    share = recipe.per_process(WORLD_SIZE)
+    with stops.handling_signals(), using_engine(trainer, recipe):
         with spent.timing("preparing"):
             _make_room(trainer, share, run)
-        if can_measure_ahead(trainer):
+        if can_precompute_reference(trainer):
             with spent.timing("reference"):
-                measure_reference(trainer, share)
+                precompute_reference(trainer, share)
         watch = _watch(trainer, run, stops, spent)
         trainer.add_callback(watch)
         with spent.timing("steps"):
             _train_from_newest(trainer, stops, run)
-        watch.settle(trainer.state.global_step)
+        watch.restore_best_point(trainer.state.global_step)
         with spent.timing("evaluation"):
             _save_adapter(trainer, tokenizer, recipe, run.adapter)
             measured = evaluate(trainer)
@@ -142,19 +142,19 @@ def _attempt(run: Run, on_step: OnStep | None, spent: Stopwatch) -> Trained:
 
 def _prepared(
     run: Run, pairs: Mapping[str, list[PreferencePair]], on_step: OnStep | None
-) -> tuple[PreferenceTrainer, PreTrainedTokenizerBase, Recipe, Stops]:
+) -> tuple[PreferenceTrainer, PreTrainedTokenizerBase, Recipe, StopHandler]:
     """Everything that training needs, with the settled recipe; saves that recipe and the run's report."""
-    recipe, stops = replace(run.recipe, engine=run.asked.engine), Stops()
+    recipe, stops = replace(run.recipe, engine=run.asked.engine), StopHandler()
     trainer = prepare(recipe, pairs["train"], pairs["held_out"], run.path / "checkpoints", reference=run.reference)
     tokenizer = cast(PreTrainedTokenizerBase, trainer.processing_class)
-    for callback in (stops, Checkpointing(recipe, stops), *([Recorder(run, on_step)] if FIRST else [])):
+    for callback in (stops, Checkpointing(recipe, stops), *([Recorder(run, on_step)] if IS_MAIN_PROCESS else [])):
         trainer.add_callback(callback)
     report = run.report | count_lengths(trainer, run.report, recipe) | {"versions": versions()}
     if origin := origin_of(recipe.model):
         report["base"] = origin
-        log.info("the base model was read from %s", told_of(origin))
-    recipe, report["engine"] = settle_engine(trainer, recipe)
-    if FIRST:
+        log.info("the base model was read from %s", describe_origin(origin))
+    recipe, report["engine"] = choose_engine(trainer, recipe)
+    if IS_MAIN_PROCESS:
         run.write("report.json", json.dumps(report, indent=2, ensure_ascii=False))
         run.settle(recipe)
     return trainer, tokenizer, recipe, stops
@@ -168,30 +168,30 @@ def _make_room(trainer: PreferenceTrainer, recipe: Recipe, run: Run) -> None:
         _TooLargeError: it fits with smaller batches.
     """
     if recipe.activation_checkpointing:
-        spare_activations(trainer)
-    if COUNT > 1:
+        enable_activation_checkpointing(trainer)
+    if WORLD_SIZE > 1:
         return
-    outlook = settle_memory(trainer, recipe, run.path)
+    outlook = fit_to_memory(trainer, recipe, run.path)
     require_room(outlook, run, force=recipe.force)
     if outlook.fitting_batch_size < recipe.batch_size and not recipe.force:
         raise _TooLargeError(outlook.fitting_batch_size)
     rehearse_largest(trainer, recipe, outlook)
 
 
-def _train_from_newest(trainer: PreferenceTrainer, stops: Stops, run: Run) -> None:
+def _train_from_newest(trainer: PreferenceTrainer, stops: StopHandler, run: Run) -> None:
     """Train from the newest good checkpoint, if any; if training is interrupted, save its last step as one."""
     with trainer.args.main_process_first(local=False):  # the first process rewinds the run's metrics
         newest = newest_good(run.path / "checkpoints", trainer.checkpoint_problem)
         done = step_of(newest) if newest else 0
-        if FIRST:
+        if IS_MAIN_PROCESS:
             run.rewind(done)
     if newest:
         log.info("going on from step %d", done)
-        if processes_of(newest) != COUNT:
+        if processes_of(newest) != WORLD_SIZE:
             log.warning(
-                "%d processes began this run and %d go on: no longer exactly the same", processes_of(newest), COUNT
+                "%d processes began this run and %d go on: no longer exactly the same", processes_of(newest), WORLD_SIZE
             )
-        if is_of_the_end(newest):
+        if is_final(newest):
             trainer.load_weights(newest)
             return
     try:
@@ -200,22 +200,22 @@ def _train_from_newest(trainer: PreferenceTrainer, stops: Stops, run: Run) -> No
             raise KeyboardInterrupt
     except (KeyboardInterrupt, RuntimeError, MemoryError) as error:
         interrupted = isinstance(error, KeyboardInterrupt) or is_out_of_memory(error)
-        if interrupted and stops.at_rest and stops.random and trainer.state.global_step > done:
-            with stops.held_back():
+        if interrupted and stops.consistent and stops.random and trainer.state.global_step > done:
+            with stops.deferred():
                 set_random_state(stops.random)
                 trainer.save_checkpoint()
         raise
 
 
-def _watch(trainer: PreferenceTrainer, run: Run, stops: Stops, spent: Stopwatch) -> Watch:
+def _watch(trainer: PreferenceTrainer, run: Run, stops: StopHandler, spent: Stopwatch) -> Watch:
     """The callback that monitors the run while it trains."""
     tokenizer, recipe = cast(PreTrainedTokenizerBase, trainer.processing_class), run.recipe
     if trainer.sharded:  # no process can answer a prompt by itself
         recipe = replace(recipe, evaluations=0, auto_stop=False)
     policy, autocast, length = cast(PeftModel, trainer.model), trainer.accelerator.autocast, recipe.max_length
-    prompts = asked(splits(trainer)[1], length)
+    prompts = select_pairs(splits(trainer)[1], length)
     probe = Probe(policy, tokenizer, prompts, max_length=length, seed=recipe.seed, autocast=autocast)
-    watch = Watch(run, recipe, probe, lambda most: evaluate(trainer, most=most), stops.let_in)
+    watch = Watch(run, recipe, probe, lambda most: evaluate(trainer, most=most), stops.interruptible)
     watch.spent = spent
     return watch
 
@@ -223,13 +223,13 @@ def _watch(trainer: PreferenceTrainer, run: Run, stops: Stops, spent: Stopwatch)
 def _save_adapter(trainer: PreferenceTrainer, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, folder: Path) -> None:
     """Save adapter and tokenizer to *folder*: all or nothing, the same bytes each time, no local path in them."""
     config = cast(LoraConfig, cast(PeftModel, trainer.model).peft_config["default"])
-    config.base_model_name_or_path = on_hub(recipe.model)
+    config.base_model_name_or_path = canonical_name(recipe.model)
     config.target_modules = sorted(config.target_modules or ())
     if trainer.is_fsdp_enabled:
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     aside = folder.with_name(".adapter.aside")
     trainer.save_model(str(aside), _internal_call=True)  # in all processes: each may hold a part of it
-    if FIRST:
+    if IS_MAIN_PROCESS:
         tokenizer.save_pretrained(aside)
         for path in (*aside.rglob("*"), aside):
             flush(path)

@@ -10,12 +10,12 @@ from typing import Any, cast
 
 from ..errors import ModelError, needing_extra
 from ..preferences import PreferencePair
-from ..preferences.pairfile import PARTS
+from ..preferences.pairfile import PART_ROLES
 from ..recipe import Recipe
-from .checkpoints import problem_of, step_of, written_beside, written_whole
+from .checkpoints import atomic_checkpoint, joined_checkpoint, problem_of, step_of
 from .memory import is_out_of_memory, keep_freed_memory
 from .policy import device, load_base
-from .processes import COUNT, FIRST
+from .processes import IS_MAIN_PROCESS, WORLD_SIZE
 from .tokens import rows_of
 
 with needing_extra("train"):
@@ -80,7 +80,11 @@ class PreferenceTrainer(DPOTrainer):
         folder = Path(str(self.args.output_dir))
         target = folder / f"checkpoint-{self.state.global_step}"
         wait = self.accelerator.wait_for_everyone
-        with written_whole(target, self.checkpoint_problem, wait) if FIRST else written_beside(target, wait) as aside:
+        with (
+            atomic_checkpoint(target, self.checkpoint_problem, wait)
+            if IS_MAIN_PROCESS
+            else joined_checkpoint(target, wait) as aside
+        ):
             self.args.output_dir = str(aside)
             try:
                 super(DPOTrainer, self)._save_checkpoint(model, trial)  # TRL's own method also writes a card
@@ -94,10 +98,10 @@ class PreferenceTrainer(DPOTrainer):
             str(folder),
             save_embedding_layers=False,
             selected_adapters=["default"],
-            is_main_process=FIRST,
+            is_main_process=IS_MAIN_PROCESS,
             state_dict=state_dict,
         )
-        if FIRST:
+        if IS_MAIN_PROCESS:
             (folder / "README.md").unlink()
 
 
@@ -117,7 +121,7 @@ def prepare(
         ModelError: the base model cannot be loaded, or is too large.
         RecipeError: the batches cannot be divided evenly among the processes.
     """
-    arguments = _arguments(recipe.shared_by(COUNT), folder)
+    arguments = _arguments(recipe.per_process(WORLD_SIZE), folder)
     if device().type == "cpu":
         keep_freed_memory()
     try:
@@ -223,11 +227,11 @@ def _lora(recipe: Recipe) -> LoraConfig:
 def _dataset(pairs: list[PreferencePair]) -> Dataset:
     """The pairs in TRL's format. Tools and their calls become JSON: Arrow would give each the arguments of all."""
     rows = [pair.messages for pair in pairs]
-    if all(row.keys() == set(PARTS) and all(m.keys() == {"role", "content"} for m in _turns(row)) for row in rows):
+    if all(row.keys() == set(PART_ROLES) and all(m.keys() == {"role", "content"} for m in _turns(row)) for row in rows):
         return Dataset.from_list(rows)
-    features = Features(dict.fromkeys(PARTS, List(Json())) | {"tools": Json(), "chat_template_kwargs": Json()})
+    features = Features(dict.fromkeys(PART_ROLES, List(Json())) | {"tools": Json(), "chat_template_kwargs": Json()})
     return Dataset.from_list([{"tools": None, "chat_template_kwargs": {}} | row for row in rows], features=features)
 
 
 def _turns(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    return chain.from_iterable(row[part] for part in PARTS)
+    return chain.from_iterable(row[part] for part in PART_ROLES)

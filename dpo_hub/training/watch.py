@@ -20,8 +20,8 @@ from ..runs.run import Run
 from .best import best_of, keep_best, restore_best
 from .memory import is_out_of_memory
 from .metrics import StepMetrics, step_metrics
-from .probe import Probe, points, undisturbed
-from .processes import COUNT, FIRST, any_of_all
+from .probe import Probe, points, preserving_model_state
+from .processes import IS_MAIN_PROCESS, WORLD_SIZE, all_reduce_any
 from .stopwatch import Stopwatch
 
 with needing_extra("train"):
@@ -47,14 +47,14 @@ fixed number of tokens, and a run's steps may be few and quick."""
 
 def pairs_at_a_point(recipe: Recipe, steps: int) -> int:
     """How many held-out pairs each point of a run of *steps* measures."""
-    trained = steps * recipe.update_pairs / max(recipe.evaluations, 1)
+    trained = steps * recipe.effective_batch_size / max(recipe.evaluations, 1)
     return max(FEWEST_PAIRS, min(PAIRS, round(SHARE * trained)))
 
 
 class Watch(TrainerCallback):
     """Measures, reports and stops. *measure* returns the figures of at most the given number of held-out pairs.
 
-    Within *let_in* a stop takes effect at once, even during measuring. All processes measure, since they do so
+    Within *interruptible* a stop takes effect at once, even during measuring. All processes measure, since they do so
     together, but only the first one writes.
     """
 
@@ -64,9 +64,9 @@ class Watch(TrainerCallback):
         recipe: Recipe,
         probe: Probe,
         measure: Callable[[int], dict[str, float]],
-        let_in: Callable[[], AbstractContextManager[None]] = nullcontext,
+        interruptible: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        self.run, self.recipe, self.probe, self.measure, self.let_in = run, recipe, probe, measure, let_in
+        self.run, self.recipe, self.probe, self.measure, self.interruptible = run, recipe, probe, measure, interruptible
         self.spent = Stopwatch()
         self.began = self.last_look = 0.0
         self.steps: list[dict[str, float]] = []
@@ -89,7 +89,7 @@ class Watch(TrainerCallback):
         self.known = {finding.kind for finding in self._findings()}
         if done in self.points and all(point["step"] != done for point in self.evaluations):
             self._measure(state)  # an earlier process was stopped while measuring it
-        self._stop_if_asked(control)
+        self._auto_stop(control)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Record a step; if an evaluation is due, run it after the step's metrics were logged."""
@@ -101,8 +101,8 @@ class Watch(TrainerCallback):
             self._give_up(metrics, control)
         elif state.global_step in self.points and self._has_time(state):
             self._measure(state)
-            self._stop_if_asked(control)
-        self._tell()
+            self._auto_stop(control)
+        self._log_findings()
 
     def _has_time(self, state: Any) -> bool:
         """Whether there is time for a look now; always with `auto_stop`. All processes must get the same answer."""
@@ -110,7 +110,7 @@ class Watch(TrainerCallback):
             return True
         looked = self.spent.seconds.get("looks", 0.0)
         whole = (self.spent.clock() - self.began - looked) * self.total / state.global_step
-        (too_long,) = any_of_all(looked + self.last_look > max(SHORT, SHARE_OF_TIME * whole))
+        (too_long,) = all_reduce_any(looked + self.last_look > max(SHORT, SHARE_OF_TIME * whole))
         return not too_long
 
     def _measure(self, state: Any) -> None:
@@ -122,40 +122,40 @@ class Watch(TrainerCallback):
     def _look(self, state: Any) -> None:
         logged, pairs = len(state.log_history), pairs_at_a_point(self.recipe, self.total)
         try:
-            with self.let_in(), undisturbed(self.probe.policy):
-                measured = {"step": state.global_step, **self.measure(pairs), **self.probe.look()}
+            with self.interruptible(), preserving_model_state(self.probe.policy):
+                measured = {"step": state.global_step, **self.measure(pairs), **self.probe.measure()}
         except (RuntimeError, MemoryError) as error:
-            if COUNT > 1 or not is_out_of_memory(error):
+            if WORLD_SIZE > 1 or not is_out_of_memory(error):
                 raise
             log.warning("step %d is not looked at: memory does not suffice beside training", state.global_step)
             return
         finally:
             del state.log_history[logged:]  # a checkpoint must contain only what training logged
         self.evaluations.append(measured)
-        if FIRST:
+        if IS_MAIN_PROCESS:
             self.run.append_evaluation(measured)
-        if FIRST and self.recipe.auto_stop and not (self._grave() and best_of(self.best)):
+        if IS_MAIN_PROCESS and self.recipe.auto_stop and not (self._fatal_findings() and best_of(self.best)):
             keep_best(self.best, self.probe.policy, measured)
 
-    def _grave(self) -> list[Finding]:
+    def _fatal_findings(self) -> list[Finding]:
         """Findings that make this point worse than an earlier one, however low its held-out loss is."""
         return [finding for finding in self._findings() if finding.ends_training]
 
     def _findings(self) -> list[Finding]:
         return examine(self.steps, self.evaluations, self.recipe, self.total)
 
-    def _tell(self) -> None:
+    def _log_findings(self) -> None:
         """Log new kinds of findings."""
         for finding in self._findings():
-            if finding.kind not in self.known and FIRST:
+            if finding.kind not in self.known and IS_MAIN_PROCESS:
                 log.warning("step %d: %s %s", finding.last_step, finding.message, finding.advice)
             self.known.add(finding.kind)
 
-    def _stop_if_asked(self, control: Any) -> None:
+    def _auto_stop(self, control: Any) -> None:
         if not self.recipe.auto_stop:
             return
-        grave = self._grave()
-        (stop,) = any_of_all(bool(grave) and best_of(self.best) is not None)
+        grave = self._fatal_findings()
+        (stop,) = all_reduce_any(bool(grave) and best_of(self.best) is not None)
         if stop:
             self.why, control.should_training_stop = grave[0].message, True
 
@@ -173,10 +173,10 @@ class Watch(TrainerCallback):
             raise ModelError(f"{told} Lower --learning-rate, for example to {self.recipe.learning_rate / 10:g}.")
         self.why, control.should_training_stop, control.should_save = told, True, False
 
-    def settle(self, step: int) -> None:
+    def restore_best_point(self, step: int) -> None:
         """With `auto_stop`, restore the best point to the policy of a run that ended at *step*, and report it."""
         best = restore_best(self.best, self.probe.policy) if self.recipe.auto_stop else None
-        if best is None or (best.step == step and not self.why) or not FIRST:
+        if best is None or (best.step == step and not self.why) or not IS_MAIN_PROCESS:
             return
         why = self.why or f"The held-out loss was lowest there, {best.loss:.3f}."
         steps = self.run.state.steps or step

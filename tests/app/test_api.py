@@ -39,9 +39,9 @@ print(json.dumps(sorted(name.strip("/") for name in described["named_endpoints"]
 """
 CALM = """
 import gradio as gr
-from dpo_hub.app.page import QUEUE_LOOKS, build
+from dpo_hub.app.page import QUEUE_POLL_SECONDS, build
 
-assert gr.Blocks()._queue.sleep_when_free < QUEUE_LOOKS == build()._queue.sleep_when_free
+assert gr.Blocks()._queue.sleep_when_free < QUEUE_POLL_SECONDS == build()._queue.sleep_when_free
 """
 LISTENERS = """
 from collections import Counter

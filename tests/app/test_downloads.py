@@ -85,7 +85,7 @@ def test_a_run_at_work_is_not_given(run: Run, browser: TestClient) -> None:
 
 def test_a_file_has_the_name_that_people_know(home: Path, few_pairs: Path, browser: TestClient) -> None:
     """An upload comes back as it was, as an attachment; demo files come too, and a dataset on the Hub does not."""
-    kept = files.keep(home, few_pairs)
+    kept = files.save_copy(home, few_pairs)
     answer = browser.get(f"/download/file/{kept}")
     assert answer.content == few_pairs.read_bytes()
     assert answer.headers["content-disposition"] == 'attachment; filename="few.csv"'

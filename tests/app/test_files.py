@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dpo_hub.app.handlers import columns, files, mending, writing
+from dpo_hub.app.handlers import columns, diagnosis, files, writing
 from dpo_hub.app.handlers.files import Source
 from dpo_hub.app.markup import preferences as markup
 from dpo_hub.errors import PreferencesError
@@ -38,13 +38,13 @@ def test_every_demo_file_can_be_read(shelf: Path) -> None:
         source = files.find(shelf, name)
         sentence = files.read(source).sentence()
         assert "500 pairs, read as: one pair a row; prompt, chosen, rejected. Every row was used." in sentence
-        assert all(finding.severity != "high" for finding in mending.examined(source).findings)
+        assert all(finding.severity != "high" for finding in diagnosis.examined(source).findings)
 
 
 def test_an_upload_is_kept_under_its_name_and_the_copy_removed(shelf: Path, write_csv: WriteCsv) -> None:
     """The file goes by an id, and what was left out is counted."""
     path = write_csv([("prompt", "chosen", "rejected"), ("a", "b", "c"), ("a", "", "c"), ("a", "b", "b")])
-    source = files.find(shelf, files.take(shelf, path))
+    source = files.find(shelf, files.save_upload(shelf, path))
     assert not path.exists()
     assert source.name == "pairs.csv"
     told = files.read(source).sentence()
@@ -54,21 +54,21 @@ def test_an_upload_is_kept_under_its_name_and_the_copy_removed(shelf: Path, writ
 def test_an_upload_that_is_gone_or_of_another_kind_is_refused(shelf: Path, tmp_path: Path) -> None:
     """The sentence says what to do, and the temporary copy goes even so."""
     with pytest.raises(PreferencesError, match="Upload it again"):
-        files.take(shelf, tmp_path / "gone.csv")
+        files.save_upload(shelf, tmp_path / "gone.csv")
     program = tmp_path / "program.exe"
     program.touch()
     with pytest.raises(PreferencesError, match="files of this kind are not read"):
-        files.take(shelf, program)
+        files.save_upload(shelf, program)
     assert not program.exists()
 
 
 def test_an_error_names_the_file_without_its_folder(shelf: Path, write_csv: WriteCsv) -> None:
     """Where an upload lies on the server is not told, nor an option of the command line."""
-    source = files.find(shelf, files.take(shelf, write_csv([("prompt", "chosen", "rejected")])))
+    source = files.find(shelf, files.save_upload(shelf, write_csv([("prompt", "chosen", "rejected")])))
     with pytest.raises(PreferencesError, match=r"^pairs\.csv: It has no row") as caught:
         files.read(source)
     assert str(shelf) not in str(caught.value)
-    source = files.find(shelf, files.take(shelf, write_csv([("prompt", "one", "two"), ("a", "b", "c")])))
+    source = files.find(shelf, files.save_upload(shelf, write_csv([("prompt", "one", "two"), ("a", "b", "c")])))
     with pytest.raises(PreferencesError, match="Say which is which: prompt=") as caught:
         files.read(source)
     assert "--map" not in str(caught.value)
@@ -96,7 +96,7 @@ def test_an_error_names_the_file_without_its_folder(shelf: Path, write_csv: Writ
 )
 def test_no_name_in_the_address_leads_out_of_the_shelf(name: str, shelf: Path, few_pairs: Path) -> None:
     """A path, an id of nobody's and a dataset's name that is none find nothing."""
-    files.keep(shelf, few_pairs)
+    files.save_copy(shelf, few_pairs)
     with pytest.raises(PreferencesError):
         files.find(shelf, name)
 
@@ -115,7 +115,7 @@ def test_a_dataset_named_like_a_folder_here_is_refused(
 
 def test_another_visitors_file_is_not_found(shelf: Path, tmp_path: Path, few_pairs: Path) -> None:
     """An id counts on its own shelf only."""
-    file = files.keep(shelf, few_pairs)
+    file = files.save_copy(shelf, few_pairs)
     with pytest.raises(PreferencesError, match="not here any more"):
         files.find(tmp_path / "other", file)
 
@@ -123,7 +123,7 @@ def test_another_visitors_file_is_not_found(shelf: Path, tmp_path: Path, few_pai
 @pytest.mark.parametrize("name", ["../../up.csv", "/etc/up.csv", "C:\\down\\up.csv", "a/b/up.csv"])
 def test_a_name_with_slashes_is_for_people_only(name: str, shelf: Path, few_pairs: Path) -> None:
     """The copy lies in a folder of its own, whatever the upload was called."""
-    source = files.find(shelf, files.keep(shelf, few_pairs, name))
+    source = files.find(shelf, files.save_copy(shelf, few_pairs, name))
     assert source.name == "up.csv"
     assert Path(source.where).parent.parent == shelf / "files"
 
@@ -137,7 +137,7 @@ def test_a_datasets_name_or_address_is_taken() -> None:
 def test_a_mapping_is_kept_and_can_be_changed(shelf: Path, write_csv: WriteCsv) -> None:
     """The boxes show what was said; the file's id stays, and what it is read as changes."""
     path = write_csv([("frage", "one", "two"), ("What?", "This.", "That.")])
-    file = files.take(shelf, path)
+    file = files.save_upload(shelf, path)
     assert columns.columns_of(files.find(shelf, file)) == ["frage", "one", "two"]
     for good, bad in (("one", "two"), ("two", "one")):
         assert files.map_columns(shelf, file, columns.mapping_of(("frage", good, bad), "")) == file
@@ -165,7 +165,7 @@ def test_the_boxes_show_what_was_found_if_they_can_say_all_of_it(
     rows: list[tuple[str, ...]], shown: object, shelf: Path, write_csv: WriteCsv
 ) -> None:
     """To read it as the boxes say changes nothing then."""
-    file = files.take(shelf, write_csv(rows))
+    file = files.save_upload(shelf, write_csv(rows))
     source = files.find(shelf, file)
     found = files.read(source)
     boxes, others = columns.mapping_shown(source, found)
@@ -206,7 +206,7 @@ def test_a_dataset_keeps_its_mapping(shelf: Path) -> None:
 
 def test_paging_does_not_read_again(shelf: Path, few_pairs: Path) -> None:
     """The same file gives the same pairs until it changes."""
-    file = files.keep(shelf, few_pairs)
+    file = files.save_copy(shelf, few_pairs)
     source = files.find(shelf, file)
     assert files.read(source) is files.read(files.find(shelf, file))
     with Path(source.where).open("a", encoding="utf-8") as lines:
@@ -216,7 +216,7 @@ def test_paging_does_not_read_again(shelf: Path, few_pairs: Path) -> None:
 
 def test_a_file_of_too_many_rows_is_refused(few_pairs: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit is for machines that many share."""
-    source = files.find(shelf, files.keep(shelf, few_pairs))
+    source = files.find(shelf, files.save_copy(shelf, few_pairs))
     monkeypatch.setenv("DPO_HUB_MAX_ROWS", "39")
     with pytest.raises(PreferencesError, match=r"^few\.csv: It has more than 39 rows, the limit here"):
         files.read(source)
@@ -227,9 +227,9 @@ def test_a_file_of_too_many_rows_is_refused(few_pairs: Path, shelf: Path, monkey
 def test_a_shelf_takes_so_many_files(few_pairs: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One more is refused with a sentence, however it comes about."""
     monkeypatch.setenv("DPO_HUB_MAX_FILES", "1")
-    files.keep(shelf, few_pairs)
+    files.save_copy(shelf, few_pairs)
     with pytest.raises(PreferencesError, match="You have 1 files here"):
-        files.keep(shelf, few_pairs)
+        files.save_copy(shelf, few_pairs)
     with pytest.raises(PreferencesError, match="You have 1 files here"):
         writing.add_pair(shelf, "", "a", "b", "c")
 
@@ -237,8 +237,8 @@ def test_a_shelf_takes_so_many_files(few_pairs: Path, shelf: Path, monkeypatch: 
 def test_a_repair_is_a_new_file_that_says_what_changed(shelf: Path, write_csv: WriteCsv) -> None:
     """The first file stays; the second has the cleaned pairs and a note."""
     rows = [("prompt", "chosen", "rejected"), ("q", "b", "c"), ("q", "b", "c"), ("r", "to me@gmail.com", "c")]
-    file = files.take(shelf, write_csv(rows))
-    done = files.find(shelf, mending.repaired(shelf, file))
+    file = files.save_upload(shelf, write_csv(rows))
+    done = files.find(shelf, diagnosis.repaired(shelf, file))
     assert done.name == "pairs-repaired.csv"
     assert done.note == "Repaired from pairs.csv. Changed: dropped: a repeat: 1; e-mail address masked: 1."
     assert len(files.read(done).pairs) == 2
@@ -258,7 +258,7 @@ def test_pairs_written_here_add_up(shelf: Path) -> None:
     assert source.written
     assert len(found.pairs) == 21
     assert found.pairs[0].messages == _pair("Hi?\nThere?", "Hello.", "What.").messages
-    assert writing.add_pair(shelf, files.keep(shelf, Path(source.where)), "q", "b", "c") != file
+    assert writing.add_pair(shelf, files.save_copy(shelf, Path(source.where)), "q", "b", "c") != file
 
 
 @pytest.mark.parametrize("texts", [("", "b", "c"), ("a", " ", "c"), ("a", "b", ""), ("a", "b", " b")])
@@ -283,7 +283,7 @@ def test_the_demo_model_drafts_two_replies() -> None:
 
 def test_what_is_kept_beside_a_file_may_be_older(shelf: Path, few_pairs: Path) -> None:
     """Files kept before there were notes are found."""
-    file = files.keep(shelf, few_pairs)
+    file = files.save_copy(shelf, few_pairs)
     about = shelf / "files" / file / "about.json"
     about.write_text(json.dumps({"name": "old.csv", "mapping": {}}), encoding="utf-8")
     assert files.find(shelf, file).name == "old.csv"

@@ -12,7 +12,7 @@ import pytest
 
 from dpo_hub import Run
 from dpo_hub.app.handlers import publishing
-from dpo_hub.app.handlers.publishing import Publication, Wanted
+from dpo_hub.app.handlers.publishing import Publication, PublishOptions
 from dpo_hub.app.markup import publish as markup
 from dpo_hub.app.visitors import Visitor
 from dpo_hub.errors import RunError
@@ -27,7 +27,7 @@ from ..conftest import until
 from ..hub.conftest import ADA, BOB, Tiny, hub, tiny  # noqa: F401  # fixtures
 from ..hub.loopback import Hub
 
-TONE = Wanted("ada/tone")
+TONE = PublishOptions("ada/tone")
 HOSTILE = '<img src="https://evil.example/a.png" onerror="alert(1)">'
 
 
@@ -45,13 +45,13 @@ def visitor(run: Run, home: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> 
     return Visitor("", home)
 
 
-def _publish(visitor: Visitor, run: Run, wanted: Wanted = TONE, token: str = ADA) -> Publication:
-    return list(publishing.publishing(visitor, run.id, wanted, token=token))[-1]
+def _publish(visitor: Visitor, run: Run, wanted: PublishOptions = TONE, token: str = ADA) -> Publication:
+    return list(publishing.publish_with_progress(visitor, run.id, wanted, token=token))[-1]
 
 
 def test_each_stage_is_told_and_the_end_is_a_link(visitor: Visitor, run: Run, hub: Hub) -> None:  # noqa: F811
     """What is done is told as it is done, and the last word has the address and what was compared."""
-    told = list(publishing.publishing(visitor, run.id, TONE, token=ADA))
+    told = list(publishing.publish_with_progress(visitor, run.id, TONE, token=ADA))
     assert [goes.stages[-1].split()[0] for goes in told[:-1]] == ["Asking", "Sending", "Comparing"]
     assert [goes.ended for goes in told] == [False, False, False, True]
     assert [one.url for one in told[-1].published] == [f"{hub.endpoint}/ada/tone"]
@@ -87,7 +87,7 @@ def test_a_name_that_is_none_is_refused_before_anything_is_asked(
     repo: str,
 ) -> None:
     """The sentence names what is wrong, and no markup in it gets onto the page."""
-    refused = _publish(visitor, run, Wanted(repo))
+    refused = _publish(visitor, run, PublishOptions(repo))
     assert refused.trouble
     assert hub.asked == []
     assert "<img" not in markup.progress(refused)
@@ -95,7 +95,7 @@ def test_a_name_that_is_none_is_refused_before_anything_is_asked(
 
 def test_it_goes_on_where_nobody_listens(visitor: Visitor, run: Run, hub: Hub) -> None:  # noqa: F811
     """Whoever closes the page midway finds the repository whole."""
-    goes = publishing.publishing(visitor, run.id, TONE, token=ADA)
+    goes = publishing.publish_with_progress(visitor, run.id, TONE, token=ADA)
     next(goes)
     goes.close()  # type: ignore[attr-defined]
     until(lambda: "ada/tone" in hub.repos and len(hub.repos["ada/tone"].commits) == 2)
@@ -107,7 +107,7 @@ def test_nobody_publishes_a_run_of_others(visitor: Visitor, run: Run, home: Path
     bob = replace(visitor, name="bob", shelf=home / "visitors" / "bob")
     assert publishing.publishable(bob, run.id) is None
     for name in (str(run.path), run.id[:6], "last", ""):
-        assert "no run to publish" in list(publishing.publishing(visitor, name, TONE, token=ADA))[-1].trouble
+        assert "no run to publish" in list(publishing.publish_with_progress(visitor, name, TONE, token=ADA))[-1].trouble
     with pytest.raises(RunError, match="no run to publish"):
         publishing.describe(bob, run.id, "Mine.")
 
@@ -122,7 +122,7 @@ def test_a_run_that_has_not_finished_is_not_offered(visitor: Visitor, run: Run) 
 def test_the_token_stays_nowhere(visitor: Visitor, run: Run, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     """Whether it publishes or is refused, no file, no log and nothing that is told has the token."""
     caplog.set_level(logging.DEBUG)
-    told = [_publish(visitor, run), _publish(visitor, run, Wanted("ada/other"), token=BOB)]
+    told = [_publish(visitor, run), _publish(visitor, run, PublishOptions("ada/other"), token=BOB)]
     with pytest.raises(Exception, match="neither ada") as refused:
         publishing.publish(visitor, run.id, TONE, token=BOB, tell=lambda _: None)
     seen = [*map(repr, told), *map(markup.progress, told), repr(refused.value), str(refused.value), caplog.text]
@@ -200,14 +200,14 @@ def test_the_preview_names_the_repository(visitor: Visitor, run: Run) -> None:
 )
 def test_the_preview_fetches_and_runs_nothing(text: str) -> None:
     """No tag and no picture is left for a browser, inside code or out of it."""
-    shown = publishing.inert(text)
+    shown = publishing.sanitize_markdown(text)
     assert "![" not in shown
     assert not any(f"<{letter}" in shown.lower() for letter in "abcdefghijklmnopqrstuvwxyz/!?")
 
 
 def test_the_preview_draws_no_diagram() -> None:
     """A block that Markdown would hand to another renderer is plain text."""
-    assert publishing.inert("```mermaid\ngraph\n```") == "```text\ngraph\n```"
+    assert publishing.sanitize_markdown("```mermaid\ngraph\n```") == "```text\ngraph\n```"
 
 
 def test_commands_are_for_this_run(run: Run) -> None:

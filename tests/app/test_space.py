@@ -101,7 +101,7 @@ def ada(space: Space, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ada]
     worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     working.beat()
     working.set_state(State("running", CANARY, steps=9, worker=Process.of(worker.pid)))
-    yield Ada(shelf, finished, working, worker, files.keep(shelf, pairs, f"{CANARY}.csv"))
+    yield Ada(shelf, finished, working, worker, files.save_copy(shelf, pairs, f"{CANARY}.csv"))
     worker.kill()
     worker.wait()
 

@@ -67,7 +67,7 @@ def test_a_gated_base_model_is_refused_before_training(
     monkeypatch.setattr(training, "client", partial(client, endpoint=hub.endpoint))
     monkeypatch.setattr(training, "begin", begun.append)
     visitor = Visitor("ada", home, ADA)
-    file = files.keep(visitor.shelf, few_pairs)
+    file = files.save_copy(visitor.shelf, few_pairs)
     start = partial(training.start_training, visitor, file, {"model": BASE})
     if gated:
         with pytest.raises(ModelError, match=f"{BASE} is gated, .* does not use your account"):
@@ -179,13 +179,13 @@ def test_strengths_are_the_safe_recipe_turned_up_and_down() -> None:
 def test_a_look_ahead_says_what_a_run_takes(visitor: Visitor) -> None:
     """Memory, time and pairs, from a process of its own; what cannot be loaded is a sentence without a path."""
     recipe = replace(Recipe.for_model(), max_length=40)
-    ahead = recipes.foresee(visitor, "demo:tone", recipe)
+    ahead = recipes.run_preflight(visitor, "demo:tone", recipe)
     assert ahead["outlook"]["memory"]["peak"] > 0
-    shown = recipe_markup.foreseen(ahead)
+    shown = recipe_markup.preflight(ahead)
     assert "Time here" in shown
     assert "max_length cuts off the end" in shown
     with pytest.raises(ModelError) as caught:
-        recipes.foresee(visitor, "demo:tone", replace(recipe, model=str(visitor.shelf / "none")))
+        recipes.run_preflight(visitor, "demo:tone", replace(recipe, model=str(visitor.shelf / "none")))
     assert "tone.csv" not in str(caught.value)
 
 

@@ -131,7 +131,9 @@ def test_a_run_has_so_many_epochs(few_pairs: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("DPO_HUB_MAX_EPOCHS", "2")
     assert recipe_of({"model": "demo", "epochs": 2.0}).epochs == 2
     with pytest.raises(RecipeError, match=r"Epochs are 2\.5, and a run may have 2 here"):
-        training.start_training(visitor(None), files.keep(home(), few_pairs, "a.csv"), {"model": "demo", "epochs": 2.5})
+        training.start_training(
+            visitor(None), files.save_copy(home(), few_pairs, "a.csv"), {"model": "demo", "epochs": 2.5}
+        )
     assert not visitor(None).runs()
 
 

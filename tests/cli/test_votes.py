@@ -11,7 +11,7 @@ import pytest
 
 from dpo_hub.comparison.duet import Duet
 from dpo_hub.comparison.tally import Tally, tally
-from dpo_hub.comparison.votes import cast, draw, votes_of
+from dpo_hub.comparison.votes import cast, make_ballot, votes_of
 from dpo_hub.demo import FILES
 from dpo_hub.demo.shop import TONE
 from dpo_hub.hub.card import render_card
@@ -95,7 +95,7 @@ def test_a_voter_who_likes_warm_replies_finds_after_better(run: Run) -> None:
     """Voting blindly by the shop's own measure of tone, a simulated customer comes to the verdict."""
     prompts = [pair.prompt for pair in run.pairs("held_out")] * 3
     for prompt, both in zip(prompts, Duet.open(run).replies(prompts, seed=1), strict=True):
-        if ballot := draw(prompt, both.before, both.after):
+        if ballot := make_ballot(prompt, both.before, both.after):
             left, right = (TONE.is_preferred(text_of(prompt), reply) for reply in ballot.shown)
             cast(run, ballot.vote("tie" if left == right else "left" if left else "right", voter="warm"))
     votes = votes_of(run)

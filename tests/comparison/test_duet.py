@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from dpo_hub.comparison.duet import KEPT, Duet, Models
-from dpo_hub.comparison.text import Text
+from dpo_hub.comparison.text import Detokenizer
 from dpo_hub.demo import FILES
 from dpo_hub.errors import RunError
 from dpo_hub.preferences import read_preferences
@@ -123,13 +123,13 @@ def test_several_runs_answer_at_once(run: Run, duet: Duet, tmp_path: Path) -> No
 def test_what_is_measured_is_the_policys_own_writing(run: Run, duet: Duet, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rules of the model's own settings hold in a chat, and not where the policy itself is to be measured."""
     prompts = [pair.prompt for pair in run.pairs("held_out")][:4]
-    own, free = (duet.write(prompts, temperature=temperature, seed=1) for temperature in (None, 1.0))
+    own, free = (duet.sample_ids(prompts, temperature=temperature, seed=1) for temperature in (None, 1.0))
     assert own == free
     settings = duet.model.get_base_model().generation_config
     for name, value in (("repetition_penalty", 5.0), ("no_repeat_ngram_size", 1), ("min_p", 0.9)):
         monkeypatch.setattr(settings, name, value)
-    assert duet.write(prompts, temperature=None, seed=1) == own
-    assert duet.write(prompts, temperature=1.0, seed=1) != free
+    assert duet.sample_ids(prompts, temperature=None, seed=1) == own
+    assert duet.sample_ids(prompts, temperature=1.0, seed=1) != free
 
 
 def test_what_has_ended_costs_nothing_and_closing_ends_all(run: Run, duet: Duet) -> None:
@@ -154,9 +154,9 @@ def test_what_has_ended_costs_nothing_and_closing_ends_all(run: Run, duet: Duet)
 
 def test_no_half_characters_are_told(duet: Duet) -> None:
     """A character of several tokens is told whole, and blanks at the ends are not told at all."""
-    text, said = Text(duet.tokenizer), []
+    text, said = Detokenizer(duet.tokenizer), []
     tokens = duet.tokenizer.encode(" Grüße, 世界 🙂 \n", add_special_tokens=False)
-    said = [text.add(token) for token in tokens] + [text.rest()]
+    said = [text.add(token) for token in tokens] + [text.flush()]
     assert len(tokens) > len([part for part in said if part])
     assert "\ufffd" not in "".join(said)
     assert "".join(said) == "Grüße, 世界 🙂"

@@ -48,7 +48,7 @@ def test_kl_is_the_mean_over_written_tokens(trained_run: Run, figures: Mapping[s
     lens = Lens.open(trained_run)
     duet = Duet.of(lens.model, lens.tokenizer)
     prompts = list({str(pair.prompt): pair.prompt for pair in trained_run.pairs("held_out")}.values())
-    written = duet.write(prompts, temperature=1.0, seed=trained_run.recipe.seed, max_new_tokens=128)
+    written = duet.sample_ids(prompts, temperature=1.0, seed=trained_run.recipe.seed, max_new_tokens=128)
     total, count = 0.0, 0
     for both in written:
         ids, where = torch.tensor([both.prompt + both.after]), torch.arange(len(both.after)) + len(both.prompt)
@@ -99,8 +99,8 @@ def test_replies_are_told_beside_the_chosen_ones(trained_run: Run, figures: Mapp
     lens, held_out = Lens.open(trained_run), trained_run.pairs("held_out")
     duet, template = Duet.of(lens.model, lens.tokenizer), cast(Any, lens.tokenizer.apply_chat_template)
     prompts = list({str(pair.prompt): pair.prompt for pair in held_out}.values())
-    written = duet.write(prompts, temperature=1.0, seed=trained_run.recipe.seed, max_new_tokens=128)
-    replies = [duet.told(both) for both in written]
+    written = duet.sample_ids(prompts, temperature=1.0, seed=trained_run.recipe.seed, max_new_tokens=128)
+    replies = [duet.decode(both) for both in written]
     assert figures["changed"] == fmean(both.before != both.after for both in replies) > 0
     lengths = [
         len(template([*pair.prompt, *pair.chosen], return_dict=True)["input_ids"]) - lens.length(pair.prompt)

@@ -12,7 +12,7 @@ from dpo_hub.preferences.replies import Question
 from dpo_hub.preferences.table import Unreadable
 from dpo_hub.recipe import TRL, Recipe
 from dpo_hub.runs.run import Run
-from dpo_hub.training.measuring import evaluate, measure_reference
+from dpo_hub.training.measuring import evaluate, precompute_reference
 from dpo_hub.training.trainer import add_head, prepare
 from tests.training.test_trainer import load_adapter, reply_logps
 
@@ -62,7 +62,7 @@ def test_a_pairs_margin_is_what_training_kept_of_it(lens: Lens, trained_run: Run
     trainer.model.load_adapter(str(trained_run.adapter), "default")
     evaluate(trainer)
     assert trainer.margins == ()
-    measure_reference(trainer, trained_run.recipe)
+    precompute_reference(trainer, trained_run.recipe)
     logged = evaluate(trainer)
     read = [lens.rewards(pair.prompt, [pair.chosen, pair.rejected]) for pair in held_out]
     assert trainer.margins == pytest.approx([chosen.reward - rejected.reward for chosen, rejected in read], abs=1e-4)
@@ -106,7 +106,7 @@ def test_company_makes_no_difference(lens: Lens, trained_run: Run, monkeypatch: 
     for batch_tokens in (1, 200, 8192):
         monkeypatch.setattr("dpo_hub.comparison.lens.BATCH_TOKENS", batch_tokens)
         for reader in (lens, slow):
-            together = list(reader.read(iter(questions)))
+            together = list(reader.score(iter(questions)))
             for one, other in zip(alone, together, strict=True):
                 assert not isinstance(other, Unreadable)
                 for a, b in zip(one, other, strict=True):
@@ -120,7 +120,7 @@ def test_what_cannot_be_read_is_told_in_its_place(lens: Lens) -> None:
     fine = Question([{"role": "user", "content": "Hi?"}], [[{"role": "assistant", "content": "Yes."}]])
     long = Question([{"role": "user", "content": "Hi? " * 20}], fine.replies)
     refused = Question([{"role": None, "content": "Hi?"}], fine.replies)
-    first, second, third, last = short.read([long, refused, Unreadable("no reply"), fine])
+    first, second, third, last = short.score([long, refused, Unreadable("no reply"), fine])
     assert first == "a prompt that fills max_length"
     assert isinstance(second, Unreadable)
     assert "template refuses" in second

@@ -6,7 +6,7 @@ from itertools import accumulate
 
 import pytest
 
-from dpo_hub.comparison.tally import ENOUGH, Tally, evidence, tally
+from dpo_hub.comparison.tally import VERDICT_THRESHOLD, Tally, log_bayes_factor, tally
 from dpo_hub.runs.intervals import ERROR
 
 from .test_votes import vote
@@ -31,10 +31,10 @@ def test_votes_are_counted() -> None:
 
 def test_the_evidence_is_the_mixture_of_likelihood_ratios() -> None:
     """It starts at 1, and is the integral over all coins, here by the trapezoid rule."""
-    assert evidence(0, 0) == 0
+    assert log_bayes_factor(0, 0) == 0
     coins = [n / 10_000 for n in range(10_001)]
     integral = sum(p**32 * (1 - p) ** 18 for p in coins) / 10_000
-    assert math.exp(evidence(32, 18)) == pytest.approx(integral * 2**50, rel=1e-6)
+    assert math.exp(log_bayes_factor(32, 18)) == pytest.approx(integral * 2**50, rel=1e-6)
 
 
 def test_looking_after_every_vote_gives_few_false_verdicts() -> None:
@@ -45,7 +45,9 @@ def test_looking_after_every_vote_gives_few_false_verdicts() -> None:
         for wins, chance in alive.items():
             for now in (wins, wins + 1):
                 grown[now] = grown.get(now, 0.0) + chance / 2
-        alive = {wins: chance for wins, chance in grown.items() if evidence(wins, votes - wins) < ENOUGH}
+        alive = {
+            wins: chance for wins, chance in grown.items() if log_bayes_factor(wins, votes - wins) < VERDICT_THRESHOLD
+        }
         false += sum(chance for wins, chance in grown.items() if wins not in alive)
     assert 0.02 < false <= ERROR
 
@@ -77,11 +79,11 @@ def test_how_many_more_votes_is_where_the_verdict_comes() -> None:
     """If they go on as they went, there is a verdict then and not a vote before."""
     counted = Tally(after=30, before=16, ties=4, both_bad=0)
     assert counted.verdict is None
-    more = counted.more
+    more = counted.votes_needed
     assert more
     weights = accumulate([1 + (more - 1) / 50, 1 / 50])
-    short, enough = (evidence(30 * weight, 16 * weight) for weight in weights)
-    assert short < ENOUGH <= enough
+    short, enough = (log_bayes_factor(30 * weight, 16 * weight) for weight in weights)
+    assert short < VERDICT_THRESHOLD <= enough
     assert f"No verdict yet: about {more} more votes" in counted.sentences()[1]
 
 

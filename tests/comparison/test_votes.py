@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from dpo_hub.comparison.duet import Replies
-from dpo_hub.comparison.tally import into_card, tally
+from dpo_hub.comparison.tally import tally, update_card
 from dpo_hub.comparison.votes import (
     FILE,
     Ballot,
@@ -22,8 +22,8 @@ from dpo_hub.comparison.votes import (
     Vote,
     ballots,
     cast,
-    draw,
     least_voted,
+    make_ballot,
     preferences_of,
     votes_of,
 )
@@ -60,7 +60,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def ballot(text: str = "why", *, before: str = "no", after: str = "because", left: Any = "before") -> Ballot:
-    drawn = draw([{"role": "user", "content": text}], before, after)
+    drawn = make_ballot([{"role": "user", "content": text}], before, after)
     assert drawn
     return Ballot(drawn.id, drawn.prompt, before, after, left)
 
@@ -71,19 +71,21 @@ def vote(choice: Choice, text: str = "why", *, voter: str = "ada", edit: str | N
 
 def test_which_is_which_is_random_and_not_told() -> None:
     """Either side is left about as often, and nothing of a ballot but the vote on it gives the order away."""
-    drawn = [ballot for n in range(2_000) if (ballot := draw([{"role": "user", "content": str(n)}], "one", "two"))]
+    drawn = [
+        ballot for n in range(2_000) if (ballot := make_ballot([{"role": "user", "content": str(n)}], "one", "two"))
+    ]
     assert 880 < Counter(ballot.shown for ballot in drawn)["one", "two"] < 1_120  # 5.4 standard deviations
     assert not any(told in repr(drawn[0]) for told in ("one", "two", "before", "after", "left"))
-    turned = draw([{"role": "user", "content": "0"}], "two", "one")
+    turned = make_ballot([{"role": "user", "content": "0"}], "two", "one")
     assert turned
     assert turned.id == drawn[0].id
-    dice = (random.Random(5), random.Random(5))
-    assert draw(turned.prompt, "a", "b", dice=dice[0]) == draw(turned.prompt, "a", "b", dice=dice[1])
+    rng = (random.Random(5), random.Random(5))
+    assert make_ballot(turned.prompt, "a", "b", rng=rng[0]) == make_ballot(turned.prompt, "a", "b", rng=rng[1])
 
 
 def test_the_same_reply_twice_is_not_worth_a_vote() -> None:
     """There is no ballot where the two sides say the same."""
-    assert draw([{"role": "user", "content": "why"}], "because", "because\n") is None
+    assert make_ballot([{"role": "user", "content": "why"}], "because", "because\n") is None
 
 
 def test_other_prompts_are_asked_where_both_sides_say_the_same() -> None:
@@ -220,11 +222,11 @@ def test_pairs_of_votes_are_read_back_as_they_were(tmp_path: Path, kind: str) ->
 def test_the_win_rate_goes_into_evaluation_and_card(run: Run) -> None:
     """Each time anew, beside what was measured; without votes nothing changes."""
     without = (run.card, run.evaluation)
-    assert into_card(run)
+    assert update_card(run)
     assert (run.card, run.evaluation) == without
     for text in ("one", "two"):
         cast(run, vote("right", text))
-        assert into_card(run)
+        assert update_card(run)
     assert run.evaluation == without[1] | tally(votes_of(run)).as_evaluation()
     assert "| Win rate against the reference | 1.000 (0.342 to 1.000, by 2 comparisons) |" in run.card
 
@@ -234,9 +236,9 @@ def test_a_card_edited_by_hand_is_not_written_over(run: Run) -> None:
     edited = f"{run.card}\nBy hand.\n"
     run.write("README.md", edited)
     cast(run, vote("right"))
-    assert not into_card(run)
+    assert not update_card(run)
     assert run.card == edited
     assert run.evaluation["win_rate"] == 1
     (run.path / "README.md").unlink()
-    assert into_card(run)
+    assert update_card(run)
     assert run.card == render_card(run)

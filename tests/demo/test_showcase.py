@@ -9,11 +9,11 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from dpo_hub.cli.demo import _at_hand
+from dpo_hub.cli.demo import _model_or_fallback
 from dpo_hub.comparison.duet import Duet
 from dpo_hub.demo.assistant import CONCISENESS
 from dpo_hub.demo.guards import distance, guard
-from dpo_hub.demo.showcase import show
+from dpo_hub.demo.showcase import run_demo
 from dpo_hub.errors import ModelError
 from dpo_hub.recipe import DEMO_MODEL, SMOLLM2
 from dpo_hub.runs.run import Run
@@ -33,7 +33,7 @@ def untrained() -> Duet:
 def test_guards_see_that_nothing_changed(untrained: Duet) -> None:
     """With an adapter of no effect all figures are as before, and the distance is none."""
     prompts = [[{"role": "user", "content": text}] for text in ("I am Marla. Hello!", "Where is order 12345?")]
-    written = untrained.write(prompts, temperature=0.7, max_new_tokens=16)
+    written = untrained.sample_ids(prompts, temperature=0.7, max_new_tokens=16)
     found = guard(untrained, written)
     assert found.surprise[0] == pytest.approx(found.surprise[1])
     assert found.repeats[0] == found.repeats[1]
@@ -45,7 +45,7 @@ def test_guards_see_that_nothing_changed(untrained: Duet) -> None:
 
 def test_guards_are_the_models_own_figures(untrained: Duet) -> None:
     """The surprise is the mean negative log-probability that a plain forward pass gives to the same tokens."""
-    (written,) = untrained.write(
+    (written,) = untrained.sample_ids(
         [[{"role": "user", "content": "I am Marla. Hello!"}]], temperature=0.7, max_new_tokens=12
     )
     reply = [token for token in written.before if token not in untrained.tokenizer.all_special_ids]
@@ -65,7 +65,7 @@ def test_without_the_weights_the_demo_says_so(
 
     monkeypatch.setattr(smollm2, "settled", lambda name: name)
     monkeypatch.setattr(smollm2, "folder", refuse)
-    assert _at_hand(SMOLLM2) == DEMO_MODEL
+    assert _model_or_fallback(SMOLLM2) == DEMO_MODEL
     told = capsys.readouterr().err
     assert "Neither the Hub nor the package index can be reached." in told
     assert "The tiny model that ships with the package shows it instead." in told
@@ -80,7 +80,7 @@ def test_a_few_pairs_teach_the_real_model_to_be_brief(tmp_path: Path) -> None:
         file.open("w", encoding="utf-8", newline="") as to,
     ):
         csv.writer(to).writerows(islice(csv.reader(source), 37))
-    outcome = show(CONCISENESS, SMOLLM2, file=file, held_out=0.3, epochs=2.0)
+    outcome = run_demo(CONCISENESS, SMOLLM2, file=file, held_out=0.3, epochs=2.0)
     run = Run.open(outcome.run)
     assert run.recipe.model == SMOLLM2
     assert run.report["base"] == smollm2.ORIGIN

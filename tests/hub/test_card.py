@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from dpo_hub import Recipe, Run
 from dpo_hub.cli.options import with_recipe_options
 from dpo_hub.errors import PublishError
-from dpo_hub.hub.card import ADAPTER_LINE, NO_LICENCE_LINE, published, render_card
+from dpo_hub.hub.card import ADAPTER_LINE, NO_LICENCE_LINE, adapt_card, render_card
 from dpo_hub.runs.base_model import LOCAL_FOLDER, public_base
 
 from .conftest import BASE, SAMPLE, STEP, VERSIONS, Python, Tiny, measured_run
@@ -301,7 +301,7 @@ def test_a_backtick_at_the_edge_of_a_file_name(tmp_path: Path) -> None:
 def test_publishing_puts_in_what_was_not_known(tmp_path: Path) -> None:
     """The adapter's place, the model's name, licence, languages and the pairs' place are told, and nothing else is."""
     card = render_card(measured_run(tmp_path))
-    out = published(
+    out = adapt_card(
         card,
         repo_id="ada/tone",
         license="other",
@@ -324,27 +324,27 @@ def test_publishing_puts_in_what_was_not_known(tmp_path: Path) -> None:
 def test_an_unknown_licence_is_told(tmp_path: Path) -> None:
     """Where no licence was found the limits say so; one that somebody wrote into the card counts."""
     card = render_card(measured_run(tmp_path))
-    assert published(card, repo_id="ada/tone").endswith(f"\n{NO_LICENCE_LINE}\n")
-    assert "license" not in metadata(published(card, repo_id="ada/tone"))
+    assert adapt_card(card, repo_id="ada/tone").endswith(f"\n{NO_LICENCE_LINE}\n")
+    assert "license" not in metadata(adapt_card(card, repo_id="ada/tone"))
     by_hand = card.replace("---\n", "---\nlicense: mit\n", 1)
-    assert NO_LICENCE_LINE not in published(by_hand, repo_id="ada/tone")
+    assert NO_LICENCE_LINE not in adapt_card(by_hand, repo_id="ada/tone")
 
 
 def test_what_was_edited_by_hand_stays(tmp_path: Path) -> None:
     """Further metadata and text survive, also where a part that publishing looks for was removed."""
     card = render_card(measured_run(tmp_path)).replace("---\n", "---\nthumbnail: x.png\ndatasets: ada/own\n", 1)
     card = card.replace("\n# A LoRA", "\n# My\n\n---\n\nA LoRA").replace(f"{ADAPTER_LINE}\n", "")
-    out = published(card, repo_id="ada/tone", license="mit", datasets=["ada/own", "ada/more"])
+    out = adapt_card(card, repo_id="ada/tone", license="mit", datasets=["ada/own", "ada/more"])
     assert metadata(out)["thumbnail"] == "x.png"
     assert metadata(out)["datasets"] == ["ada/own", "ada/more"]
     assert "\n# My\n\n---\n\nA LoRA" in out
-    assert published("Hello.\n", repo_id="ada/tone", license="mit") == "---\nlicense: mit\n---\nHello.\n"
+    assert adapt_card("Hello.\n", repo_id="ada/tone", license="mit") == "---\nlicense: mit\n---\nHello.\n"
 
 
 def test_publishing_twice_is_publishing_once(tmp_path: Path) -> None:
     """A card that was fitted to its repository stays as it is."""
-    once = published(render_card(measured_run(tmp_path)), repo_id="ada/tone", datasets=["ada/pairs"])
-    assert published(once, repo_id="ada/tone", datasets=["ada/pairs"]) == once
+    once = adapt_card(render_card(measured_run(tmp_path)), repo_id="ada/tone", datasets=["ada/pairs"])
+    assert adapt_card(once, repo_id="ada/tone", datasets=["ada/pairs"]) == once
 
 
 def test_publishing_takes_no_hostile_text_for_a_line_of_the_card(tmp_path: Path) -> None:
@@ -352,7 +352,7 @@ def test_publishing_takes_no_hostile_text_for_a_line_of_the_card(tmp_path: Path)
     run = measured_run(tmp_path)
     fill(run, "\n".join(text for text in STRINGS if "\r" not in text and text.isprintable()))
     card = render_card(run)
-    out = published(card, repo_id="ada/tone", datasets=["ada/pairs"])
+    out = adapt_card(card, repo_id="ada/tone", datasets=["ada/pairs"])
     was, told = (re.findall(r"^(`{3,})text\n(.*?)\n\1$", text, re.DOTALL | re.MULTILINE) for text in (card, out))
     assert len(was) == 3
     assert told == was
@@ -363,7 +363,7 @@ def test_publishing_takes_no_hostile_text_for_a_line_of_the_card(tmp_path: Path)
 def test_metadata_that_cannot_be_read(broken: str) -> None:
     """What somebody broke by hand is said, with where it is."""
     with pytest.raises(PublishError, match=r"at the top of README\.md cannot be read"):
-        published(f"---\n{broken}\n---\nHello.\n", repo_id="ada/tone")
+        adapt_card(f"---\n{broken}\n---\nHello.\n", repo_id="ada/tone")
 
 
 def test_the_hub_takes_the_card(tiny: Tiny, hub: Hub, python: Python, tmp_path: Path) -> None:
@@ -371,7 +371,7 @@ def test_the_hub_takes_the_card(tiny: Tiny, hub: Hub, python: Python, tmp_path: 
     run = measured_run(tmp_path, source="ada/choices:train")
     change(run, "evaluation.json", **WIN_RATE)
     path = tmp_path / "README.md"
-    path.write_text(published(render_card(run), repo_id="ada/tone", license="mit", language=["en"]), encoding="utf-8")
+    path.write_text(adapt_card(render_card(run), repo_id="ada/tone", license="mit", language=["en"]), encoding="utf-8")
     code = "import sys; from huggingface_hub import ModelCard; ModelCard.load(sys.argv[1]).validate()"
     done = replace(python, home=tmp_path)("-c", code, path)
     assert done.returncode == 0, done.stderr

@@ -19,8 +19,8 @@ from dpo_hub.errors import PublishError, RunError
 from dpo_hub.hub import calls
 from dpo_hub.hub.account import client
 from dpo_hub.hub.calls import UnreachableError
-from dpo_hub.hub.commits import commit_once, look_at
-from dpo_hub.hub.proof import prove_adapter
+from dpo_hub.hub.commits import commit_once, get_repository
+from dpo_hub.hub.proof import verify_adapter
 from dpo_hub.hub.publish import publish
 from dpo_hub.preferences.pairs import digest
 from dpo_hub.runs.state import State
@@ -196,9 +196,9 @@ def test_an_adapter_that_computes_something_else_is_told(run: Run, tiny: Tiny, h
     config = run.adapter / "adapter_config.json"
     config.write_text(config.read_text(encoding="utf-8").replace('"lora_alpha": 8', '"lora_alpha": 16'), "utf-8")
     api = client(ADA, endpoint=hub.endpoint)
-    there, sent = look_at(api, "ada/tone"), hub.repos["ada/tone"].head.files
+    there, sent = get_repository(api, "ada/tone"), hub.repos["ada/tone"].head.files
     with pytest.raises(PublishError, match=r"computes other logits .* on 5 of 5 prompts"):
-        prove_adapter(api, there, sent, there.head, run=run)
+        verify_adapter(api, there, sent, there.head, run=run)
 
 
 def test_licence_and_languages_are_the_base_models(run: Run, hub: Hub, python: Python) -> None:
@@ -242,7 +242,7 @@ def test_what_was_edited_on_the_hub_is_not_written_over(run: Run, hub: Hub, pyth
     """Publishing again over a card that somebody corrected there is refused, with whose commit it is, unless asked."""
     assert python.publish(run, "ada/tone").returncode == 0
     api = client(ADA, endpoint=hub.endpoint)
-    commit_once(api, look_at(api, "ada/tone"), {"README.md": MINE}, message="Update README.md")
+    commit_once(api, get_repository(api, "ada/tone"), {"README.md": MINE}, message="Update README.md")
     refused = python.publish(run, "ada/tone")
     assert refused.returncode == 2
     assert 'last changed by "Update README.md" (ada), and not by a publish' in refused.stderr
@@ -263,7 +263,7 @@ def test_files_of_an_earlier_publish_go(run: Run, hub: Hub, python: Python) -> N
 def test_what_somebody_else_changed_is_told(hub: Hub) -> None:
     """A commit on top of a head that is no longer one is not made, and the error says whose commit did what."""
     api = client(ADA, endpoint=hub.endpoint)
-    seen = look_at(api, BASE)
+    seen = get_repository(api, BASE)
     commit_once(api, seen, {"notes.txt": b"theirs"}, message="A correction")
     with pytest.raises(PublishError, match=r'changed meanwhile \("A correction" by ada\), which touched notes.txt'):
         commit_once(api, seen, {"other.txt": b"ours"}, message="Ours")
@@ -355,9 +355,9 @@ def test_a_commit_that_was_made_is_not_denied(run: Run, hub: Hub, monkeypatch: p
 def test_a_commit_is_found_under_later_ones(hub: Hub) -> None:
     """Where somebody changed the repository after a commit whose answer was lost, that commit is found."""
     api = client(ADA, endpoint=hub.endpoint)
-    seen = look_at(api, BASE)
+    seen = get_repository(api, BASE)
     ours = commit_once(api, seen, {"a.txt": b"ours"}, message="Ours")
-    commit_once(api, look_at(api, BASE), {"a.txt": b"theirs"}, message="Theirs")
+    commit_once(api, get_repository(api, BASE), {"a.txt": b"theirs"}, message="Theirs")
     assert commit_once(api, seen, {"a.txt": b"ours"}, message="Ours") == ours
     assert hub.repos[BASE].head.files["a.txt"] == b"theirs"
 
@@ -395,7 +395,7 @@ def test_a_change_that_the_hub_does_not_list_yet_is_to_be_tried_again(
 ) -> None:
     """Where a commit is refused for a newer one and the listing still ends with the old one, nobody can be named."""
     api = client(ADA, endpoint=hub.endpoint)
-    seen = look_at(api, BASE)
+    seen = get_repository(api, BASE)
     before = api.list_repo_commits(BASE)
     commit_once(api, seen, {"notes.txt": b"theirs"}, message="A correction")
     monkeypatch.setattr(api, "list_repo_commits", lambda *_, **__: before)

@@ -27,9 +27,9 @@ from dpo_hub.errors import PublishError, RecipeError, RunError
 from dpo_hub.hub import calls
 from dpo_hub.hub.calls import UnreachableError
 from dpo_hub.jobs import job
-from dpo_hub.jobs.mirror import copy_whole, look, push
+from dpo_hub.jobs.mirror import copy_whole, get_mirror, push
 from dpo_hub.jobs.remote import Remote
-from dpo_hub.jobs.submit import LONGEST, USUAL, resume, seconds_of, submit, time_limit
+from dpo_hub.jobs.submit import LONGEST, USUAL, parse_duration, resume, submit, time_limit
 from dpo_hub.runs.headline import headline_of
 from dpo_hub.runs.run import REMOTE
 from tests.conftest import PATIENCE, until
@@ -375,7 +375,7 @@ def api(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> HfApi:
 
 def test_a_job_stops_before_its_time_is_up(hub: Hub, api: HfApi, queued: Run) -> None:
     """What it has by then is pushed, and why it stopped."""
-    job.see_through(api, f"ada/{queued.id}", queued, every=60, left=0)
+    job.supervise(api, f"ada/{queued.id}", queued, every=60, left=0)
     files = hub.datasets[f"ada/{queued.id}"].head.files
     assert json.loads(files["run/state.json"])["status"] == "stopped"
     assert json.loads(files["run/state.json"])["reason"] == "The time of its job was up."
@@ -412,8 +412,8 @@ def test_pushing_mirrors_the_folder(hub: Hub, api: HfApi, queued: Run) -> None:
         (queued.path / "checkpoints" / f"checkpoint-{step}").mkdir(parents=True)
         (queued.path / "checkpoints" / f"checkpoint-{step}" / "weights.pt").write_bytes(b"%d" % step)
     queued.write(REMOTE, "{}")
-    push(api, queued, look(api, f"ada/{queued.id}"))
-    there = look(api, f"ada/{queued.id}")
+    push(api, queued, get_mirror(api, f"ada/{queued.id}"))
+    there = get_mirror(api, f"ada/{queued.id}")
     made = {"recipe.json", "preferences.parquet", "report.json", "state.json"}
     assert there.files == {
         ".gitattributes",
@@ -423,7 +423,7 @@ def test_pushing_mirrors_the_folder(hub: Hub, api: HfApi, queued: Run) -> None:
     assert there.step == 10
     queued.end("finished")
     push(api, queued, there)
-    assert look(api, f"ada/{queued.id}").step == 0
+    assert get_mirror(api, f"ada/{queued.id}").step == 0
 
 
 def test_a_copied_checkpoint_is_whole(queued: Run, tmp_path: Path) -> None:
@@ -473,11 +473,11 @@ def test_a_time_limit_keeps_to_the_budget() -> None:
 )
 def test_times_are_written_as_people_write_them(written: str, seconds: float) -> None:
     """A number and a unit, seconds without one."""
-    assert seconds_of(written) == seconds
+    assert parse_duration(written) == seconds
 
 
 @pytest.mark.parametrize("written", ["", "h", "-1h", "10s", "1w", "nan"])
 def test_what_is_no_time_is_refused(written: str) -> None:
     """With what was written, and how to write it."""
     with pytest.raises(RecipeError, match="--timeout is"):
-        seconds_of(written)
+        parse_duration(written)

@@ -11,9 +11,9 @@ from dpo_hub.demo import FILES
 from dpo_hub.preferences import PreferencePair, Preferences, text_of
 from dpo_hub.preferences.doctor import FEW_PAIRS, SOME_PAIRS, examine, examine_with
 from dpo_hub.preferences.doctor.findings import Finding
-from dpo_hub.preferences.doctor.near import Twins
-from dpo_hub.preferences.doctor.reading import runs
-from dpo_hub.preferences.doctor.signs import EMAIL, SECRET, declines, language, noise
+from dpo_hub.preferences.doctor.near import NearDuplicateIndex
+from dpo_hub.preferences.doctor.reading import bigrams
+from dpo_hub.preferences.doctor.signs import EMAIL, SECRET, is_refusal, language, noise
 from dpo_hub.runs.base_model import EMBEDDED
 from dpo_hub.training.policy import load_tokenizer
 
@@ -279,7 +279,7 @@ def test_noise_and_refusals_are_told_from_ordinary_text() -> None:
     assert noise("", ["no"] * 20)
     assert noise("aaaaaaaaa", ["aaaaaaaaa"])
     for text in ("i m sorry that your lamp broke", "i can t wait to help", "unfortunately it is sold out"):
-        assert not declines(text.split())
+        assert not is_refusal(text.split())
 
 
 def test_near_twins_are_found_among_texts_of_one_template() -> None:
@@ -288,11 +288,13 @@ def test_near_twins_are_found_among_texts_of_one_template() -> None:
     template = "please answer the following question as well as you can"
     texts = [f"{template} {' '.join(random.choices(WORDS, k=15))}" for _ in range(2000)]
     texts += [f"{text} now" for text in texts[::100]]
-    twins = Twins()
+    twins = NearDuplicateIndex()
     for number, text in enumerate(texts):
-        twins.add(number, runs(text.split()))
+        twins.add(number, bigrams(text.split()))
     assert twins.close()
-    assert [number for number, text in enumerate(texts) if twins.has_twin(number, (text,))] == list(range(2000, 2020))
+    assert [number for number, text in enumerate(texts) if twins.has_near_duplicate(number, (text,))] == list(
+        range(2000, 2020)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -338,6 +340,6 @@ def test_turns_that_the_chat_template_refuses() -> None:
         + str(tokenizer.chat_template)
     )
     pairs = [*sane(30), *sane(10, system="Be kind.")]
-    (finding,) = examine(Preferences("f", "l", sane()), fit=lambda _: examine_with(tokenizer, pairs, 1000))
+    (finding,) = examine(Preferences("f", "l", sane()), model_check=lambda _: examine_with(tokenizer, pairs, 1000))
     assert finding.message == "The base model's chat template refuses 10 of 40 pairs (25%): No system turn, please."
     assert (finding.kind, finding.severity) == ("template-refuses", "high")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dpo_hub.errors import DiskFullError, PreferencesError
 from dpo_hub.preferences import PreferencePair, read_preferences
-from dpo_hub.preferences.export import guarded, replacing, unguarded, write_preferences
+from dpo_hub.preferences.export import atomic_write, escape_formula, unescape_formula, write_preferences
 from dpo_hub.preferences.pairs import Messages
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -90,8 +90,8 @@ def test_any_text_comes_back(tmp_path: Path, pairs: list[PreferencePair], suffix
 @given(st.text())
 def test_guards_come_off(cell: str) -> None:
     """A guard is taken off exactly where one was put, and no guarded cell is run."""
-    assert unguarded(guarded(cell)) == cell
-    assert guarded(cell)[:1] not in tuple("=+-@\t\r")
+    assert unescape_formula(escape_formula(cell)) == cell
+    assert escape_formula(cell)[:1] not in tuple("=+-@\t\r")
 
 
 def test_csv_is_for_spreadsheets(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     path.write_text("old", encoding="utf-8")
     full = OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(DiskFullError), replacing(path):
+    with pytest.raises(DiskFullError), atomic_write(path):
         raise full
     assert path.read_text(encoding="utf-8") == "old"
     assert [each.name for each in tmp_path.glob("*out*")] == ["out.csv"]

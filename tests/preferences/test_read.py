@@ -118,7 +118,7 @@ def test_a_plain_file_is_read_by_arrow(tmp_path: Path, monkeypatch: pytest.Monke
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([COLUMNS, *([f"ask\n{n}", '"good", said I', "[bad"] for n in range(5000))])
     monkeypatch.setattr(files, "LEAST_BYTES", 0)
-    monkeypatch.setattr("dpo_hub.preferences.read._carefully", lambda *_: pytest.fail("the careful way was taken"))
+    monkeypatch.setattr("dpo_hub.preferences.read._read_carefully", lambda *_: pytest.fail("the careful way was taken"))
     preferences = read_preferences(path)
     assert [pair.row for pair in preferences.pairs] == list(range(2, 5002))
     assert preferences.pairs[4999].messages["prompt"] == [{"role": "user", "content": "ask\n4999"}]
@@ -138,8 +138,8 @@ def test_what_is_not_plain_is_left_to_the_careful_reader(
     path.write_bytes(f"prompt,chosen,rejected\n{good}{spoilt}{good}".encode("latin-1"))
     monkeypatch.setattr(files, "LEAST_BYTES", 0)
     taken = []
-    careful = read_preferences.__globals__["_carefully"]
-    monkeypatch.setattr("dpo_hub.preferences.read._carefully", lambda *given: taken.append(1) or careful(*given))
+    careful = read_preferences.__globals__["_read_carefully"]
+    monkeypatch.setattr("dpo_hub.preferences.read._read_carefully", lambda *given: taken.append(1) or careful(*given))
     preferences = read_preferences(path)
     assert taken == [1]
     assert 6000 <= len(preferences.pairs) <= 6001

@@ -170,4 +170,4 @@ def test_a_run_that_learned_nothing_says_so_everywhere(few_pairs: Path, home: Pa
     assert shown
     assert said in markup.panel(shown)
     assert ">Hardly changed</span>" in runs_markup.runs([(run, progress(run))], "")
-    assert (training.standing(Visitor("", home), run.id) or {})["headline"]["grade"] == "hardly"
+    assert (training.status(Visitor("", home), run.id) or {})["headline"]["grade"] == "hardly"

@@ -23,7 +23,7 @@ from dpo_hub import Run, read_preferences
 from dpo_hub.demo.shop import USES
 from dpo_hub.recipe import Recipe
 from dpo_hub.runs.health import Finding, diagnose, examine
-from dpo_hub.runs.health.chance import at_most, clearly_above_half, clearly_below_half, fall_in_errors
+from dpo_hub.runs.health.chance import binomial_cdf, clearly_above_half, clearly_below_half, fall_in_errors
 
 SERIES = Path(__file__).parent / "series"
 
@@ -241,8 +241,8 @@ def test_a_point_beyond_the_steps_is_left_aside() -> None:
 
 def test_chance_is_exact() -> None:
     """Tails of fair coins are those of the binomial distribution, and few pairs never suffice."""
-    assert at_most(0, 10) == pytest.approx(1 / 1024)
-    assert at_most(5, 11) == pytest.approx(0.5)
+    assert binomial_cdf(0, 10) == pytest.approx(1 / 1024)
+    assert binomial_cdf(5, 11) == pytest.approx(0.5)
     assert clearly_below_half(0.25, 64)
     assert not clearly_below_half(0.35, 64)
     assert clearly_above_half(0.75, 64)

@@ -13,8 +13,8 @@ import pytest
 
 from dpo_hub import Recipe, Run, read_preferences
 from dpo_hub.errors import RunError
-from dpo_hub.runs.launch import STOP_TIMEOUT, change, remove, start, stop
-from dpo_hub.runs.queue import line
+from dpo_hub.runs.launch import STOP_TIMEOUT, enable_options, remove, start, stop
+from dpo_hub.runs.queue import waiting_runs
 from dpo_hub.runs.run import all_runs
 from dpo_hub.runs.state import Process, State
 
@@ -59,9 +59,9 @@ def test_a_run_that_somebody_holds_is_not_changed(long: Run, monkeypatch: pytest
     monkeypatch.setattr("dpo_hub.runs.launch.LOCK_TIMEOUT", 0.1)
     before = long.recipe
     with long.lock, pytest.raises(RunError, match="already running"):
-        change(long, activation_checkpointing=True, force=True)
+        enable_options(long, activation_checkpointing=True, force=True)
     assert long.recipe == before
-    change(long, activation_checkpointing=True, force=True)
+    enable_options(long, activation_checkpointing=True, force=True)
     assert (long.recipe.activation_checkpointing, long.recipe.force) == (True, True)
 
 
@@ -121,10 +121,10 @@ def test_a_run_that_waits_can_be_stopped(few_pairs: Path, long: Run) -> None:
     start(second)
     keeper = second.state.keeper
     assert keeper is not None
-    until(lambda: line() == [second])
+    until(lambda: waiting_runs() == [second])
     stop(second)
     assert second.state == State("stopped", updated=second.state.updated)
-    assert line() == []
+    assert waiting_runs() == []
     until(lambda: not keeper.alive())
     stop(long)
 
@@ -134,7 +134,7 @@ def test_several_runs_go_one_after_the_other_whatever_becomes_of_one(few_pairs: 
     preferences, short = read_preferences(few_pairs), Recipe.for_model(epochs=1, batch_size=8)
     first, stopped, removed, last = (Run.create(preferences, short) for _ in range(4))
     start(first, stopped, removed, long, last)
-    until(lambda: line() == [stopped, removed, long, last])
+    until(lambda: waiting_runs() == [stopped, removed, long, last])
     assert [run.state.status for run in (stopped, removed, last)] == ["queued"] * 3
     for run in (stopped, removed):
         stop(run)

@@ -11,7 +11,7 @@ import pytest
 
 from dpo_hub import Recipe, Run, read_preferences
 from dpo_hub.runs.progress import LONG, duration, progress
-from dpo_hub.runs.state import SILENCE, Process, State
+from dpo_hub.runs.state import HEARTBEAT_TIMEOUT, Process, State
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_worker_that_may_hang_is_told(run: Run) -> None:
     run.write("state.json", (run.path / "state.json").read_text().replace(str(state.updated), str(time.time() - 3600)))
     os.utime(run.path / "metrics.jsonl", (time.time() - LONG * 40,) * 2)
     assert "the last step was" in progress(run).sentence
-    os.utime(run.path / ".heartbeat", (time.time() - SILENCE * 2,) * 2)
+    os.utime(run.path / ".heartbeat", (time.time() - HEARTBEAT_TIMEOUT * 2,) * 2)
     assert progress(run).sentence == "No sign of life for 2 min: its process may hang."
 
 
@@ -66,7 +66,7 @@ def test_a_worker_elsewhere_goes_by_its_heartbeat(run: Run) -> None:
     run.set_state(State("running", worker=replace(Process.of(), host="elsewhere")))
     run.beat()
     assert progress(run).status == "running"
-    os.utime(run.path / ".heartbeat", (time.time() - SILENCE * 2,) * 2)
+    os.utime(run.path / ".heartbeat", (time.time() - HEARTBEAT_TIMEOUT * 2,) * 2)
     assert progress(run).status == "failed"
 
 

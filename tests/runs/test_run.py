@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dpo_hub.errors import DiskFullError, RunError, telling_disk_full
+from dpo_hub.errors import DiskFullError, RunError, explaining_disk_full
 from dpo_hub.preferences import read_preferences
 from dpo_hub.preferences.doctor import examine
 from dpo_hub.preferences.pairs import SHOWN_ROWS
@@ -164,11 +164,11 @@ def test_what_is_no_number_is_written_as_null(run: Run) -> None:
 )
 def test_no_room_is_told_with_what_to_do(error: Exception) -> None:
     """A full disk is one sentence, whichever library met it."""
-    with pytest.raises(DiskFullError, match="Free some space"), telling_disk_full("here"):
+    with pytest.raises(DiskFullError, match="Free some space"), explaining_disk_full("here"):
         raise error
 
 
 def test_other_errors_pass() -> None:
     """Only a full disk is translated."""
-    with pytest.raises(PermissionError), telling_disk_full("here"):
+    with pytest.raises(PermissionError), explaining_disk_full("here"):
         raise PermissionError(13, "Permission denied")

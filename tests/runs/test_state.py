@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import psutil
 
-from dpo_hub.runs.state import SILENCE, Process, State
+from dpo_hub.runs.state import HEARTBEAT_TIMEOUT, Process, State
 
 
 def test_a_process_is_alive_until_it_ends() -> None:
@@ -33,8 +33,8 @@ def test_a_number_used_again_is_another_process() -> None:
 def test_on_another_machine_only_the_heartbeat_tells() -> None:
     """The numbers of another machine's processes mean nothing here."""
     elsewhere = replace(Process.of(), host="elsewhere")
-    assert elsewhere.alive(silence=SILENCE - 1)
-    assert not elsewhere.alive(silence=SILENCE + 1)
+    assert elsewhere.alive(silence=HEARTBEAT_TIMEOUT - 1)
+    assert not elsewhere.alive(silence=HEARTBEAT_TIMEOUT + 1)
 
 
 def test_a_run_is_in_hand_as_long_as_worker_or_keeper_lives() -> None:

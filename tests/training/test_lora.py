@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from dpo_hub.training.lora import Adapted, fewer_operations
+from dpo_hub.training.lora import Adapted, fused_lora
 
 
 @pytest.mark.parametrize("with_bias", [True, False])
@@ -39,7 +39,7 @@ def layer(**settings: Any) -> Any:
 def ways(model: Any, x: torch.Tensor) -> tuple[str | None, str | None]:
     """By what the output is computed, outside and within."""
     outside = model(x).grad_fn.name()
-    with fewer_operations(model):
+    with fused_lora(model):
         return outside, model(x).grad_fn.name()
 
 
@@ -48,7 +48,7 @@ def test_a_plain_layer_is_computed_this_way_for_as_long_as_the_context_lasts() -
     model, x = layer(), torch.randn(3, 4, requires_grad=True)
     assert ways(model, x) == ("AddBackward0", "AdaptedBackward")
     usual = model(x)
-    with fewer_operations(model):
+    with fused_lora(model):
         torch.testing.assert_close(model(x), usual)
         with model.disable_adapter():
             torch.testing.assert_close(
@@ -73,5 +73,5 @@ def test_several_adapters_at_once_are_left_to_peft() -> None:
     for usual in (lambda: model(x), lambda: model(x, adapter_names=["default", "other"])):
         model.base_model.set_adapter(["default", "other"])
         expected = usual()
-        with fewer_operations(model):
+        with fused_lora(model):
             torch.testing.assert_close(usual(), expected)

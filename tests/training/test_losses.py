@@ -73,13 +73,13 @@ def test_contradictions_are_refused(settings: dict[str, Any], told: str) -> None
 def test_a_loss_that_sorts_keeps_its_batch() -> None:
     """Where memory or devices ask for smaller batches, such a loss would become another."""
     recipe = Recipe(loss="aot", batch_size=8, accumulation=2)
-    less = recipe.needing_less_memory()
+    less = recipe.with_less_memory()
     assert less
     assert (less.batch_size, less.activation_checkpointing) == (8, True)
-    assert less.needing_less_memory() is None
-    assert (recipe.shared_by(2).batch_size, recipe.shared_by(2).accumulation) == (8, 1)
+    assert less.with_less_memory() is None
+    assert (recipe.per_process(2).batch_size, recipe.per_process(2).accumulation) == (8, 1)
     with pytest.raises(RecipeError, match="Make accumulation a multiple of 4"):
-        recipe.shared_by(4)
+        recipe.per_process(4)
 
 
 def test_a_recipe_of_an_earlier_version_loads() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dpo_hub.errors import ModelError
-from dpo_hub.training.memory import free_bytes, held_bytes, peak_bytes, telling_out_of_memory
+from dpo_hub.training.memory import explaining_out_of_memory, free_bytes, held_bytes, peak_bytes
 
 
 def test_memory_held_and_its_peak() -> None:
@@ -38,7 +38,7 @@ def test_freed_memory_is_kept_without_harm() -> None:
 
 def test_full_memory_is_told() -> None:
     """What the CPU's allocator says becomes a sentence; other errors stay what they are."""
-    with pytest.raises(ModelError, match="memory is full"), telling_out_of_memory("Ask for less."):
+    with pytest.raises(ModelError, match="memory is full"), explaining_out_of_memory("Ask for less."):
         torch.empty(1 << 60, dtype=torch.uint8)
-    with pytest.raises(RuntimeError, match="shapes"), telling_out_of_memory("Ask for less."):
+    with pytest.raises(RuntimeError, match="shapes"), explaining_out_of_memory("Ask for less."):
         torch.ones(2, 3) @ torch.ones(2, 3)

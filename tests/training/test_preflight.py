@@ -19,13 +19,13 @@ from dpo_hub.preferences import read_preferences
 from dpo_hub.preferences.doctor.findings import of_all
 from dpo_hub.recipe import ENGINES, Recipe
 from dpo_hub.runs.run import Run
-from dpo_hub.training.ahead import look_ahead
-from dpo_hub.training.engine import settle_engine, using_engine
+from dpo_hub.training.ahead import run_preflight
+from dpo_hub.training.engine import choose_engine, using_engine
 from dpo_hub.training.forecast import Disk, Memory, Outlook, forecast
 from dpo_hub.training.live import LiveBytes
 from dpo_hub.training.machine import container_room, free_disk, free_memory
 from dpo_hub.training.preflight import examine, require_room
-from dpo_hub.training.rehearsal import kept_by, rehearse
+from dpo_hub.training.rehearsal import measure_step_memory, rehearse
 from dpo_hub.training.tokens import Batches, batches_of, count_tokens, pairs_at
 from dpo_hub.training.trainer import prepare
 
@@ -47,7 +47,7 @@ def test_the_forecast_is_near_what_is_measured(case: str) -> None:
 
 def prepared(run: Run) -> tuple[Any, Recipe]:
     trainer = prepare(run.recipe, run.pairs("train"), run.pairs("held_out"), run.path / "checkpoints")
-    return trainer, settle_engine(trainer, run.recipe)[0]
+    return trainer, choose_engine(trainer, run.recipe)[0]
 
 
 def what_may_change(trainer: Any) -> list[Any]:
@@ -146,7 +146,7 @@ def test_one_pair_tells_what_a_batch_holds(few_pairs: Path, engine: str) -> None
     trainer, recipe = prepared(make_run(few_pairs, engine=engine))
     one, many = [pairs_at(trainer.train_dataset, range(count)) for count in (1, 12)]
     with using_engine(trainer, recipe):
-        kept = [kept_by(trainer, pairs).activations / count_tokens(pairs, recipe) for pairs in (one, many)]
+        kept = [measure_step_memory(trainer, pairs).activations / count_tokens(pairs, recipe) for pairs in (one, many)]
     assert kept[0] == pytest.approx(kept[1], rel=0.05)
 
 
@@ -231,7 +231,7 @@ def test_this_machine_has_memory_and_disk(tmp_path: Path) -> None:
 
 def test_a_look_ahead_has_it_all(few_pairs: Path, home: Path) -> None:
     """Pairs cut, trained parameters, steps and time are told, and no run is made."""
-    ahead = look_ahead(read_preferences(few_pairs), Recipe.for_model(max_length=60, epochs=1, batch_size=8))
+    ahead = run_preflight(read_preferences(few_pairs), Recipe.for_model(max_length=60, epochs=1, batch_size=8))
     assert ahead.pairs == {"train": 32, "held_out": 8}
     assert ahead.cut > 0
     (cut,) = [finding for finding in ahead.findings if finding.kind == "cut"]
@@ -247,4 +247,4 @@ def test_a_look_ahead_has_it_all(few_pairs: Path, home: Path) -> None:
 def test_nothing_left_to_train_on_is_told(few_pairs: Path) -> None:
     """Where no prompt fits, it is said before a run is made."""
     with pytest.raises(ModelError, match="max_length, 8 tokens, is too short for all 32 train prompts"):
-        look_ahead(read_preferences(few_pairs), Recipe.for_model(max_length=8))
+        run_preflight(read_preferences(few_pairs), Recipe.for_model(max_length=8))

@@ -73,10 +73,10 @@ def test_two_processes_give_the_losses_of_one(few_pairs: Path) -> None:
 
 def test_what_cannot_be_shared_evenly_is_told() -> None:
     """The message says what to change."""
-    assert Recipe(batch_size=6, accumulation=2).shared_by(3) == Recipe(batch_size=2, accumulation=2)
-    assert Recipe(batch_size=5, accumulation=2).shared_by(2) == Recipe(batch_size=5, accumulation=1)
+    assert Recipe(batch_size=6, accumulation=2).per_process(3) == Recipe(batch_size=2, accumulation=2)
+    assert Recipe(batch_size=5, accumulation=2).per_process(2) == Recipe(batch_size=5, accumulation=1)
     with pytest.raises(RecipeError, match="Make batch_size a multiple of 2"):
-        Recipe(batch_size=5, accumulation=3).shared_by(2)
+        Recipe(batch_size=5, accumulation=3).per_process(2)
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 8, 16, 17, 31, 40])

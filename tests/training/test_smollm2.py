@@ -25,7 +25,10 @@ from tests.hub.conftest import ADA, Python
 from tests.hub.loopback import Commit, Hub, Repo, serving
 from tests.training.test_gguf import write_gguf
 
-SETTLED = ("-c", "from dpo_hub.training.smollm2 import settled; print(settled('smollm2'), settled('demo'))")
+SETTLED = (
+    "-c",
+    "from dpo_hub.training.smollm2 import resolve_name; print(resolve_name('smollm2'), resolve_name('demo'))",
+)
 
 
 def offer(folder: Path, gguf: bytes, monkeypatch: pytest.MonkeyPatch, *, pinned: bool = True) -> None:

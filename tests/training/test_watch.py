@@ -22,7 +22,7 @@ from dpo_hub.runs.run import Run
 from dpo_hub.training import trainer as training
 from dpo_hub.training.best import best_of, keep_best, restore_best
 from dpo_hub.training.metrics import STEP_KEYS, TRL_KEYS
-from dpo_hub.training.probe import NGRAM, PROMPTS, Probe, asked, points, repeated, undisturbed
+from dpo_hub.training.probe import NGRAM, PROMPTS, Probe, points, preserving_model_state, repeated, select_pairs
 from dpo_hub.training.train import train
 from dpo_hub.training.watch import PAIRS, Watch, pairs_at_a_point
 
@@ -93,7 +93,7 @@ def test_randomness_and_mode_are_put_back() -> None:
 
     model = torch.nn.Linear(1, 1)
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    with undisturbed(model):
+    with preserving_model_state(model):
         model.eval()
         draw()
         torch.manual_seed(5)
@@ -145,8 +145,8 @@ def test_the_distance_is_that_of_plain_logits(few_pairs: Path, engine: str, monk
 def test_prompts_leave_room_for_replies() -> None:
     """The first short ones are asked, and the shortest where all are long."""
     pairs = [{"prompt_ids": [0] * length} for length in (60, 10, 20, 50, *[5] * PROMPTS)]
-    assert [len(pair["prompt_ids"]) for pair in asked(pairs, 64)] == [10, 20, *[5] * (PROMPTS - 2)]
-    assert [len(pair["prompt_ids"]) for pair in asked(pairs[:1] + pairs[3:4], 64)] == [50]
+    assert [len(pair["prompt_ids"]) for pair in select_pairs(pairs, 64)] == [10, 20, *[5] * (PROMPTS - 2)]
+    assert [len(pair["prompt_ids"]) for pair in select_pairs(pairs[:1] + pairs[3:4], 64)] == [50]
 
 
 def test_repeats_are_counted() -> None:
@@ -268,5 +268,5 @@ def test_a_resumed_run_is_watched_as_if_it_had_not_stopped(few_pairs: Path, poli
     assert control.should_training_stop
     watch.on_log(None, TrainerState(global_step=12, max_steps=20, epoch=1.2), control, logs=log)
     assert len(watch.steps) == 12
-    watch.settle(12)
+    watch.restore_best_point(12)
     assert run.report["auto_stop"]["kept"] == 10

@@ -18,11 +18,11 @@ from pathlib import Path
 
 from ...demo import FILES
 from ...demo.shop import USES
-from ...errors import PreferencesError, telling_disk_full
+from ...errors import PreferencesError, explaining_disk_full
 from ...preferences import Preferences, read_preferences
 from ...preferences.files import open_table
 from ...preferences.layouts.columns import is_known
-from ...preferences.pairs import counted
+from ...preferences.pairs import pluralise
 from ..limits import limits
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet", ".gz")
@@ -60,7 +60,7 @@ def hub_file(written: str) -> str:
     return f"{HUB}{_ADDRESS.sub('', written.strip()).strip('/')}"
 
 
-def take(shelf: Path, upload: Path) -> str:
+def save_upload(shelf: Path, upload: Path) -> str:
     """Save an upload, and remove the server's temporary copy.
 
     Raises:
@@ -68,14 +68,14 @@ def take(shelf: Path, upload: Path) -> str:
         DiskFullError: there is no room.
     """
     try:
-        return keep(shelf, upload)
+        return save_copy(shelf, upload)
     except FileNotFoundError as error:
         raise PreferencesError(f"{upload.name} did not arrive. Upload it again.") from error
     finally:
         upload.unlink(missing_ok=True)
 
 
-def keep(shelf: Path, upload: Path, name: str = "", *, note: str = "") -> str:
+def save_copy(shelf: Path, upload: Path, name: str = "", *, note: str = "") -> str:
     """Save a copy of *upload* in *shelf*, and return its id; *name*, by default the file's, is only for display.
 
     Raises:
@@ -88,9 +88,9 @@ def keep(shelf: Path, upload: Path, name: str = "", *, note: str = "") -> str:
         raise PreferencesError(f"{name}: files of this kind are not read. Use one of {', '.join(SUFFIXES)}.")
     ending = "".join(suffix for suffix in suffixes if suffix in SUFFIXES)
     folder = new_folder(shelf)
-    with telling_disk_full(shelf):
+    with explaining_disk_full(shelf):
         shutil.copyfile(upload, folder / f"file{ending}")
-    describe(folder, Source(name, "", note=note))
+    save_about(folder, Source(name, "", note=note))
     return folder.name
 
 
@@ -99,7 +99,7 @@ def new_folder(shelf: Path) -> Path:
     if most is not None and there.is_dir() and len(list(there.iterdir())) >= most:
         raise PreferencesError(f"You have {most} files here, and more are not kept for one visitor.")
     folder = there / secrets.token_hex(8)
-    with telling_disk_full(shelf):
+    with explaining_disk_full(shelf):
         folder.mkdir(parents=True)
     return folder
 
@@ -113,18 +113,18 @@ def map_columns(shelf: Path, file: str, mapping: Mapping[str, str]) -> str:
     source = find(shelf, file)
     if not ID.fullmatch(file):
         here = Path(source.where).is_file()
-        file = keep(shelf, Path(source.where), source.name) if here else new_folder(shelf).name
-    describe(shelf / "files" / file, replace(source, mapping=mapping))
+        file = save_copy(shelf, Path(source.where), source.name) if here else new_folder(shelf).name
+    save_about(shelf / "files" / file, replace(source, mapping=mapping))
     return file
 
 
-def describe(folder: Path, source: Source) -> None:
+def save_about(folder: Path, source: Source) -> None:
     """Save what is known of a file beside it; a dataset on the Hub has no file there."""
     about = {"name": source.name, "mapping": dict(source.mapping), "note": source.note, "written": source.written}
     if not any(folder.glob("file.*")):
         about["dataset"] = source.where
     aside = folder / f".{secrets.token_hex(4)}"
-    with telling_disk_full(folder):
+    with explaining_disk_full(folder):
         aside.write_text(json.dumps(about), encoding="utf-8")
         aside.replace(folder / "about.json")
 
@@ -195,7 +195,7 @@ def _require_modest(where: str, most: int) -> None:
     with open_table(where, known=is_known) as table:
         if next(islice(table.rows, most, None), None):
             raise PreferencesError(
-                f"It has more than {counted(most, 'row')}, the limit here. Take a part of it, or install dpo_hub "
+                f"It has more than {pluralise(most, 'row')}, the limit here. Take a part of it, or install dpo_hub "
                 "on your own machine, where there is none."
             )
 

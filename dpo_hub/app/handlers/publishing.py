@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from ...errors import DPOHubError, PublishError, RunError
 from ...hub.account import Token, client, require_name
 from ...hub.bundle import OF_OURS
-from ...hub.card import ADAPTER_LINE, SPLIT_LINE, published
+from ...hub.card import ADAPTER_LINE, SPLIT_LINE, adapt_card
 from ...hub.ollama import create_command, name_for
 from ...hub.publish import Published, Tell
 from ...hub.publish import publish as publish_on_hub
@@ -39,7 +39,7 @@ _JOINER = "\N{WORD JOINER}"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PublishOptions:
     """What is to be published, and where."""
 
     repo: str
@@ -121,7 +121,7 @@ def _own_lines(text: str) -> str:
     return "\n".join(f"{line} " if line in (ADAPTER_LINE, SPLIT_LINE) else line for line in lines)
 
 
-def preview(run: Run, wanted: Wanted, text: str) -> Card:
+def preview(run: Run, wanted: PublishOptions, text: str) -> Card:
     """The card as it will be on the Hub, with *text* as its description.
 
     Raises:
@@ -130,12 +130,12 @@ def preview(run: Run, wanted: Wanted, text: str) -> Card:
     inherited = OF_OURS.license if run.recipe.model in OURS else {"license": LICENCE_TO_COME}
     repo = wanted.repo.strip() or f"your-name/{stem(run)}"
     data = [f"{repo}-preferences"] if wanted.with_data else []
-    whole = published(described(run.card, text), repo_id=repo, datasets=data, **inherited)
+    whole = adapt_card(described(run.card, text), repo_id=repo, datasets=data, **inherited)
     front = _FRONT.match(whole)
-    return Card(front[1] if front else "", inert(whole[front.end() :] if front else whole))
+    return Card(front[1] if front else "", sanitize_markdown(whole[front.end() :] if front else whole))
 
 
-def inert(markdown: str) -> str:
+def sanitize_markdown(markdown: str) -> str:
     """*markdown* without pictures, diagrams or HTML, so that displaying it sends no requests."""
     seen = _PICTURE.sub(lambda found: f"*(A picture: {found[1]}.)*", _COMMENT.sub("", markdown))
     seen = _DIAGRAM.sub(r"\1text", seen)
@@ -151,7 +151,7 @@ def commands(run: Run) -> str:
     return f"# --gguf makes a file for llama.cpp too\n{merge}\n{ollama}"
 
 
-def publish(visitor: Visitor, run_id: str, wanted: Wanted, *, token: str = "", tell: Tell) -> list[Published]:
+def publish(visitor: Visitor, run_id: str, wanted: PublishOptions, *, token: str = "", tell: Tell) -> list[Published]:
     """Publish the run as *wanted*: on a Space with the visitor's own token, elsewhere with *token* or their login.
 
     Raises:
@@ -175,7 +175,9 @@ def publish(visitor: Visitor, run_id: str, wanted: Wanted, *, token: str = "", t
     )
 
 
-def publishing(visitor: Visitor, run_id: str, wanted: Wanted, *, token: str = "") -> Iterator[Publication]:
+def publish_with_progress(
+    visitor: Visitor, run_id: str, wanted: PublishOptions, *, token: str = ""
+) -> Iterator[Publication]:
     """Publish as `publish` does, and yield the progress; it continues to the end even if nobody is listening."""
     said: SimpleQueue[str | None] = SimpleQueue()
     pool = ThreadPoolExecutor(1)

@@ -10,11 +10,11 @@ from dataclasses import fields, replace
 from typing import Any
 
 from ...errors import ModelError, PreferencesError, RecipeError, RunError
-from ...hub.calls import BROKEN
+from ...hub.calls import CONNECTION_ERRORS
 from ...recipe import DEMO_MODEL, SMOLLM2, STRENGTHS, Recipe
 from ...runs.keeper import visible_devices
 from ...runs.queue import run_on_device
-from ...training.smollm2 import settled
+from ...training.smollm2 import resolve_name
 from ..limits import allowed_model, require_few_epochs
 from ..visitors import Visitor
 from .files import find, read
@@ -22,7 +22,7 @@ from .files import find, read
 MODELS = (DEMO_MODEL, SMOLLM2, "Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct")
 """Offered before a search: small, not gated, and with a chat template."""
 FOUND = 12
-PATIENCE = 600.0
+PREFLIGHT_TIMEOUT = 600.0
 """Seconds that a preview may take; a large model has to be loaded for it."""
 
 
@@ -54,7 +54,7 @@ def recipe_of(settings: Mapping[str, Any], pairs: int | None = None) -> Recipe:
     """
     if empty := [name for name, value in settings.items() if value is None or value == ""]:
         raise RecipeError(f"{empty[0].replace('_', ' ').capitalize()} is empty. Fill it in.")
-    recipe = Recipe.for_model(pairs=pairs, **{**settings, "model": settled(allowed_model(str(settings["model"])))})
+    recipe = Recipe.for_model(pairs=pairs, **{**settings, "model": resolve_name(allowed_model(str(settings["model"])))})
     require_few_epochs(recipe.epochs)
     return recipe
 
@@ -71,11 +71,11 @@ def models_named(text: str, token: str | None = None) -> list[str]:
     try:
         found = api.list_models(search=text, filter="text-generation", sort="downloads", limit=FOUND)
         return [model.id for model in found] or list(MODELS)
-    except (*BROKEN, HfHubHTTPError):
+    except (*CONNECTION_ERRORS, HfHubHTTPError):
         return list(MODELS)
 
 
-def foresee(visitor: Visitor, file: str, recipe: Recipe) -> dict[str, Any]:
+def run_preflight(visitor: Visitor, file: str, recipe: Recipe) -> dict[str, Any]:
     """Preview what a run needs, as `dpo-hub preflight --json` does, in a separate process.
 
     Raises:
@@ -92,7 +92,7 @@ def foresee(visitor: Visitor, file: str, recipe: Recipe) -> dict[str, Any]:
         options += ["--map", ",".join(f"{part}={column}" for part, column in source.mapping.items())]
     command = [sys.executable, "-m", "dpo_hub", "preflight", source.where, "--json", *options]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PREFLIGHT_TIMEOUT)
     except subprocess.TimeoutExpired:
         raise ModelError("Looking ahead took too long. The run itself looks again before its first step.") from None
     if done.returncode:

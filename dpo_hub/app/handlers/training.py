@@ -20,7 +20,7 @@ from ...runs.launch import remove, stop
 from ...runs.progress import progress as progress_of
 from ...runs.run import Run
 from ...runs.state import ENDED
-from ..limits import begin, room
+from ..limits import begin, run_slot
 from ..visitors import Visitor
 from .files import find, read
 from .recipes import recipe_of
@@ -40,7 +40,7 @@ class Progress:
     step: int
     steps: int
     curve: Sequence[Mapping[str, float]]
-    looks: Sequence[Mapping[str, Any]]
+    evaluations: Sequence[Mapping[str, Any]]
     """The measurements on held-out pairs during training, with the replies at that point."""
     reward_accuracy: float | None
     accuracy_interval: tuple[float, float]
@@ -65,7 +65,7 @@ class Progress:
     @property
     def findings(self) -> list[Finding]:
         """The problems found in the whole course of the run."""
-        return examine(self.curve, self.looks, self.recipe, self.steps)
+        return examine(self.curve, self.evaluations, self.recipe, self.steps)
 
 
 def start_training(visitor: Visitor, file: str, settings: Mapping[str, Any]) -> str:
@@ -80,7 +80,7 @@ def start_training(visitor: Visitor, file: str, settings: Mapping[str, Any]) -> 
     preferences = read(find(visitor.shelf, file))
     recipe = recipe_of(settings, len(preferences.pairs))
     _require_public(visitor, recipe.model)
-    with room(visitor):
+    with run_slot(visitor):
         run = Run.create(preferences, recipe, shelf=visitor.shelf)
         begin(run)
     return run.id
@@ -118,7 +118,7 @@ def resume_training(visitor: Visitor, run_id: str) -> None:
         RunError: it has finished or is running, or as many runs are waiting as are allowed.
     """
     if run := visitor.run(run_id):
-        with room(visitor, new=False):
+        with run_slot(visitor, new=False):
             begin(run)
 
 
@@ -153,7 +153,7 @@ def _progress(run: Run) -> Progress:
         step=goes.step,
         steps=goes.steps,
         curve=curve,
-        looks=looks,
+        evaluations=looks,
         reward_accuracy=measured.get("reward_accuracy"),
         accuracy_interval=accuracy_interval(measured),
         samples=run.samples if finished else (),
@@ -163,7 +163,7 @@ def _progress(run: Run) -> Progress:
     )
 
 
-def standing(visitor: Visitor, run_id: str) -> dict[str, Any] | None:
+def status(visitor: Visitor, run_id: str) -> dict[str, Any] | None:
     """The status of a run and its last step's figures, without reading its whole course; None if there is no such run.
 
     Programs ask for it repeatedly, so it has to stay cheap however long the run gets.

@@ -14,19 +14,19 @@ from ...preferences.export import write_preferences
 from ...preferences.pairs import Messages
 from ...runs.run import Run
 from ..visitors import Visitor
-from .files import keep
-from .stage import Stage
+from .files import save_copy
+from .model_host import ModelHost
 
 AT_ONCE = 2
 """Prompts answered in one batch: with more, the first vote comes later and the next ones sooner."""
 
 
-def next_ballot(stage: Stage, visitor: Visitor, run_id: str, *, asked: str = "") -> Ballot:
+def next_ballot(stage: ModelHost, visitor: Visitor, run_id: str, *, asked: str = "") -> Ballot:
     """Have both sides reply to *asked*, or else to the held-out prompt that this visitor has voted on least.
 
     Raises:
-        RunError: both sides reply the same to every prompt; also as `Stage.ready`.
-        ModelError: as `Stage.ready`.
+        RunError: both sides reply the same to every prompt; also as `ModelHost.ready`.
+        ModelError: as `ModelHost.ready`.
     """
     duet = stage.ready(visitor, run_id)
     run = _run(visitor, run_id)
@@ -66,7 +66,7 @@ def as_file(visitor: Visitor, run_id: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "votes.jsonl"
         write_preferences(made.pairs, path)
-        return keep(visitor.shelf, path, f"votes-on-{run.id}.jsonl")
+        return save_copy(visitor.shelf, path, f"votes-on-{run.id}.jsonl")
 
 
 def voter(visitor: Visitor) -> str:

@@ -12,10 +12,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from ...errors import PreferencesError, telling_disk_full
-from ...preferences.pairfile import PARTS as ROLES
+from ...errors import PreferencesError, explaining_disk_full
+from ...preferences.pairfile import PART_ROLES as ROLES
 from ...recipe import DEMO_MODEL
-from .files import ID, Source, describe, find, new_folder
+from .files import ID, Source, find, new_folder, save_about
 
 WRITTEN = "written.jsonl"
 """The display name of a file of pairs written on the page."""
@@ -84,7 +84,7 @@ def add_pair(shelf: Path, file: str, prompt: str, chosen: str, rejected: str) ->
     folder = _written(shelf, file)
     pair = {part: [{"role": role, "content": text}] for (part, role), text in zip(ROLES.items(), texts, strict=True)}
     line = json.dumps(pair, ensure_ascii=False).encode() + b"\n"
-    with telling_disk_full(shelf), FileLock(folder / ".lock"), (folder / "file.jsonl").open("ab") as lines:
+    with explaining_disk_full(shelf), FileLock(folder / ".lock"), (folder / "file.jsonl").open("ab") as lines:
         lines.write(line)
     return folder.name
 
@@ -108,5 +108,5 @@ def _written(shelf: Path, file: str) -> Path:
         return shelf / "files" / file
     folder = new_folder(shelf)
     (folder / "file.jsonl").touch()
-    describe(folder, Source(WRITTEN, "", written=True))
+    save_about(folder, Source(WRITTEN, "", written=True))
     return folder

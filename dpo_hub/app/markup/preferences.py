@@ -10,12 +10,12 @@ from statistics import median
 
 from ...preferences import PreferencePair, Preferences, text_of
 from ...preferences.doctor.findings import Finding
-from ...preferences.pairs import counted
+from ...preferences.pairs import pluralise
 from . import finding as card
 from . import findings as cards
 from . import hint
 
-SHOWN = 5
+PAGE_SIZE = 5
 """Pairs on a page."""
 LONGEST = 1_500
 """The most characters shown of a text."""
@@ -90,8 +90,8 @@ def _underlined(text: str, spans: Iterable[tuple[int, int]]) -> str:
 
 def place(page: int, total: int) -> str:
     """Which pairs the page shows."""
-    first = page * SHOWN + 1
-    return f'<p class="place" role="status">Pairs {first:,}–{min(first + SHOWN - 1, total):,} of {total:,}</p>'
+    first = page * PAGE_SIZE + 1
+    return f'<p class="place" role="status">Pairs {first:,}–{min(first + PAGE_SIZE - 1, total):,} of {total:,}</p>'
 
 
 def findings(found: Sequence[Finding], samples: dict[int, PreferencePair], rows: int) -> str:
@@ -105,7 +105,7 @@ def _rows(finding: Finding, samples: dict[int, PreferencePair], rows: int) -> st
     if not finding.rows:
         return ""
     few = min(rows, len(finding.rows))
-    title = f"Look at {few} of {finding.count:,}" if finding.count > few else f"Look at {counted(few, 'row')}"
+    title = f"Look at {few} of {finding.count:,}" if finding.count > few else f"Look at {pluralise(few, 'row')}"
     shown = "".join(_sample(row, samples.get(row)) for row in finding.rows[:few])
     return f"<details><summary>{title}</summary><dl>{shown}</dl></details>"
 
@@ -117,16 +117,17 @@ def _sample(row: int, pair: PreferencePair | None) -> str:
     return f"<dt>Row {row:,}</dt>{texts}"
 
 
-BARS = 16
+BINS = 16
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 480, 220, 44, 12, 48
 
 
 def lengths(chosen: Sequence[int], rejected: Sequence[int]) -> str:
     """The lengths of the replies as a bar chart: two bars for each range of lengths, in words."""
-    width = _bar_width([*chosen, *rejected])
+    width = _bin_width([*chosen, *rejected])
     sides = [_tally(side, width) for side in (chosen, rejected)]
     medians = ", ".join(
-        f"{name} {counted(round(median(side)), 'word')}" for name, side in (("chosen", chosen), ("rejected", rejected))
+        f"{name} {pluralise(round(median(side)), 'word')}"
+        for name, side in (("chosen", chosen), ("rejected", rejected))
     )
     count = max(map(len, sides))
     highest = max(map(max, sides))
@@ -140,17 +141,17 @@ def lengths(chosen: Sequence[int], rejected: Sequence[int]) -> str:
     )
 
 
-def _bar_width(words: Sequence[int]) -> int:
+def _bin_width(words: Sequence[int]) -> int:
     """Words in each bar's range, so that all but the longest 2% of replies fall into a bar of their own range."""
     usual = sorted(words)[int(0.98 * (len(words) - 1))]
-    return max(1, -(-(usual + 1) // BARS))
+    return max(1, -(-(usual + 1) // BINS))
 
 
 def _tally(words: Sequence[int], width: int) -> list[int]:
     """The number of replies in each bar; the last bar includes all longer ones."""
-    counts = [0] * BARS
+    counts = [0] * BINS
     for number in words:
-        counts[min(number // width, BARS - 1)] += 1
+        counts[min(number // width, BINS - 1)] += 1
     return counts
 
 

@@ -14,7 +14,7 @@ from . import hint
 SEVERE = {"high": "It would fail", "medium": "Worth a look", "low": "Good to know"}
 
 
-def foreseen(ahead: Mapping[str, Any]) -> str:
+def preflight(ahead: Mapping[str, Any]) -> str:
     """The figures of the preview, and the problems it found."""
     figures = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in _figures(ahead))
     against = (

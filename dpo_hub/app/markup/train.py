@@ -55,7 +55,7 @@ def curves(progress: Progress) -> str:
     def of(key: str, lines: Sequence[Mapping[str, Any]] = progress.curve) -> Points:
         return [(line["step"], line.get(key, math.nan)) for line in lines]
 
-    looks = progress.looks
+    looks = progress.evaluations
     charts = (
         chart("Loss", {"trained": of("loss"), "held out": of("loss", looks)}, steps=progress.steps),
         chart("Margin", {"trained": of("margin"), "held out": of("margin", looks)}, steps=progress.steps),
@@ -81,8 +81,8 @@ def samples(progress: Progress) -> str:
     if progress.samples:
         told = [[sample[part] for part in ("prompt", "before", "after")] for sample in progress.samples]
         return table("Replies to held-out prompts", ("prompt", "before", "after"), told)
-    if not progress.looks:
+    if not progress.evaluations:
         return ""
-    look = progress.looks[-1]
+    look = progress.evaluations[-1]
     rows = [(reply["prompt"], reply["reply"]) for reply in look.get("replies", ())]
     return table(f"Replies to held-out prompts at step {look['step']}", ("prompt", "reply"), rows)

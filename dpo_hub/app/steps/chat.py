@@ -8,8 +8,8 @@ from typing import Any
 
 from ...errors import DPOHubError, needing_extra
 from ..handlers import training
-from ..handlers.stage import STAGE, Conversation, Message, beside_training
-from ..place import DEVICE, LATEST, QUIET, Place, note, told, who
+from ..handlers.model_host import MODEL_HOST, Conversation, Message, training_notice
+from ..place import DEVICE, LATEST, QUIET, Place, note, show_errors, visitor_of
 
 with needing_extra("app"):
     import gradio as gr
@@ -80,10 +80,10 @@ def _forget() -> tuple[Any, ...]:
     return Conversation(), [], [], [], None
 
 
-@told
+@show_errors
 def _restore(run: str, kept: object, request: gr.Request) -> tuple[Any, ...]:
     """After a reload, show the conversation that the browser kept about this run."""
-    found = Conversation.from_kept(kept, run, who(request)) if run else None
+    found = Conversation.from_kept(kept, run, visitor_of(request)) if run else None
     return (found, *_shown(found), gr.skip()) if found else _forget()
 
 
@@ -95,10 +95,10 @@ def _stopped(run: str, conversation: Conversation) -> tuple[Any, ...]:
     return note("Stopped."), gr.Button(visible=False), conversation.kept(run)
 
 
-@told
+@show_errors
 def _open(run: str, third: str | None, request: gr.Request) -> list[Any]:
     """Update the input, the note, the other runs and the suggestions, once there is a model to chat with."""
-    visitor = who(request)
+    visitor = visitor_of(request)
     prompts = training.suggestions(visitor, run) if run else []
     ready, others = bool(prompts), training.comparable(visitor, run)
     prompts += [""] * (training.SUGGESTIONS - len(prompts))
@@ -114,34 +114,34 @@ def _open(run: str, third: str | None, request: gr.Request) -> list[Any]:
 def _open_to_load(run: str, third: str | None, request: gr.Request) -> list[Any]:
     """As `_open`, with a note that the models are being loaded."""
     opened: list[Any] = _open(run, third, request)
-    if run and not STAGE.has(run):
+    if run and not MODEL_HOST.has(run):
         opened[2] = note(LOADING)
     return opened
 
 
-@told
+@show_errors
 def _warm(run: str, request: gr.Request) -> str:
     """Load the models while the visitor thinks of a question."""
-    visitor = who(request)
+    visitor = visitor_of(request)
     if run and training.suggestions(visitor, run):
-        STAGE.ready(visitor, run)
-        return note(beside_training() or "Ready. Try a prompt that was not trained on:")
+        MODEL_HOST.ready(visitor, run)
+        return note(training_notice() or "Ready. Try a prompt that was not trained on:")
     return ""
 
 
-@told
+@show_errors
 def _ask(
     run: str, third: str, text: str, system: str, conversation: Conversation, request: gr.Request
 ) -> Iterator[tuple[Any, ...]]:
     if not text.strip():
         yield (gr.skip(),) * 8
         return
-    visitor, runs = who(request), [run, third] if third else [run]
-    asked = conversation.seen_by(visitor).asking(text.strip(), len(runs) + 1)
-    wait = beside_training() or "Writing …" if STAGE.has(*runs) else LOADING
+    visitor, runs = visitor_of(request), [run, third] if third else [run]
+    asked = conversation.for_visitor(visitor).asking(text.strip(), len(runs) + 1)
+    wait = training_notice() or "Writing …" if MODEL_HOST.has(*runs) else LOADING
     yield asked, *_shown(asked), "", note(wait), gr.Button(visible=True), gr.skip()
     try:
-        for answered in STAGE.answer(visitor, runs, asked, system=system):
+        for answered in MODEL_HOST.answer(visitor, runs, asked, system=system):
             yield answered, *_shown(answered), *[gr.skip()] * 4
     except DPOHubError:
         yield *[gr.skip()] * 5, note(""), gr.Button(visible=False), gr.skip()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ...errors import needing_extra
 from ..handlers import training
-from ..handlers.stage import STAGE
+from ..handlers.model_host import MODEL_HOST
 from ..markup import compare as markup
-from ..place import DEVICE, LATEST, QUIET, Place, note, told, who
+from ..place import DEVICE, LATEST, QUIET, Place, note, show_errors, visitor_of
 
 with needing_extra("app"):
     import gradio as gr
@@ -33,14 +33,14 @@ def build(place: Place, opened: gr.Tab) -> None:
     ).failure(lambda: note(""), None, said, **QUIET)
 
 
-@told
+@show_errors
 def _example(run: str, prompt: str, request: gr.Request) -> tuple[str, ...]:
     """Fill in a held-out pair, unless there is a prompt already."""
-    found = None if prompt else training.held_out_example(who(request), run)
+    found = None if prompt else training.held_out_example(visitor_of(request), run)
     return found or (gr.skip(),) * (1 + REPLIES)
 
 
-@told
+@show_errors
 def _read(run: str, prompt: str, one: str, other: str, request: gr.Request) -> tuple[str, str]:
     written = [reply for reply in (one, other) if reply.strip()]
-    return markup.readings(STAGE.read(who(request), run, prompt, written)), note("")
+    return markup.readings(MODEL_HOST.read(visitor_of(request), run, prompt, written)), note("")

@@ -9,11 +9,11 @@ from typing import Any
 from ...errors import DPOHubError, PreferencesError, needing_extra
 from ...preferences import Preferences
 from ...preferences.layouts.mapping import PARTS
-from ...preferences.repair import MENDS
-from ..handlers import columns, files, mending, writing
+from ...preferences.repair import REPAIRED_KINDS
+from ..handlers import columns, diagnosis, files, writing
 from ..handlers.files import Source
 from ..markup import preferences as markup
-from ..place import DEVICE, LATEST, QUIET, Place, goto, note, told, who
+from ..place import DEVICE, LATEST, QUIET, Place, goto, note, show_errors, visitor_of
 
 with needing_extra("app"):
     import gradio as gr
@@ -117,26 +117,26 @@ def _reply(side: str) -> gr.Textbox:
     return gr.Textbox(label=f"Reply {side}", lines=4, max_length=20_000, min_width=280, elem_id=f"reply-{side.lower()}")
 
 
-@told
+@show_errors
 def _take(path: str, request: gr.Request) -> tuple[str, None]:
-    return files.take(who(request).shelf, Path(path)), None
+    return files.save_upload(visitor_of(request).shelf, Path(path)), None
 
 
-@told
+@show_errors
 def _map(file: str, others: str, request: gr.Request, *named: str | None) -> str:
     if not file:
         raise PreferencesError("Choose a file first.")
-    return files.map_columns(who(request).shelf, file, columns.mapping_of(named, others))
+    return files.map_columns(visitor_of(request).shelf, file, columns.mapping_of(named, others))
 
 
-@told
+@show_errors
 def _repair(file: str, request: gr.Request) -> str:
-    return mending.repaired(who(request).shelf, file)
+    return diagnosis.repaired(visitor_of(request).shelf, file)
 
 
-@told
+@show_errors
 def _draft(prompt: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
-    who(request)  # the device is for visitors only
+    visitor_of(request)  # the device is for visitors only
     yield gr.skip(), gr.skip(), note("Writing …" if writing.loaded() else "Loading the demo model, once …")
     try:
         yield *writing.drafts(prompt), note("")
@@ -145,19 +145,19 @@ def _draft(prompt: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         raise
 
 
-@told
+@show_errors
 def _add(file: str, prompt: str, chosen: str, rejected: str, request: gr.Request) -> tuple[str, str, str, str]:
-    return writing.add_pair(who(request).shelf, file, prompt, chosen, rejected), "", "", ""
+    return writing.add_pair(visitor_of(request).shelf, file, prompt, chosen, rejected), "", "", ""
 
 
-@told
+@show_errors
 def _back(file: str, page: int, request: gr.Request) -> list[Any]:
-    return _page(files.read(files.find(who(request).shelf, file)), page - 1)
+    return _page(files.read(files.find(visitor_of(request).shelf, file)), page - 1)
 
 
-@told
+@show_errors
 def _on(file: str, page: int, request: gr.Request) -> list[Any]:
-    return _page(files.read(files.find(who(request).shelf, file)), page + 1)
+    return _page(files.read(files.find(visitor_of(request).shelf, file)), page + 1)
 
 
 def _show(file: str, request: gr.Request) -> Iterator[list[Any]]:
@@ -168,7 +168,7 @@ def _show(file: str, request: gr.Request) -> Iterator[list[Any]]:
         return
     source = None
     try:
-        source = files.find(who(request).shelf, file)
+        source = files.find(visitor_of(request).shelf, file)
         found = files.read(source)
     except DPOHubError as error:
         yield [*chosen, markup.error(str(error)), *_columns(source, None), *_no_page(), *_no_findings(), ""]
@@ -198,9 +198,9 @@ def _columns(source: Source | None, found: Preferences | None) -> list[Any]:
 
 def _page(found: Preferences, page: int) -> list[Any]:
     total = len(found.pairs)
-    last = (total - 1) // markup.SHOWN
+    last = (total - 1) // markup.PAGE_SIZE
     page = max(0, min(page, last))
-    pairs = found.pairs[page * markup.SHOWN : (page + 1) * markup.SHOWN]
+    pairs = found.pairs[page * markup.PAGE_SIZE : (page + 1) * markup.PAGE_SIZE]
     previous, following = gr.Button(interactive=page > 0), gr.Button(interactive=page < last)
     pager = gr.Row(visible=last > 0)
     return [page, markup.pairs(pairs), pager, previous, markup.place(page, total), following]
@@ -215,7 +215,7 @@ def _no_findings() -> list[Any]:
 
 
 def _examined(source: Source, found: Preferences) -> list[Any]:
-    seen = mending.examined(source)
-    mends = bool(found.left_out or any(finding.kind in MENDS for finding in seen.findings)) and not source.note
-    cards = markup.findings(seen.findings, dict(seen.samples), mending.SAMPLES)
+    seen = diagnosis.examined(source)
+    mends = bool(found.left_out or any(finding.kind in REPAIRED_KINDS for finding in seen.findings)) and not source.note
+    cards = markup.findings(seen.findings, dict(seen.samples), diagnosis.SAMPLES)
     return [cards, gr.Button(visible=mends), markup.lengths(seen.chosen, seen.rejected)]

@@ -7,9 +7,9 @@ from typing import Any
 
 from ...errors import needing_extra
 from ..handlers import publishing
-from ..handlers.publishing import Publication, Wanted
+from ..handlers.publishing import Publication, PublishOptions
 from ..markup import publish as markup
-from ..place import LATEST, QUIET, Place, told, who
+from ..place import LATEST, QUIET, Place, show_errors, visitor_of
 from ..visitors import on_space
 
 with needing_extra("app"):
@@ -55,7 +55,7 @@ def _wire(shown: gr.Textbox, wanted: list[Any], description: gr.Textbox, look: d
 
 
 def _fields() -> tuple[list[Any], gr.Textbox, gr.Textbox]:
-    """The fields of `Wanted`, the description, and the token."""
+    """The fields of `PublishOptions`, the description, and the token."""
     repo = gr.Textbox(
         "", label="Repository", placeholder="your-name/tone", info="owner/name on the Hub.", elem_id="repo"
     )
@@ -89,10 +89,10 @@ def _elsewhere() -> list[Any]:
     return [download, commands]
 
 
-@told
+@show_errors
 def _open(run_id: str, shown: str, request: gr.Request) -> list[Any]:
     """Show the run if it has finished; what was typed for it stays."""
-    run = publishing.publishable(who(request), run_id) if run_id else None
+    run = publishing.publishable(visitor_of(request), run_id) if run_id else None
     if run is None:
         return [gr.HTML(visible=True), gr.Column(visible=False), "", *[gr.skip()] * 4, ""]
     if run.id == shown:
@@ -101,7 +101,7 @@ def _open(run_id: str, shown: str, request: gr.Request) -> list[Any]:
         gr.HTML(visible=False),
         gr.Column(visible=True),
         run.id,
-        publishing.suggested_repo(who(request), run),
+        publishing.suggested_repo(visitor_of(request), run),
         publishing.description(run),
         markup.download(run.id),
         publishing.commands(run),
@@ -109,27 +109,27 @@ def _open(run_id: str, shown: str, request: gr.Request) -> list[Any]:
     ]
 
 
-@told
+@show_errors
 def _describe(shown: str, description: str, request: gr.Request) -> None:
     if shown:
-        publishing.describe(who(request), shown, description)
+        publishing.describe(visitor_of(request), shown, description)
 
 
-@told
+@show_errors
 def _preview(shown: str, request: gr.Request, *asked: Any) -> tuple[Any, Any]:
     *wanted, description = asked
-    run = publishing.publishable(who(request), shown) if shown else None
+    run = publishing.publishable(visitor_of(request), shown) if shown else None
     if run is None:
         return gr.skip(), gr.skip()
-    card = publishing.preview(run, Wanted(*wanted), description)
+    card = publishing.preview(run, PublishOptions(*wanted), description)
     return card.text, card.metadata
 
 
-@told
+@show_errors
 def _publish(shown: str, request: gr.Request, *asked: Any) -> Iterator[tuple[Any, ...]]:
     *wanted, description, token = asked
-    visitor = who(request)
+    visitor = visitor_of(request)
     publishing.describe(visitor, shown, description)
     yield markup.progress(Publication(("Getting ready",))), gr.Button("Publishing …", interactive=False), ""
-    for goes in publishing.publishing(visitor, shown, Wanted(*wanted), token=token):
+    for goes in publishing.publish_with_progress(visitor, shown, PublishOptions(*wanted), token=token):
         yield markup.progress(goes), gr.skip(), gr.skip()

@@ -10,7 +10,7 @@ from ...errors import PreferencesError, needing_extra
 from ...recipe import DEMO_MODEL, STRENGTHS, Recipe
 from ..handlers import recipes, training
 from ..markup import recipe as markup
-from ..place import DEVICE, LATEST, QUIET, Place, goto, note, told, who
+from ..place import DEVICE, LATEST, QUIET, Place, goto, note, show_errors, visitor_of
 
 with needing_extra("app"):
     import gradio as gr
@@ -110,12 +110,12 @@ def _box(setting: Field[Any], value: Any) -> Any:
     return gr.Number(value, precision=0 if setting.type == "int" else None, **look)
 
 
-@told
+@show_errors
 def _search(key: gr.KeyUpData, request: gr.Request) -> gr.Dropdown:
-    return gr.Dropdown(recipes.models_named(str(key.input_value or ""), who(request).token))
+    return gr.Dropdown(recipes.models_named(str(key.input_value or ""), visitor_of(request).token))
 
 
-@told
+@show_errors
 def _settings(
     file: str, model: str | None, strength: str | None, kept: dict[str, Any] | None, request: gr.Request
 ) -> list[Any]:
@@ -126,30 +126,30 @@ def _settings(
     return settings
 
 
-@told
+@show_errors
 def _strengthened(
     file: str, model: str | None, strength: str | None, _kept: dict[str, Any] | None, request: gr.Request
 ) -> list[Any]:
-    values = recipes.settings_for(model or "", strength or "standard", recipes.pairs_in(who(request), file))
+    values = recipes.settings_for(model or "", strength or "standard", recipes.pairs_in(visitor_of(request), file))
     return [*values[1:], _to_keep(values, strength or "standard")]
 
 
-@told
+@show_errors
 def _for_file(file: str, kept: dict[str, Any] | None, request: gr.Request) -> list[Any]:
     """The settings that the browser has kept; those of a named strength are adapted to the pairs of this file."""
     names = {*SETTINGS, "strength"}
     if not kept or kept.keys() != names or kept["strength"] not in (None, *STRENGTHS):  # none, or another version's
         kept = {"model": DEMO_MODEL, "strength": "standard"}
-    strength, pairs = kept["strength"], recipes.pairs_in(who(request), file)
+    strength, pairs = kept["strength"], recipes.pairs_in(visitor_of(request), file)
     values = recipes.settings_for(kept["model"], strength, pairs) if strength else [kept[name] for name in SETTINGS]
     return [*values, strength, _to_keep(values, strength)]
 
 
-@told
+@show_errors
 def _keep(file: str, request: gr.Request, *settings: Any) -> tuple[str | None, dict[str, Any]]:
     """Keep the settings in the browser, so that a reload restores them, and select the strength that they match."""
     named = dict(zip(SETTINGS, settings, strict=True))
-    strength = recipes.strength_of(named, recipes.pairs_in(who(request), file))
+    strength = recipes.strength_of(named, recipes.pairs_in(visitor_of(request), file))
     return strength, _to_keep(settings, strength)
 
 
@@ -158,16 +158,16 @@ def _to_keep(values: Sequence[Any], strength: str | None) -> dict[str, Any]:
     return {**dict(zip(SETTINGS, values, strict=True)), "strength": strength}
 
 
-@told
+@show_errors
 def _look_ahead(file: str, request: gr.Request, *shown: Any) -> str:
-    recipe = recipes.recipe_of(_chosen_settings(recipes.pairs_in(who(request), file), *shown))
-    return markup.foreseen(recipes.foresee(who(request), _chosen(file), recipe))
+    recipe = recipes.recipe_of(_chosen_settings(recipes.pairs_in(visitor_of(request), file), *shown))
+    return markup.preflight(recipes.run_preflight(visitor_of(request), _chosen(file), recipe))
 
 
-@told
+@show_errors
 def _start(file: str, request: gr.Request, *shown: Any) -> tuple[Any, ...]:
-    pairs = recipes.pairs_in(who(request), file)
-    return training.start_training(who(request), _chosen(file), _chosen_settings(pairs, *shown)), goto("train")
+    pairs = recipes.pairs_in(visitor_of(request), file)
+    return training.start_training(visitor_of(request), _chosen(file), _chosen_settings(pairs, *shown)), goto("train")
 
 
 def _chosen_settings(

@@ -9,12 +9,12 @@ from ...errors import SignInError, needing_extra
 from ..handlers import training
 from ..markup import hint
 from ..markup import train as markup
-from ..place import DIRECT, LATEST, QUIET, Place, goto, told, who
+from ..place import DIRECT, LATEST, QUIET, Place, goto, show_errors, visitor_of
 
 with needing_extra("app"):
     import gradio as gr
 
-LOOKS = 1.5
+REFRESH_SECONDS = 1.5
 """Seconds between two updates of a run. The curves are never older than 2 s; on a CPU, updates slow the run down."""
 
 
@@ -34,7 +34,7 @@ def build(place: Place) -> None:
     curves, samples = gr.HTML(elem_id="curves"), gr.HTML(elem_id="samples")
     with gr.Accordion("Log", open=False, visible=False) as logged:
         log = gr.Textbox(lines=8, max_lines=14, interactive=False, label="Log", show_label=False, elem_classes="log")
-    drawn, timer = gr.State(""), gr.Timer(LOOKS, active=False)
+    drawn, timer = gr.State(""), gr.Timer(REFRESH_SECONDS, active=False)
 
     watch: dict[str, Any] = {
         "fn": _watch,
@@ -53,23 +53,23 @@ def build(place: Place) -> None:
 
 
 def _doing(do: Callable[..., None]) -> Callable[..., None]:
-    @told
+    @show_errors
     def doing(run: str, request: gr.Request) -> None:
-        do(who(request), run)
+        do(visitor_of(request), run)
 
     return doing
 
 
-@told
+@show_errors
 def _watch(run: str, drawn: str, request: gr.Request) -> list[Any]:
     """Show the run's progress. *drawn* says what the page already shows; unchanged parts are left alone."""
     try:
-        progress = training.progress(who(request), run) if run else None
+        progress = training.progress(visitor_of(request), run) if run else None
     except SignInError as error:  # the sign-in has expired; shown once, not at each update
-        return _gone(hint(str(error)))
+        return _no_run(hint(str(error)))
     if progress is None:
-        return _gone(markup.NO_RUN)
-    now = f"{run} {progress.step} {progress.status} {len(progress.looks)}"
+        return _no_run(markup.NO_RUN)
+    now = f"{run} {progress.step} {progress.status} {len(progress.evaluations)}"
     new = now != drawn
     return [
         now,
@@ -87,7 +87,7 @@ def _watch(run: str, drawn: str, request: gr.Request) -> list[Any]:
     ]
 
 
-def _gone(why: str) -> list[Any]:
+def _no_run(why: str) -> list[Any]:
     """The components without a run, with the reason."""
     buttons = [gr.Button(visible=False)] * 4
     return ["", gr.Timer(active=False), why, *buttons, "", "", "", gr.Accordion(visible=False), ""]

@@ -10,9 +10,9 @@ from ...comparison.votes import Ballot, Choice
 from ...errors import RunError, needing_extra
 from ...preferences import text_of
 from ..handlers import voting
-from ..handlers.stage import STAGE
+from ..handlers.model_host import MODEL_HOST
 from ..markup import compare as markup
-from ..place import DEVICE, LATEST, QUIET, Place, goto, note, told, who
+from ..place import DEVICE, LATEST, QUIET, Place, goto, note, show_errors, visitor_of
 
 with needing_extra("app"):
     import gradio as gr
@@ -85,36 +85,36 @@ def _shown(ballot: Ballot, said: str) -> list[Any]:
     return [ballot, asked, *ballot.shown, "", said, *[gr.Button(interactive=True)] * len(CHOICES)]
 
 
-@told
+@show_errors
 def _draw(run: str, asked: str, request: gr.Request) -> list[Any]:
-    return _shown(voting.next_ballot(STAGE, who(request), run, asked=asked), note("Which is better?"))
+    return _shown(voting.next_ballot(MODEL_HOST, visitor_of(request), run, asked=asked), note("Which is better?"))
 
 
-@told
+@show_errors
 def _draw_next(run: str, asked: str, ballot: Ballot | None, said: str, request: gr.Request) -> list[Any]:
     """Show the next held-out prompt; a prompt that was typed is asked again only on request."""
     if asked.strip() or ballot is not None:
         return [gr.skip()] * (6 + len(CHOICES))
-    return _shown(voting.next_ballot(STAGE, who(request), run), said)
+    return _shown(voting.next_ballot(MODEL_HOST, visitor_of(request), run), said)
 
 
 def _voting(choice: Choice) -> Callable[..., list[Any]]:
-    @told
+    @show_errors
     def vote(run: str, ballot: Ballot | None, edit: str, request: gr.Request) -> list[Any]:
         if ballot is None:
             raise RunError("Press “Show two replies” first.")
-        filled = voting.vote(who(request), run, ballot, choice, edit)
+        filled = voting.vote(visitor_of(request), run, ballot, choice, edit)
         return [None, markup.revealed(filled.left, choice), *[gr.Button(interactive=False)] * len(CHOICES)]
 
     return vote
 
 
-@told
+@show_errors
 def _result(run: str, request: gr.Request) -> tuple[str, gr.Button]:
-    sentences = voting.result(who(request), run)
+    sentences = voting.result(visitor_of(request), run)
     return markup.result(sentences), gr.Button(visible=len(sentences) > 1)
 
 
-@told
+@show_errors
 def _as_file(run: str, request: gr.Request) -> tuple[Any, ...]:
-    return voting.as_file(who(request), run), goto("preferences")
+    return voting.as_file(visitor_of(request), run), goto("preferences")

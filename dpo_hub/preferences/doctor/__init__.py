@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import NamedTuple
 
-from ..pairs import SHOWN_ROWS, PreferencePair, Preferences, counted
+from ..pairs import SHOWN_ROWS, PreferencePair, Preferences, pluralise
 from .findings import Finding, Severity, by_severity, of_all, percent
-from .fit import examine_with
+from .model_checks import examine_with
 from .sides import longer_side, swapped_names, swapped_sides
 from .survey import Survey, survey
 
@@ -99,17 +99,17 @@ _SIGNS = (
 
 
 def examine(
-    preferences: Preferences, *, fit: Callable[[Iterable[PreferencePair]], list[Finding]] | None = None
+    preferences: Preferences, *, model_check: Callable[[Iterable[PreferencePair]], list[Finding]] | None = None
 ) -> list[Finding]:
     """List the problems in the pairs, most serious first.
 
-    *fit* adds checks against a base model: `lambda pairs: examine_with(tokenizer, pairs, max_length)`. The pairs are
-    read at most twice, and once more for *fit*.
+    *model_check* adds checks against a base model: `lambda pairs: examine_with(tokenizer, pairs, max_length)`. The
+    pairs are read at most twice, and once more for *model_check*.
     """
     found = survey(preferences.pairs)
     checks = (_in_pairs, _amount, _near_prompts, longer_side, swapped_sides, _languages, _systems)
     findings = chain(_left_out(preferences), swapped_names(preferences), *(check(found) for check in checks))
-    return by_severity([*findings, *(fit(preferences.pairs) if fit else ())])
+    return by_severity([*findings, *(model_check(preferences.pairs) if model_check else ())])
 
 
 def _in_pairs(found: Survey) -> Iterator[Finding]:
@@ -124,7 +124,7 @@ def _amount(found: Survey) -> Iterator[Finding]:
     if pairs < SOME_PAIRS:
         yield Finding(
             "few-pairs",
-            f"There {'is' if pairs == 1 else 'are'} only {counted(pairs, 'pair')}.",
+            f"There {'is' if pairs == 1 else 'are'} only {pluralise(pairs, 'pair')}.",
             pairs,
             (),
             f"With fewer than {FEW_PAIRS} there is hardly anything to learn from or to measure with; a few hundred "
@@ -134,7 +134,7 @@ def _amount(found: Survey) -> Iterator[Finding]:
     if pairs >= FEW_PAIRS and prompts < FEW_PROMPTS:
         yield Finding(
             "few-prompts",
-            f"The {counted(pairs, 'pair')} have only {counted(prompts, 'distinct prompt')}.",
+            f"The {pluralise(pairs, 'pair')} have only {pluralise(prompts, 'distinct prompt')}.",
             prompts,
             (),
             "Add pairs with other prompts: what is learnt from these may hold for these prompts only.",
@@ -199,7 +199,7 @@ def _systems(found: Survey) -> Iterator[Finding]:
     if found.systems > 1:
         yield Finding(
             "several-system-messages",
-            f"There are {counted(found.systems, 'different system message')}.",
+            f"There are {pluralise(found.systems, 'different system message')}.",
             found.systems,
             (),
             "That is right for several roles; if one was meant, make them the same to the letter.",

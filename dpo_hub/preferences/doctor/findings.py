@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..pairs import SHOWN_ROWS, counted, rows_named
+from ..pairs import SHOWN_ROWS, format_rows, pluralise
 
 Severity = Literal["high", "medium", "low"]
 """high: fix it before training; medium: look at the rows; low: good to know."""
@@ -27,7 +27,7 @@ class Finding:
     @property
     def hint(self) -> str:
         """What to do, and in which rows."""
-        return f"{self.advice} ({rows_named(self.rows)})" if self.rows else self.advice
+        return f"{self.advice} ({format_rows(self.rows)})" if self.rows else self.advice
 
 
 @dataclass
@@ -55,7 +55,7 @@ def by_severity(findings: Sequence[Finding]) -> list[Finding]:
 
 def of_all(count: int, total: int, noun: str = "pair") -> str:
     """`12 of 500 pairs (2%)`."""
-    return f"{count:,} of {counted(total, noun)} ({percent(count, total)})"
+    return f"{count:,} of {pluralise(total, noun)} ({percent(count, total)})"
 
 
 def percent(count: int, total: int) -> str:

@@ -1,8 +1,9 @@
 """Finds near-duplicate texts in large collections, by MinHash and locality-sensitive hashing.
 
-Two passes: `add` the runs of every text and `close`, then check each text, in the same order, with `has_twin`. Only
-texts that share a band of their signatures are compared, each with the few earlier ones that share the most bands. So
-the work does not become quadratic, even with very many texts or one template behind all of them.
+Two passes: `add` the bigrams of every text and `close`, then check each text, in the same order, with
+`has_near_duplicate`. Only texts that share a band of their signatures are compared, each with the few earlier ones that
+share the most bands. So the work does not become quadratic, even with very many texts or one template behind all of
+them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ BATCH = 500
 SEED = 1
 
 
-class Twins:
+class NearDuplicateIndex:
     """Texts by number. A text has one or more parts, and each part must nearly match that of its twin."""
 
     def __init__(self) -> None:
@@ -63,7 +64,7 @@ class Twins:
         """Whether text *number* may have a twin."""
         return number in self._shared
 
-    def has_twin(self, number: int, text: tuple[str, ...]) -> bool:
+    def has_near_duplicate(self, number: int, text: tuple[str, ...]) -> bool:
         """Whether *text*, which has this *number*, nearly matches an earlier one; its words are joined by spaces."""
         if number not in self:
             return False

@@ -17,7 +17,7 @@ _PROSE_MARKS = r"""\s.,;:!?…'"“”‘’‚„«»¿¡()\[\]–—-"""
 _WORD = re.compile(rf"[^\W{NO_SPACES}]+|[{NO_SPACES}]|[^\w{_PROSE_MARKS}]")
 _NUMBER = re.compile(r"\d+")
 
-SAME = 0.8
+JACCARD_THRESHOLD = 0.8
 """Texts whose two-word runs overlap this much (Jaccard) are nearly the same: one word in 17 may differ."""
 
 BOTH_WAYS = 1 | 2
@@ -29,7 +29,7 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
-def runs(found: Sequence[str], mark: str = "") -> set[str]:
+def bigrams(found: Sequence[str], mark: str = "") -> set[str]:
     """The two-word runs of *found*, including its beginning and end, each prefixed with *mark*."""
     return {f"{mark}{first} {second}" for first, second in pairwise(["", *found, ""])}
 
@@ -45,9 +45,9 @@ def nearly_same(one: str, other: str) -> bool:
         return True
     if numbers(one) != numbers(other):
         return False
-    a, b = runs(one.split(" ")), runs(other.split(" "))
+    a, b = bigrams(one.split(" ")), bigrams(other.split(" "))
     shared = len(a & b)
-    return shared >= SAME * (len(a) + len(b) - shared)
+    return shared >= JACCARD_THRESHOLD * (len(a) + len(b) - shared)
 
 
 def exact_key(pair: PreferencePair) -> int:
@@ -84,27 +84,27 @@ class Reading:
         """Read *pair*."""
         prompt, chosen, rejected = map(text_with_calls, (pair.prompt, pair.chosen, pair.rejected))
         asked = [message for message in pair.prompt if message["role"] != "system"]
-        heard = prompt if len(asked) == len(pair.prompt) else text_with_calls(asked)
-        return cls(pair, (prompt, chosen, rejected), (words(heard), words(chosen), words(rejected)))
+        prompt_without_system = prompt if len(asked) == len(pair.prompt) else text_with_calls(asked)
+        return cls(pair, (prompt, chosen, rejected), (words(prompt_without_system), words(chosen), words(rejected)))
 
     @cached_property
-    def spaced(self) -> tuple[str, str, str]:
+    def normalised(self) -> tuple[str, str, str]:
         """The words joined by spaces: equal for parts that differ only in case, white space and punctuation."""
         prompt, chosen, rejected = self.words
         return " ".join(prompt), " ".join(chosen), " ".join(rejected)
 
     @property
-    def runs(self) -> set[str]:
+    def bigrams(self) -> set[str]:
         """The two-word runs of all three parts, with a prefix for each part."""
         prompt, chosen, rejected = self.words
-        return runs(prompt, "p:") | runs(chosen, "c:") | runs(rejected, "r:")
+        return bigrams(prompt, "p:") | bigrams(chosen, "c:") | bigrams(rejected, "r:")
 
     @property
     def choice(self) -> tuple[int, int]:
         """`choice_of` the pair, ignoring case, spaces and punctuation; with a system message, the prompt is exact."""
-        prompt, chosen, rejected = self.spaced
-        told = self.texts[0] if self.pair.prompt[0]["role"] == "system" else prompt
-        return choice_of(self.pair, (told, chosen, rejected))
+        prompt, chosen, rejected = self.normalised
+        prompt_text = self.texts[0] if self.pair.prompt[0]["role"] == "system" else prompt
+        return choice_of(self.pair, (prompt_text, chosen, rejected))
 
 
 def text_with_calls(messages: Messages) -> str:

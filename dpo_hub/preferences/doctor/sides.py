@@ -17,7 +17,7 @@ chance."""
 SIDE_SHARE, SIDE_PAIRS, SIDE_RATIO = 0.04, 10, 5
 """Thresholds for reporting chosen replies with a trait that belongs on the rejected side: the minimum share of pairs,
 the minimum number of pairs, and how many times as often as on the rejected side. Above all three, it is no accident."""
-TOUCHY_SHARE, MOSTLY_TOUCHY = 0.25, 0.5
+SENSITIVE_SHARE, MOSTLY_SENSITIVE = 0.25, 0.5
 """Refusals count as intended if this share of them concerns harm or privacy, and as the purpose of the file if most
 of them do."""
 
@@ -41,8 +41,8 @@ _CONTRARY = {
         "the chosen reply refuses or evades and the rejected one answers",
     ),
     "compliance": (
-        "touchy-rejected",
-        "touchy-chosen",
+        "sensitive-rejected",
+        "sensitive-chosen",
         "the prompt is about harm or what is private, the rejected reply refuses and the chosen one does not",
     ),
 }
@@ -97,7 +97,9 @@ def swapped_sides(found: Survey) -> Iterator[Finding]:
     """
     for kind, (contrary, usual, says) in _CONTRARY.items():
         tally, other = found.tallies[contrary], found.tallies[usual]
-        if tally.count >= max(SIDE_PAIRS, SIDE_SHARE * found.pairs, SIDE_RATIO * other.count) and _unmeant(kind, found):
+        if tally.count >= max(SIDE_PAIRS, SIDE_SHARE * found.pairs, SIDE_RATIO * other.count) and _is_accidental(
+            kind, found
+        ):
             yield tally.finding(
                 f"swapped-by-{kind}",
                 f"In {of_all(tally.count, found.pairs)} {says}; the other way round it is {other.count:,}.",
@@ -107,10 +109,10 @@ def swapped_sides(found: Survey) -> Iterator[Finding]:
             )
 
 
-def _unmeant(kind: str, found: Survey) -> bool:
+def _is_accidental(kind: str, found: Survey) -> bool:
     """Whether refusals, if the finding is about them, are an accident and not the purpose of the file."""
     declining = {side: found.tallies[f"declines-{side}"].count for side in ("chosen", "rejected")}
-    touchy = {side: found.tallies[f"touchy-{side}"].count for side in ("chosen", "rejected")}
+    sensitive = {side: found.tallies[f"sensitive-{side}"].count for side in ("chosen", "rejected")}
     if kind == "refusals":
-        return touchy["chosen"] < TOUCHY_SHARE * declining["chosen"]
-    return kind != "compliance" or touchy["rejected"] >= MOSTLY_TOUCHY * declining["rejected"]
+        return sensitive["chosen"] < SENSITIVE_SHARE * declining["chosen"]
+    return kind != "compliance" or sensitive["rejected"] >= MOSTLY_SENSITIVE * declining["rejected"]

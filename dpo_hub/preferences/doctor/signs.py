@@ -79,12 +79,12 @@ DECLINED_WITHIN = 40
 """A refusal comes within this many words; later on it is only a caveat."""
 
 
-def declines(found: Sequence[str]) -> bool:
+def is_refusal(found: Sequence[str]) -> bool:
     """Whether a reply with these words refuses or evades the question."""
     return bool(_DECLINES.search(f" {' '.join(found[:DECLINED_WITHIN])} "))
 
 
-_TOUCHY = frozenset(
+_SENSITIVE_WORDS = frozenset(
     "abuse address attack bomb burglar cheat cocaine confidential crack crime criminal dangerous deepfake drug drugs "
     "exploit explosive explosives fake fraud gun guns hack harass harm harmful hate heroin hurt illegal illegally "
     "insult kill killing malware meth murder naked nude password passwords personal phishing phone poison porn privacy "
@@ -93,9 +93,9 @@ _TOUCHY = frozenset(
 )
 
 
-def touchy(found: Sequence[str]) -> bool:
+def is_sensitive(found: Sequence[str]) -> bool:
     """Whether these words include a topic that may justify a refusal: harm, crime or privacy."""
-    return not _TOUCHY.isdisjoint(found)
+    return not _SENSITIVE_WORDS.isdisjoint(found)
 
 
 _RUDE = frozenset(
@@ -118,11 +118,11 @@ def noise(text: str, found: Sequence[str]) -> bool:
     """Whether *text*, with the words *found*, is keyboard noise, repeats itself, or is wrongly encoded."""
     start = [word[:_NOISE_LETTERS] for word in found[:_NOISE_WORDS]]
     repeats = len(start) >= 8 and 4 * len(set(start)) <= len(start)
-    return repeats or 5 * sum(map(_typed_blindly, start)) > len(start) or holds_mojibake(text)
+    return repeats or 5 * sum(map(_is_gibberish, start)) > len(start) or holds_mojibake(text)
 
 
 @lru_cache(maxsize=2**16)
-def _typed_blindly(word: str) -> bool:
+def _is_gibberish(word: str) -> bool:
     """Whether *word* is long and has no vowel, follows a keyboard row, or repeats one or two letters."""
     if len(word) < 6 or not word.isascii() or not word.isalpha():
         return False

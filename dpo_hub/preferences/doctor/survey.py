@@ -13,8 +13,8 @@ from rapidfuzz.distance import Indel
 from ..pairs import PreferencePair
 from . import signs
 from .findings import Tally
-from .near import Twins
-from .reading import BOTH_WAYS, Reading, exact_key, numbers, runs
+from .near import NearDuplicateIndex
+from .reading import BOTH_WAYS, Reading, bigrams, exact_key, numbers
 
 NEAR_IDENTICAL = 0.95
 """Character similarity of nearly identical replies: two or three words in fifty differ."""
@@ -35,9 +35,9 @@ class Survey:
     """The counts.
 
     `tallies` counts pairs by trait. If only one reply shows a trait, the name ends in `-chosen` or `-rejected`;
-    `touchy-` counts those that decline over something touchy. `near_prompts` counts distinct prompts that nearly match
-    an earlier one, `languages` counts the chosen replies by language, and `ratios` holds the length of each chosen
-    reply divided by that of the rejected one, in characters.
+    `sensitive-` counts those that decline over a sensitive subject. `near_prompts` counts distinct prompts that nearly
+    match an earlier one, `languages` counts the chosen replies by language, and `ratios` holds the length of each
+    chosen reply divided by that of the rejected one, in characters.
     """
 
     pairs: int = 0
@@ -59,8 +59,8 @@ class _Keys:
     rows: array[int] = field(default_factory=lambda: array("q"))
     choices: array[int] = field(default_factory=lambda: array("q"))
     directions: dict[int, int] = field(default_factory=dict)
-    twin_pairs: Twins = field(default_factory=Twins)
-    twin_prompts: Twins = field(default_factory=Twins)
+    twin_pairs: NearDuplicateIndex = field(default_factory=NearDuplicateIndex)
+    twin_prompts: NearDuplicateIndex = field(default_factory=NearDuplicateIndex)
 
 
 def survey(pairs: Iterable[PreferencePair]) -> Survey:
@@ -83,7 +83,7 @@ def survey(pairs: Iterable[PreferencePair]) -> Survey:
 
 def _signs(reading: Reading) -> Iterator[str]:
     """Name the traits that the pair shows by itself."""
-    _, one, other = reading.spaced
+    _, one, other = reading.normalised
     if one == other:
         yield "identical-replies"
     elif max(len(one), len(other)) <= COMPARED_CHARS and _nearly_identical(one, other):
@@ -100,7 +100,7 @@ def _nearly_identical(one: str, other: str) -> bool:
 def _sides(reading: Reading) -> Iterator[str]:
     """Name the traits that only one of the two replies shows."""
     asked, *replies = reading.words
-    declines, rude = map(signs.declines, replies), map(signs.rude, replies)
+    declines, rude = map(signs.is_refusal, replies), map(signs.rude, replies)
     noise = map(signs.noise, reading.texts[1:], replies)
     longer = len(reading.texts[1]) - len(reading.texts[2])
     sides = {"declines": declines, "rude": rude, "noise": noise, "longer": (longer > 0, longer < 0)}
@@ -108,8 +108,8 @@ def _sides(reading: Reading) -> Iterator[str]:
         if chosen != rejected:
             side = "chosen" if chosen else "rejected"
             yield f"{kind}-{side}"
-            if kind == "declines" and signs.touchy([*asked, *replies[0]] if chosen else asked):
-                yield f"touchy-{side}"
+            if kind == "declines" and signs.is_sensitive([*asked, *replies[0]] if chosen else asked):
+                yield f"sensitive-{side}"
 
 
 def _enter(keys: _Keys, number: int, reading: Reading) -> bool:
@@ -122,11 +122,11 @@ def _enter(keys: _Keys, number: int, reading: Reading) -> bool:
     keys.directions[choice] = keys.directions.get(choice, 0) | direction
     if (prompt := hash(pair.prompt_key)) not in keys.prompts:
         keys.prompts.add(prompt)
-        keys.twin_prompts.add(number, runs(reading.words[0]))
+        keys.twin_prompts.add(number, bigrams(reading.words[0]))
     if (exact := exact_key(pair)) in keys.pairs:
         return False
     keys.pairs.add(exact)
-    keys.twin_pairs.add(number, reading.runs)
+    keys.twin_pairs.add(number, reading.bigrams)
     return True
 
 
@@ -140,8 +140,8 @@ def _find_twins(pairs: Iterable[PreferencePair], keys: _Keys, found: Survey) -> 
     maybe = [twins.close() for twins in (keys.twin_pairs, keys.twin_prompts)]
     for number, pair in enumerate(pairs if any(maybe) else ()):
         if number in keys.twin_pairs or number in keys.twin_prompts:
-            said = Reading.of(pair).spaced
-            if keys.twin_pairs.has_twin(number, said):
+            said = Reading.of(pair).normalised
+            if keys.twin_pairs.has_near_duplicate(number, said):
                 found.tallies["near-duplicates"].add(pair.row)
-            if keys.twin_prompts.has_twin(number, said[:1]):
+            if keys.twin_prompts.has_near_duplicate(number, said[:1]):
                 found.near_prompts.add(pair.row)

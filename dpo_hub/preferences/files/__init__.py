@@ -18,9 +18,9 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any, cast
 
-from ...errors import PreferencesError, telling_disk_full
-from ..export import unguarded
-from ..pairs import counted
+from ...errors import PreferencesError, explaining_disk_full
+from ..export import unescape_formula
+from ..pairs import pluralise
 from ..table import Plain, Rows, Table, with_labels
 from .delimited import read_delimited
 from .dialect import Dialect
@@ -70,7 +70,7 @@ def open_table(source: str | Path, *, known: Callable[[str], bool]) -> Table:
         with ExitStack() as stack:
             table = _open_file(path, stack, known)
             return replace(table, opened=stack.pop_all())
-    named = hub_dataset(str(source))
+    named = parse_hub_id(str(source))
     if named and not path.exists():
         return open_dataset(*named)
     if path.is_dir():
@@ -78,7 +78,7 @@ def open_table(source: str | Path, *, known: Callable[[str], bool]) -> Table:
     raise PreferencesError("There is no such file. Check the name, or give the full path.")
 
 
-def hub_dataset(source: str) -> tuple[str, str | None] | None:
+def parse_hub_id(source: str) -> tuple[str, str | None] | None:
     """Return the repository and the split that *source* names, if it looks like a Hub dataset and not like a file."""
     found = _HUB_ID.fullmatch(source)
     return (found["repo"], found["split"]) if found and Path(source).suffix.lower() not in _SUFFIXES else None
@@ -88,7 +88,7 @@ def _open_file(path: Path, stack: ExitStack, known: Callable[[str], bool]) -> Ta
     raw: IO[bytes] = stack.enter_context(path.open("rb"))
     packed = cast(io.BufferedReader, raw).peek(2)[:2] == b"\x1f\x8b"
     if packed:
-        _require_modest(path)
+        _require_safe_gzip(path)
         raw = cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=raw)))
     watched = _Watched(raw)
     stream = stack.enter_context(io.BufferedReader(watched, BUFFER_BYTES))
@@ -126,10 +126,10 @@ def _csv(text: io.TextIOWrapper, encoding: str, known: Callable[[str], bool], la
         )
     notes = [f"CSV with {read.dialect.description}, {encoding}"]
     if read.skipped:
-        notes.append(f"{counted(len(read.skipped), 'row')} before the header passed over")
+        notes.append(f"{pluralise(len(read.skipped), 'row')} before the header passed over")
     plain = None
     if large and read.header_row == 1 and read.dialect == Dialect(read.dialect.delimiter):
-        plain = Plain(partial(plain_csv, large, read.columns, read.dialect.delimiter), 2, unguarded)
+        plain = Plain(partial(plain_csv, large, read.columns, read.dialect.delimiter), 2, unescape_formula)
     return Table(_noting_strays(_unguarded(read.rows), text, notes), read.columns, plain, notes)
 
 
@@ -139,7 +139,7 @@ def _unguarded(rows: Rows) -> Rows:
         if type(row) is dict:
             for name, cell in row.items():
                 if cell[:1] == "'":
-                    row[name] = unguarded(cell)
+                    row[name] = unescape_formula(cell)
         yield number, row
 
 
@@ -152,12 +152,12 @@ def _json(text: io.TextIOWrapper, encoding: str, known: Callable[[str], bool], l
 def _noting_strays(rows: Rows, text: io.TextIOWrapper, notes: list[str]) -> Rows:
     yield from rows
     if strays := stray_bytes(text):
-        notes.append(f"{counted(strays, 'byte')} read as Windows-1252, because UTF-8 has no such bytes")
+        notes.append(f"{pluralise(strays, 'byte')} read as Windows-1252, because UTF-8 has no such bytes")
 
 
 def _spooled(stream: io.BufferedReader[Any], stack: ExitStack) -> IO[bytes]:
     """Write the unpacked bytes to a temporary file, because Parquet is read from its end."""
-    with telling_disk_full(tempfile.gettempdir()):
+    with explaining_disk_full(tempfile.gettempdir()):
         file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  # the stack closes it
         shutil.copyfileobj(stream, file, BUFFER_BYTES)
     return file
@@ -199,16 +199,16 @@ def _labels(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
         written = json.loads(metadata.get(b"huggingface", b"{}"))
     except (ValueError, RecursionError):
         return {}
-    features = _part(_part(written, "info"), "features")
-    names = {column: _part(kind, "names") for column, kind in features.items()} if isinstance(features, dict) else {}
+    features = _get_key(_get_key(written, "info"), "features")
+    names = {column: _get_key(kind, "names") for column, kind in features.items()} if isinstance(features, dict) else {}
     return {column: kinds for column, kinds in names.items() if isinstance(kinds, list)}
 
 
-def _part(value: Any, name: str) -> Any:
+def _get_key(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, dict) else None
 
 
-def _require_modest(path: Path) -> None:
+def _require_safe_gzip(path: Path) -> None:
     """Unpack a gzip file and discard the output, which is fast compared with reading its rows.
 
     Raises:

@@ -21,7 +21,7 @@ from typing import TextIO
 
 from ...errors import PreferencesError
 from ..table import Row, Rows, Unreadable
-from .dialect import Dialect, IsHeader, Known, candidates, look_at, scan
+from .dialect import Dialect, IsHeader, Known, candidates, parse_sample, scan
 
 SAMPLE_CHARS = 1 << 17
 MAX_CELL_CHARS = 1 << 24
@@ -70,7 +70,7 @@ def read_delimited(
     told = re.match(r'"?sep=([^"\r\n])"?(?:\r\n?|\n)', sample)  # a line that Excel writes for its own use
     begin = told.end() if told else 0
     likely = [dialect] if dialect else candidates(sample, told[1] if told else ",;\t|")
-    looks = (look_at(sample[begin:SAMPLE_CHARS], cut, one, known, header) for one in likely)
+    looks = (parse_sample(sample[begin:SAMPLE_CHARS], cut, one, known, header) for one in likely)
     look = max(looks, key=lambda look: look.score)
     header_row = look.place + 1 + bool(told) if look.place is not None else 0
     skipped = [place + 1 + bool(told) for place, cells in enumerate(look.rows[: look.place or 0]) if cells != [""]]
@@ -155,7 +155,7 @@ class _Reader:
     def _settle(self, number: int, cells: list[str], reason: str = "", sure: bool = True) -> Rows:
         """Yield the held row, reassessed given *cells*, and then the row of *cells*; hold that one if not *sure*."""
         held, broken = self.held, self.lost or self.held is not None
-        if not reason and (broken or self.short) and not self._whole(cells, broken):
+        if not reason and (broken or self.short) and not self._is_complete_row(cells, broken):
             reason, sure = QUOTES, True
         if held:
             yield (held[0], Unreadable(QUOTES)) if reason else held
@@ -166,7 +166,7 @@ class _Reader:
         if sure:
             yield number, row
 
-    def _whole(self, cells: list[str], broken: bool) -> bool:
+    def _is_complete_row(self, cells: list[str], broken: bool) -> bool:
         """Whether *cells* are a row, and not the rest of a row above with broken quotes."""
         if broken and len(cells) not in self.widths:
             return False

@@ -103,7 +103,7 @@ def candidates(sample: str, delimiters: str) -> Iterator[Dialect]:
 
 
 @dataclass(frozen=True)
-class Look:
+class ParsedSample:
     """A sample read in one dialect: its rows, the header's index among them, and where the data starts."""
 
     dialect: Dialect
@@ -114,7 +114,7 @@ class Look:
     score: tuple[float, ...]
 
 
-def look_at(sample: str, cut: bool, dialect: Dialect, known: Known, header: IsHeader | None) -> Look:
+def parse_sample(sample: str, cut: bool, dialect: Dialect, known: Known, header: IsHeader | None) -> ParsedSample:
     rows, ends, tight = scan(sample, cut, dialect)
     place, names = _header(rows, known, header)
     top = 0 if place is None else place + 1
@@ -124,7 +124,7 @@ def look_at(sample: str, cut: bool, dialect: Dialect, known: Known, header: IsHe
     width = len(columns)
     fit = sum(bool(cells) and _fits(cells, width) for cells in body) / max(1, len(body))
     score = (names, width > 1, fit if names else fit * tight)
-    return Look(dialect, rows, place, ends[top - 1] if top else 0, columns, score)
+    return ParsedSample(dialect, rows, place, ends[top - 1] if top else 0, columns, score)
 
 
 def _fits(cells: list[str], width: int) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ...errors import DPOHubError, PreferencesError, needing_extra, telling_disk_full
+from ...errors import DPOHubError, PreferencesError, explaining_disk_full, needing_extra
 from ..table import Rows, Table, with_labels
 
 
@@ -28,7 +28,7 @@ def open_dataset(repo: str, wanted: str | None) -> Table:
     # The Hub's client makes 6 attempts for each of these, over 23 s. The default, 20, means ten minutes of silence.
     datasets.config.STREAMING_READ_MAX_RETRIES = 2
     config, _, split = (wanted or "").rpartition("/")
-    with _telling(repo):
+    with _explaining_errors(repo):
         builder = _builder(repo, config)
         files = builder.config.data_files
         name = split or ("train" if "train" in files or len(files) > 1 else next(iter(files)))
@@ -84,12 +84,12 @@ def _is_media(kind: Any) -> bool:
 
 
 def _rows(repo: str, rows: Iterable[dict[str, Any]]) -> Rows:
-    with _telling(repo):
+    with _explaining_errors(repo):
         yield from enumerate(rows, 1)
 
 
 @contextmanager
-def _telling(repo: str) -> Iterator[None]:
+def _explaining_errors(repo: str) -> Iterator[None]:
     """Turn errors of the Hub, `datasets` or its readers into one sentence, and silence their logs."""
     import datasets
     import httpx2
@@ -104,7 +104,7 @@ def _telling(repo: str) -> Iterator[None]:
     try:
         for logger in levels:
             logger.setLevel(logging.CRITICAL)
-        with telling_disk_full(constants.HF_HOME):
+        with explaining_disk_full(constants.HF_HOME):
             yield
     except DPOHubError:
         raise

@@ -74,7 +74,7 @@ class Columns:
         """The answer columns whose names differ only in a letter or a number; empty if there are fewer than two."""
         families: dict[tuple[str, ...], list[str]] = {}
         for name in self.actual.values():
-            said = tokens(name)
+            said = split_words(name)
             family = tuple("" if len(word) == 1 or word.isdigit() else word for word in said)
             if family.count("") == 1 and _ANSWER & set(said) and not _ABOUT & set(said):
                 families.setdefault(family, []).append(name)
@@ -86,7 +86,7 @@ class Columns:
 
         The shortest names win, so `response_a` is preferred to `response_a_source`.
         """
-        words = {name: tokens(name) for name in self.actual.values()}
+        words = {name: split_words(name) for name in self.actual.values()}
         shortest_first = sorted(words.items(), key=lambda item: len(item[1]))
         for first, second in _SIDES:
             for name, said in shortest_first:
@@ -105,10 +105,10 @@ def simple(name: str) -> str:
 
 def is_known(name: str) -> bool:
     """Whether this is a known column name, so that a row of such names is a header."""
-    return simple(name) in _ALL or bool(_ANSWER & set(tokens(name)) and set(tokens(name)) & _EITHER_SIDE)
+    return simple(name) in _ALL or bool(_ANSWER & set(split_words(name)) and set(split_words(name)) & _EITHER_SIDE)
 
 
-def tokens(name: str) -> list[str]:
+def split_words(name: str) -> list[str]:
     """The words and numbers of *name*: `Response A`, `response1`, `outputB`."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(name))
     return re.findall(r"[a-z]+|\d+", spaced.lower())

@@ -13,31 +13,40 @@ from ..table import Row
 from .columns import Columns
 from .drafts import draft
 from .messages import Unusable, listed, objects, part_of
-from .rows import Asking, Layout, each
+from .rows import Layout, PromptColumns, row_by_row
 from .verdicts import SHOWN_CHARACTERS, TIE, UNLABELLED, DirectionUnknown, Scale, is_up, is_verdict, normal, rating_of
 
 
-class Judge(NamedTuple):
-    """The source of a verdict on two answers: *told* names its columns, and *first_wins* reads them."""
+class VerdictSource(NamedTuple):
+    """The source of a verdict on two answers: *column_names* says which they are, and *first_wins* reads them."""
 
-    told: str
+    column_names: str
     first_wins: Callable[[Row], bool]
 
 
-def judged(
-    name: str, asking: Asking, sides: tuple[str, str], judge: Judge, *, task: Callable[[Row], Row] = lambda row: row
+def comparison_layout(
+    name: str,
+    prompt_columns: PromptColumns,
+    sides: tuple[str, str],
+    verdict_source: VerdictSource,
+    *,
+    task: Callable[[Row], Row] = lambda row: row,
 ) -> Layout:
     """Two answers in the columns *sides*; *task* extracts the cells with the prompt and the answers from a row."""
 
     def pair(number: int, row: Row) -> Iterable[Draft]:
-        chosen, rejected = sides if judge.first_wins(row) else sides[::-1]
+        chosen, rejected = sides if verdict_source.first_wins(row) else sides[::-1]
         cells = task(row)
         if not isinstance(cells, dict):
             raise Unusable("no prompt")
         good, bad = part_of(cells.get(chosen), chosen), part_of(cells.get(rejected), rejected)
-        return (draft(number, asking.of(cells), good, bad),)
+        return (draft(number, prompt_columns.of(cells), good, bad),)
 
-    return Layout(name, {**asking.columns, "answers": ", ".join(sides), "winner": judge.told}, each(pair))
+    return Layout(
+        name,
+        {**prompt_columns.columns, "answers": ", ".join(sides), "winner": verdict_source.column_names},
+        row_by_row(pair),
+    )
 
 
 def compared(columns: Columns, sample: Sequence[Row]) -> Layout | None:
@@ -51,13 +60,17 @@ def compared(columns: Columns, sample: Sequence[Row]) -> Layout | None:
     chosen, rejected = columns.find("chosen", without=taken), columns.find("rejected", without=taken)
     if chosen and rejected and not _names_sides(row.get(chosen) for row in sample):
         return None
-    asking = Asking.among(columns, taken=sides)
-    if judge := _one_hot(columns):
-        return judged(
-            "A/B test", asking, (first, second), judge, task=_taking_turns(asking.prompt or "", first, second)
+    prompt_columns = PromptColumns.among(columns, taken=sides)
+    if verdict_source := _one_hot(columns):
+        return comparison_layout(
+            "A/B test",
+            prompt_columns,
+            (first, second),
+            verdict_source,
+            task=_taking_turns(prompt_columns.prompt or "", first, second),
         )
-    if judge := _scores(columns, mark):
-        return judged("A/B test", asking, (first, second), judge)
+    if verdict_source := _scores(columns, mark):
+        return comparison_layout("A/B test", prompt_columns, (first, second), verdict_source)
     verdict = columns.find("verdict", without=sides)
     if verdict is None:
         raise DirectionUnknown(
@@ -74,10 +87,10 @@ def compared(columns: Columns, sample: Sequence[Row]) -> Layout | None:
             f"It has two answers, {first!r} and {second!r}, and {verdict!r} ({', '.join(seen)}) does not say "
             f"which value stands for which. Say which one means {first!r}: --map {example}"
         )
-    return by_verdict(asking, first, second, verdict, scale)
+    return by_verdict(prompt_columns, first, second, verdict, scale)
 
 
-def by_verdict(asking: Asking, first: str, second: str, verdict: str, scale: Scale) -> Layout:
+def by_verdict(prompt_columns: PromptColumns, first: str, second: str, verdict: str, scale: Scale) -> Layout:
     """Two answers, and the column *verdict* read on *scale*; it may also name the column of the better answer.
 
     If only the value for the first answer is known, one other value may mean the second; a third raises
@@ -97,7 +110,9 @@ def by_verdict(asking: Asking, first: str, second: str, verdict: str, scale: Sca
                 )
         return wins
 
-    return judged("A/B test", asking, (first, second), Judge(scale.told(verdict, first), first_wins))
+    return comparison_layout(
+        "A/B test", prompt_columns, (first, second), VerdictSource(scale.describe(verdict, first), first_wins)
+    )
 
 
 def _says_nothing(scale: Scale, sides: list[str], verdicts: list[Any]) -> bool:
@@ -118,10 +133,10 @@ def _names_sides(values: Iterable[Any]) -> bool:
     return all(_reads(Scale(), value) for value in values if is_verdict(value))
 
 
-def _one_hot(columns: Columns) -> Judge | None:
+def _one_hot(columns: Columns) -> VerdictSource | None:
     """LMSYS: `winner_model_a`, `winner_model_b` and `winner_tie`, one of which is 1."""
     a, b = columns.named("winner_model_a"), columns.named("winner_model_b")
-    return Judge(f"{a}, {b}", _higher(a, b)) if a and b else None
+    return VerdictSource(f"{a}, {b}", _higher(a, b)) if a and b else None
 
 
 def _taking_turns(*names: str) -> Callable[[Row], Row]:
@@ -141,13 +156,13 @@ def _chat(asked: Sequence[str], said: Sequence[str]) -> list[dict[str, str]]:
     return [{"role": role, "content": text} for role, text in zip(cycle(("user", "assistant")), turns, strict=False)]
 
 
-def _scores(columns: Columns, mark: str) -> Judge | None:
+def _scores(columns: Columns, mark: str) -> VerdictSource | None:
     """A score for each answer, if there is no verdict."""
     marks = {"a": "b", "0": "1", "1": "2", "left": "right", "first": "second"}
     for word in ("score", "rating"):
         a, b = columns.named(f"{word}_{mark}"), columns.named(f"{word}_{marks[mark]}")
         if a and b and not columns.find("verdict"):
-            return Judge(f"{a}, {b}", _higher(a, b))
+            return VerdictSource(f"{a}, {b}", _higher(a, b))
     return None
 
 
@@ -167,8 +182,8 @@ def shp(columns: Columns, sample: Sequence[Row]) -> Layout | None:
     label = columns.named("labels")
     if not (asked and first and second and label):
         return None
-    judge = Judge(f"{label} (1 is {first})", lambda row: is_up(row.get(label)))
-    return judged("Stanford SHP", Asking(asked), (first, second), judge)
+    verdict_source = VerdictSource(f"{label} (1 is {first})", lambda row: is_up(row.get(label)))
+    return comparison_layout("Stanford SHP", PromptColumns(asked), (first, second), verdict_source)
 
 
 def argilla(columns: Columns, sample: Sequence[Row]) -> Layout | None:
@@ -182,8 +197,10 @@ def argilla(columns: Columns, sample: Sequence[Row]) -> Layout | None:
         records = objects(row.get(column), column)
         return _majority(_ranks_first(record) for record in records if record.get("status") != "discarded")
 
-    asking = Asking.among(columns, taken=(first, second))
-    return judged("Argilla ranking", asking, (first, second), Judge(f"{column}[].value", first_wins))
+    prompt_columns = PromptColumns.among(columns, taken=(first, second))
+    return comparison_layout(
+        "Argilla ranking", prompt_columns, (first, second), VerdictSource(f"{column}[].value", first_wins)
+    )
 
 
 def _ranks_first(record: dict[str, Any]) -> bool | None:
@@ -205,13 +222,15 @@ def label_studio(columns: Columns, sample: Sequence[Row]) -> Layout | None:
     if not (data and annotations and found):
         return None
     first, second, _ = found
-    asking = Asking.among(names, taken=(first, second))
+    prompt_columns = PromptColumns.among(names, taken=(first, second))
 
     def first_wins(row: Row) -> bool:
         return _majority(_selections(objects(row.get(annotations), annotations)))
 
-    judge = Judge(f"{annotations}[].result[].value.selected", first_wins)
-    layout = judged("Label Studio pairwise", asking, (first, second), judge, task=lambda row: row.get(data) or {})
+    verdict_source = VerdictSource(f"{annotations}[].result[].value.selected", first_wins)
+    layout = comparison_layout(
+        "Label Studio pairwise", prompt_columns, (first, second), verdict_source, task=lambda row: row.get(data) or {}
+    )
     layout.columns.update({part: f"{data}.{name}" for part, name in layout.columns.items() if part != "winner"})
     return layout
 

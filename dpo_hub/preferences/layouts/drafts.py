@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from ..pairfile import Draft
 from .messages import Part, Unusable, as_messages
 
-List = list[dict[str, Any]]
+MessageList = list[dict[str, Any]]
 
 SAME = "chosen and rejected the same"
 
 
-class Asked(NamedTuple):
+class PromptParts(NamedTuple):
     """What a pair's replies answer: *before* holds messages ahead of the prompt, *under* holds text to put below it."""
 
     prompt: Part
@@ -24,21 +24,21 @@ class Asked(NamedTuple):
     chat_template_kwargs: dict[str, Any] | None = None
 
 
-def draft(number: int, asked: Asked, chosen: Part, rejected: Part) -> Draft:
+def draft(number: int, prompt_parts: PromptParts, chosen: Part, rejected: Part) -> Draft:
     """Make the pair of row *number*.
 
     Raises:
         Unusable: a part is missing or not JSON, the replies are the same, or a turn is out of place.
     """
-    prompt, before, under, tools, kwargs = asked
+    prompt, before, under, tools, kwargs = prompt_parts
     if tools or kwargs:
         _require_json([tools, kwargs], "tools or chat_template_kwargs")
     texts = isinstance(prompt, str) and isinstance(chosen, str) and isinstance(rejected, str) and not (before or under)
     if texts and prompt and chosen and rejected and chosen != rejected:
         return Draft(number, prompt, chosen, rejected, tools, kwargs)  # the fast path, by far the most frequent
-    conversation = _conversation(asked)
+    conversation = _conversation(prompt_parts)
     good, bad = as_messages(chosen, "assistant"), as_messages(rejected, "assistant")
-    if _asks(good) and _asks(bad):
+    if _is_whole_chat(good) and _is_whole_chat(bad):
         conversation, good, bad = _shared(conversation, good, bad)
     _require_question(conversation)
     good, bad = _reply(good, "chosen", conversation), _reply(bad, "rejected", conversation)
@@ -49,7 +49,7 @@ def draft(number: int, asked: Asked, chosen: Part, rejected: Part) -> Draft:
     return Draft(number, conversation, good, bad, tools, kwargs)
 
 
-def reply_to(asked: Asked, reply: Part) -> tuple[List, List]:
+def reply_to(prompt_parts: PromptParts, reply: Part) -> tuple[MessageList, MessageList]:
     """Return the conversation and the reply to it, without any turns that the reply repeats.
 
     If there is no prompt and the reply is a whole chat, the reply is everything after its last user turn.
@@ -57,16 +57,16 @@ def reply_to(asked: Asked, reply: Part) -> tuple[List, List]:
     Raises:
         Unusable: one of them is missing, or a turn is out of place.
     """
-    conversation, said = _conversation(asked), as_messages(reply, "assistant")
-    if _asks(said) and not any(message["role"] == "user" for message in conversation):
+    conversation, said = _conversation(prompt_parts), as_messages(reply, "assistant")
+    if _is_whole_chat(said) and not any(message["role"] == "user" for message in conversation):
         end = max(place for place, message in enumerate(said) if message["role"] == "user") + 1
         conversation, said = conversation + said[:end], said[end:]
     _require_question(conversation)
     return conversation, _reply(said, "reply", conversation)
 
 
-def _require_question(conversation: List) -> None:
-    if not conversation or conversation[-1]["role"] == "system" or not _says(conversation[-1]):
+def _require_question(conversation: MessageList) -> None:
+    if not conversation or conversation[-1]["role"] == "system" or not _has_content(conversation[-1]):
         raise Unusable("no prompt")
     if conversation[-1]["role"] == "assistant":
         raise Unusable("a prompt that ends with the assistant")
@@ -80,11 +80,11 @@ def _require_json(value: Any, what: str) -> None:
         raise Unusable(f"something that is no JSON in {what}") from None
 
 
-def _conversation(asked: Asked) -> List:
-    prompt = as_messages(asked.prompt, "user")
-    system = [message for message in asked.before if message["role"] != "system" or not _has_system(prompt)]
+def _conversation(prompt_parts: PromptParts) -> MessageList:
+    prompt = as_messages(prompt_parts.prompt, "user")
+    system = [message for message in prompt_parts.before if message["role"] != "system" or not _has_system(prompt)]
     conversation = [dict(message) for message in (*system, *prompt)]
-    for extra in as_messages(asked.under, "user"):
+    for extra in as_messages(prompt_parts.under, "user"):
         if conversation and conversation[-1]["role"] == "user":
             conversation[-1]["content"] += f"\n\n{extra['content']}"
         else:
@@ -92,20 +92,22 @@ def _conversation(asked: Asked) -> List:
     return conversation
 
 
-def _says(message: dict[str, Any]) -> bool:
+def _has_content(message: dict[str, Any]) -> bool:
     return bool(message["content"].strip()) or len(message) > 2
 
 
-def _has_system(messages: List) -> bool:
+def _has_system(messages: MessageList) -> bool:
     return bool(messages) and messages[0]["role"] == "system"
 
 
-def _asks(reply: List) -> bool:
+def _is_whole_chat(reply: MessageList) -> bool:
     """Whether *reply* is a whole chat and not just a reply."""
     return any(message["role"] == "user" for message in reply)
 
 
-def _shared(conversation: List, good: List, bad: List) -> tuple[List, List, List]:
+def _shared(
+    conversation: MessageList, good: MessageList, bad: MessageList
+) -> tuple[MessageList, MessageList, MessageList]:
     """Split off the common beginning of two whole chats as the prompt, which must contain any prompt that was given."""
     begin, longer = 0, max(good, bad, key=len)
     while begin < min(len(good), len(bad)) and good[begin] == bad[begin]:
@@ -121,12 +123,12 @@ def _shared(conversation: List, good: List, bad: List) -> tuple[List, List, List
     return shared, good[begin:], bad[begin:]
 
 
-def _reply(reply: List, what: str, conversation: List) -> List:
+def _reply(reply: MessageList, what: str, conversation: MessageList) -> MessageList:
     """Return the messages of a reply, without the conversation if the cell repeats it."""
-    for asked in (conversation, conversation[1:]):  # the system message may be in its own column only
-        if asked and reply[: len(asked)] == asked:
-            reply = reply[len(asked) :]
-    if not any(map(_says, reply)):
+    for beginning in (conversation, conversation[1:]):  # the system message may be in its own column only
+        if beginning and reply[: len(beginning)] == beginning:
+            reply = reply[len(beginning) :]
+    if not any(map(_has_content, reply)):
         raise Unusable(f"no {what}")
     if reply[0]["role"] != "assistant" or any(message["role"] not in ("assistant", "tool") for message in reply):
         raise Unusable(f"a turn in {what} that is not the assistant's")

@@ -11,9 +11,9 @@ from typing import Any
 from ..pairfile import Draft
 from ..table import Row, Rows
 from .columns import Columns
-from .drafts import SAME, Asked, draft
+from .drafts import SAME, PromptParts, draft
 from .messages import Part, Unusable, as_messages, is_blank, is_messages, part_of
-from .rows import EMPTY, Asking, Item, Layout, LeftOut, Read, is_empty, usable
+from .rows import EMPTY, Item, Layout, LeftOut, PromptColumns, Read, is_empty, usable
 from .verdicts import SHOWN_CHARACTERS, TIE, DirectionUnknown, is_rating, is_thumb, is_up, rating_of
 
 
@@ -26,16 +26,16 @@ def one_answer_a_row(columns: Columns, sample: Sequence[Row]) -> Layout | None:
     answer = columns.find("answer")
     if answer is None:
         return None
-    asking = Asking.among(columns, taken=[answer])
-    chat = not asking.prompt and any(is_messages(row.get(answer)) for row in sample)
-    if not asking.prompt and not chat:
+    prompt_columns = PromptColumns.among(columns, taken=[answer])
+    chat = not prompt_columns.prompt and any(is_messages(row.get(answer)) for row in sample)
+    if not prompt_columns.prompt and not chat:
         return None
     unread: tuple[str | None, Any] | None = None
     for part, fits in (("rating", is_rating), ("rank", is_rating), ("thumb", is_thumb)):
-        column = columns.find(part, without=[answer, asking.prompt])
+        column = columns.find(part, without=[answer, prompt_columns.prompt])
         values = [row[column] for row in sample if column and not is_blank(row.get(column))]
-        if column and _tell(values, fits):
-            return answers_layout(asking, answer, part, column)
+        if column and _mostly_fit(values, fits):
+            return answers_layout(prompt_columns, answer, part, column)
         if odd := next((value for value in values if not (is_rating(value) or is_thumb(value))), None):
             unread = unread or (column, odd)
     if unread:
@@ -47,19 +47,19 @@ def one_answer_a_row(columns: Columns, sample: Sequence[Row]) -> Layout | None:
     return None
 
 
-def _tell(values: Sequence[Any], fits: Callable[[Any], bool]) -> bool:
+def _mostly_fit(values: Sequence[Any], fits: Callable[[Any], bool]) -> bool:
     """Whether most of *values* fit, and all the numeric ones; a few words may mean that there is no rating."""
     return 2 * sum(map(fits, values)) > len(values) and all(map(fits, filter(is_rating, values)))
 
 
-def answers_layout(asking: Asking, answer: str, part: str, column: str) -> Layout:
+def answers_layout(prompt_columns: PromptColumns, answer: str, part: str, column: str) -> Layout:
     """*part* says what *column* holds: a `rating` (higher is better), a `rank` (lower is better) or a `thumb`."""
-    told = {**asking.columns, "answer": answer, part: column}
+    used_columns = {**prompt_columns.columns, "answer": answer, part: column}
     if part == "thumb":
-        return Layout("thumbs up and down", told, _grouped(asking, answer, column, is_up, _thumbed))
+        return Layout("thumbs up and down", used_columns, _grouped(prompt_columns, answer, column, is_up, _thumbed))
     sign = -1.0 if part == "rank" else 1.0
-    read = _grouped(asking, answer, column, lambda cell: sign * rating_of(cell), _rated)
-    return Layout("rated answers, one a row", told, read)
+    read = _grouped(prompt_columns, answer, column, lambda cell: sign * rating_of(cell), _rated)
+    return Layout("rated answers, one a row", used_columns, read)
 
 
 TIE_WITH_BEST = "a tie with the best answer"
@@ -68,52 +68,56 @@ Answer = tuple[int, float, Part]
 
 
 def _grouped(
-    asking: Asking,
+    prompt_columns: PromptColumns,
     answer: str,
     column: str,
     score_of: Callable[[Any], float],
-    paired: Callable[[Asked, list[Answer]], Iterator[Draft | LeftOut]],
+    paired: Callable[[PromptParts, list[Answer]], Iterator[Draft | LeftOut]],
 ) -> Read:
     def read(rows: Rows) -> Iterator[Draft | LeftOut]:
-        groups: dict[str, tuple[Asked, list[Answer]]] = {}
+        groups: dict[str, tuple[PromptParts, list[Answer]]] = {}
         for number, row in rows:
             try:
-                asked, part = _asked_and_answer(asking, answer, usable(row))
+                prompt_parts, part = _asked_and_answer(prompt_columns, answer, usable(row))
                 score = score_of(usable(row).get(column))
             except Unusable as reason:
                 yield LeftOut(number, EMPTY if is_empty(row) else str(reason))
                 continue
-            groups.setdefault(_key(asked), (asked, []))[1].append((number, score, part))
-        for asked, answers in groups.values():
-            yield from paired(asked, answers)
+            groups.setdefault(_key(prompt_parts), (prompt_parts, []))[1].append((number, score, part))
+        for prompt_parts, answers in groups.values():
+            yield from paired(prompt_parts, answers)
 
     return read
 
 
-def _asked_and_answer(asking: Asking, answer: str, row: Row) -> tuple[Asked, Part]:
-    asked, part = asking.of(row), part_of(row.get(answer), "answer")
-    if not asking.prompt and not isinstance(part, str):
-        asked, part = asked._replace(prompt=part[:-1]), part[-1:]
-    if not asked.prompt:
+def _asked_and_answer(prompt_columns: PromptColumns, answer: str, row: Row) -> tuple[PromptParts, Part]:
+    prompt_parts, part = prompt_columns.of(row), part_of(row.get(answer), "answer")
+    if not prompt_columns.prompt and not isinstance(part, str):
+        prompt_parts, part = prompt_parts._replace(prompt=part[:-1]), part[-1:]
+    if not prompt_parts.prompt:
         raise Unusable("no prompt")
     if not part:
         raise Unusable("no answer")
-    return asked, part
+    return prompt_parts, part
 
 
-def _key(asked: Asked) -> str:
+def _key(prompt_parts: PromptParts) -> str:
     """A key that is equal for answers to the same prompt, including its tools and everything else."""
-    return asked.prompt if isinstance(asked.prompt, str) and not any(asked[1:]) else _written(asked)
+    return (
+        prompt_parts.prompt
+        if isinstance(prompt_parts.prompt, str) and not any(prompt_parts[1:])
+        else _written(prompt_parts)
+    )
 
 
-def _written(asked: Asked) -> str:
+def _written(prompt_parts: PromptParts) -> str:
     try:
-        return json.dumps(asked, sort_keys=True)
+        return json.dumps(prompt_parts, sort_keys=True)
     except (TypeError, ValueError):  # keys that cannot be sorted, or a value that is not JSON, which `draft` reports
-        return repr(asked)
+        return repr(prompt_parts)
 
 
-def _rated(asked: Asked, answers: list[Answer]) -> Iterator[Draft | LeftOut]:
+def _rated(prompt_parts: PromptParts, answers: list[Answer]) -> Iterator[Draft | LeftOut]:
     """Pair the best answer with each worse one; every row is either in a pair or left out."""
     best = max(answers, key=lambda answer: answer[1])
     why = "fewer than two rated answers to a prompt" if len(answers) < 2 else TIE
@@ -122,7 +126,7 @@ def _rated(asked: Asked, answers: list[Answer]) -> Iterator[Draft | LeftOut]:
         if score == best[1]:
             continue
         try:
-            yield draft(best[0], asked, best[2], part)
+            yield draft(best[0], prompt_parts, best[2], part)
             used = True
         except Unusable as reason:
             why = str(reason)
@@ -132,7 +136,7 @@ def _rated(asked: Asked, answers: list[Answer]) -> Iterator[Draft | LeftOut]:
             yield LeftOut(number, TIE_WITH_BEST if used else why)
 
 
-def _thumbed(asked: Asked, answers: list[Answer]) -> Iterator[Draft | LeftOut]:
+def _thumbed(prompt_parts: PromptParts, answers: list[Answer]) -> Iterator[Draft | LeftOut]:
     """Pair each good answer with a bad one; the shorter list is repeated as needed."""
     good = [answer for answer in answers if answer[1]]
     bad = [answer for answer in answers if not answer[1]]
@@ -140,7 +144,7 @@ def _thumbed(asked: Asked, answers: list[Answer]) -> Iterator[Draft | LeftOut]:
     why = SAME if good and bad else f"a prompt with {'good' if good else 'bad'} answers only"
     for one, other in islice(zip(cycle(good), cycle(bad), strict=False), max(len(good), len(bad))):
         try:
-            yield draft(one[0], asked, one[2], other[2])
+            yield draft(one[0], prompt_parts, one[2], other[2])
             used |= {one[0], other[0]}
         except Unusable as reason:
             why = str(reason)
@@ -161,7 +165,7 @@ def threaded(layout: Layout, own: str, parent: str) -> Layout:
             if isinstance(item, Draft):
                 turns[item.row] = as_messages(item.prompt, "user"), as_messages(item.chosen, "assistant")
         for item in found:
-            yield _under(item, turns, parents) if isinstance(item, Draft) else item
+            yield _prepend_thread(item, turns, parents) if isinstance(item, Draft) else item
 
     return Layout("threads of pairs", {**layout.columns, "thread": f"{own}, {parent}"}, read)
 
@@ -171,7 +175,7 @@ def _id(cell: Any) -> str:
     return "" if is_blank(cell) else str(cell).strip().removesuffix(".0")
 
 
-def _under(
+def _prepend_thread(
     item: Draft,
     turns: dict[int, tuple[list[dict[str, Any]], list[dict[str, Any]]]],
     parents: dict[int, int | None],

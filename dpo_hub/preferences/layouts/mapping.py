@@ -13,7 +13,7 @@ from .columns import Columns
 from .compared import by_verdict
 from .grouped import answers_layout
 from .paired import pairs_layout
-from .rows import Asking, Item, Layout, Read, text_only
+from .rows import Item, Layout, PromptColumns, Read, text_only
 from .verdicts import DirectionUnknown, Scale, normal
 
 PARTS = {
@@ -70,7 +70,7 @@ def mapped(columns: Columns, sample: Sequence[Row], mapping: Mapping[str, str]) 
     """
     if unknown := [part for part in mapping if part not in PARTS]:
         raise PreferencesError(f"The mapping names {unknown[0]!r}, which is no part. The parts are {', '.join(PARTS)}.")
-    paths = {part: column_meant(columns, sample, name) for part, name in mapping.items() if part not in _VALUES}
+    paths = {part: resolve_column(columns, sample, name) for part, name in mapping.items() if part not in _VALUES}
     layout = _mapped_layout(columns, sample, paths, (mapping.get("a_wins"), mapping.get("b_wins")))
     nested = [path for path in paths.values() if path not in columns.actual.values()]
     if nested:
@@ -80,21 +80,21 @@ def mapped(columns: Columns, sample: Sequence[Row], mapping: Mapping[str, str]) 
 
 def _mapped_layout(columns: Columns, sample: Sequence[Row], paths: Mapping[str, str], wins: _Wins) -> Layout:
     taken = paths.values()
-    asking = Asking.among(columns, taken=taken, prompt=paths.get("prompt"))
-    asking = replace(asking, **{part: paths[part] for part in _ASKING if part in paths})
+    prompt_columns = PromptColumns.among(columns, taken=taken, prompt=paths.get("prompt"))
+    prompt_columns = replace(prompt_columns, **{part: paths[part] for part in _ASKING if part in paths})
     if any(wins) or {"a", "b", "winner"} & paths.keys():
-        return _comparison(columns, sample, paths, asking, wins)
+        return _comparison(columns, sample, paths, prompt_columns, wins)
     kind = next((part for part in ("rating", "rank", "thumb") if part in paths), None)
     if kind:
         answer = paths.get("answer") or columns.find("answer", without=taken)
-        return answers_layout(asking, _given(answer, "answer"), kind, paths[kind])
+        return answers_layout(prompt_columns, _given(answer, "answer"), kind, paths[kind])
     rejected = paths.get("rejected") or columns.find("rejected", without=taken)
     chosen = paths.get("chosen") or columns.find("chosen", without=[*taken, rejected])
-    return pairs_layout(asking, _given(chosen, "chosen"), _given(rejected, "rejected"))
+    return pairs_layout(prompt_columns, _given(chosen, "chosen"), _given(rejected, "rejected"))
 
 
 def _comparison(
-    columns: Columns, sample: Sequence[Row], paths: Mapping[str, str], asking: Asking, wins: _Wins
+    columns: Columns, sample: Sequence[Row], paths: Mapping[str, str], prompt_columns: PromptColumns, wins: _Wins
 ) -> Layout:
     a_wins, b_wins = wins
     if b_wins and (a_wins is None or normal(a_wins) == normal(b_wins)):
@@ -113,7 +113,7 @@ def _comparison(
                 "known. Check a_wins, and add b_wins=VALUE."
             )
         raise DirectionUnknown(f"{verdict!r} does not say which value stands for {first!r}. Add a_wins=VALUE.")
-    return by_verdict(asking, first, second, verdict, scale)
+    return by_verdict(prompt_columns, first, second, verdict, scale)
 
 
 def _side(first: str, second: str) -> str:
@@ -128,7 +128,7 @@ def _given(column: str | None, part: str) -> str:
     return column
 
 
-def column_meant(columns: Columns, sample: Sequence[Row], name: str) -> str:
+def resolve_column(columns: Columns, sample: Sequence[Row], name: str) -> str:
     """Return the column or path that *name* means, as spelled in the source."""
     actual = columns.spelled(name) or columns.spelled(f"column {name}")
     if actual is None and any(dig(row, name) is not None for row in sample):

@@ -21,7 +21,7 @@ NOT_PLAIN = rf"\A(?:'|{'|'.join(map(re.escape, _NOT_PLAIN))})"
 """Beginnings of text that may not be plain, or that guards a formula; it may also end with `LAST`. RE2 syntax."""
 LAST = ">"
 _SUSPECT = "".join({start[0] for start in _NOT_PLAIN})
-_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # a lone surrogate, which JSON can write but no text file can hold
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # a lone surrogate, which JSON can write but no text file can hold
 _SPOKEN = frozenset(("content", "parts", "text", "tool_calls"))
 _IMAGES = frozenset(
     "image image_url input_image video audio input_audio inlineData fileData inline_data file_data".split()
@@ -43,7 +43,7 @@ def part_of(cell: Any, what: str) -> Part:
     """
     if isinstance(cell, str):
         text = cell.strip()
-        return text if is_plain(text) else _parsed(_require_whole(text, what), what)
+        return text if is_plain(text) else _parsed(_require_no_surrogates(text, what), what)
     if is_blank(cell):
         return ""
     if isinstance(cell, Mapping):
@@ -69,7 +69,7 @@ def is_plain(cell: Any) -> bool:
         and cell != ""
         and not (cell[0] in _SUSPECT and cell.startswith(_NOT_PLAIN))
         and not (cell[-1] == LAST and without_last_token(cell) != cell)
-        and (cell.isascii() or not _HALF_CHARACTER.search(cell))
+        and (cell.isascii() or not _LONE_SURROGATE.search(cell))
     )
 
 
@@ -98,7 +98,7 @@ def message_of(item: Any, what: str) -> dict[str, Any]:
     role = ROLES.get(speaker.strip().lower())
     if role is None:
         raise Unusable(f"a role that is not known in {what} ({speaker[:20]!r})")
-    return {"role": role, "content": _require_whole(_words(content, what), what), **further}
+    return {"role": role, "content": _require_no_surrogates(_words(content, what), what), **further}
 
 
 def is_messages(value: Any) -> bool:
@@ -188,7 +188,7 @@ def _tool_calls(written: str, what: str) -> list[dict[str, Any]]:
     return [{"type": "function", "function": dict(call)} for call in calls]
 
 
-def _require_whole(text: str, what: str) -> str:
-    if not text.isascii() and _HALF_CHARACTER.search(text):
+def _require_no_surrogates(text: str, what: str) -> str:
+    if not text.isascii() and _LONE_SURROGATE.search(text):
         raise Unusable(f"broken characters in {what}")
     return text

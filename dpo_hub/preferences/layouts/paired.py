@@ -6,16 +6,16 @@ from collections.abc import Iterable, Sequence
 
 from ..pairfile import Draft
 from ..table import Row
-from .columns import Columns, tokens
-from .drafts import Asked, draft
+from .columns import Columns, split_words
+from .drafts import PromptParts, draft
 from .grouped import threaded
 from .messages import Part, Unusable, as_messages, listed, part_of
-from .rows import Asking, Layout, each, tools_of
+from .rows import Layout, PromptColumns, row_by_row, tools_of
 from .verdicts import DirectionUnknown, rating_of
 
 
 def pairs_layout(
-    asking: Asking,
+    prompt_columns: PromptColumns,
     chosen: str,
     rejected: str,
     *,
@@ -26,17 +26,17 @@ def pairs_layout(
 
     *scores* are the columns that rate them, and *thread* the columns that say which row answers which, if they exist.
     """
-    name = "one pair a row" if asking.prompt else "whole chats"
+    name = "one pair a row" if prompt_columns.prompt else "whole chats"
 
     def pair(number: int, row: Row) -> Iterable[Draft]:
         good, bad = part_of(row.get(chosen), "chosen"), part_of(row.get(rejected), "rejected")
         if scores:
             _require_agreement(row, *scores)
-        return (draft(number, asking.of(row), good, bad),)
+        return (draft(number, prompt_columns.of(row), good, bad),)
 
-    told = {**asking.columns, "chosen": chosen, "rejected": rejected}
+    told = {**prompt_columns.columns, "chosen": chosen, "rejected": rejected}
     plain = list(told) == ["prompt", "chosen", "rejected"] and not scores
-    layout = Layout(name, told, each(pair), tuple(told.values()) if plain else ())
+    layout = Layout(name, told, row_by_row(pair), tuple(told.values()) if plain else ())
     return threaded(layout, *thread) if thread else layout
 
 
@@ -55,8 +55,8 @@ def pairs(columns: Columns, sample: Sequence[Row]) -> Layout | None:
     chosen = columns.find("chosen", without=[rejected])
     if not (chosen and rejected):
         return None
-    asking = Asking.among(columns, taken=(chosen, rejected))
-    if not asking.prompt and not _whole_chats(sample, chosen, rejected):
+    prompt_columns = PromptColumns.among(columns, taken=(chosen, rejected))
+    if not prompt_columns.prompt and not _whole_chats(sample, chosen, rejected):
         return None
     if _are_names(columns, sample, chosen, rejected):
         raise DirectionUnknown(
@@ -66,15 +66,17 @@ def pairs(columns: Columns, sample: Sequence[Row]) -> Layout | None:
     good, bad = (columns.named(f"score_{part}", f"{part}_score", f"{part}_rating") for part in ("chosen", "rejected"))
     own, parent = columns.named("id"), columns.named("parent_id")
     scores, thread = (good, bad) if good and bad else None, (own, parent) if own and parent else None
-    return pairs_layout(asking, chosen, rejected, scores=scores, thread=thread)
+    return pairs_layout(prompt_columns, chosen, rejected, scores=scores, thread=thread)
 
 
 def _are_names(columns: Columns, sample: Sequence[Row], *names: str) -> bool:
     """Whether the cells of *names* are not replies but names of models, which also appear in other columns' names."""
-    others = [set(tokens(name)) for name in columns.actual.values() if name not in names and len(tokens(name)) > 1]
+    others = [
+        set(split_words(name)) for name in columns.actual.values() if name not in names and len(split_words(name)) > 1
+    ]
 
     def columns_of(cell: object) -> set[int]:
-        said = set(tokens(cell)) if isinstance(cell, str) else set()
+        said = set(split_words(cell)) if isinstance(cell, str) else set()
         return {place for place, other in enumerate(others) if said and said <= other}
 
     said = [[columns_of(row.get(name)) for name in names] for row in sample if all(row.get(name) for name in names)]
@@ -103,11 +105,11 @@ def openai(columns: Columns, sample: Sequence[Row]) -> Layout | None:
     def pair(number: int, row: Row) -> Iterable[Draft]:
         given = row.get(asked)
         inner = given if isinstance(given, dict) else {"messages": given}
-        what = Asked(part_of(inner.get("messages"), "input"), tools=tools_of(inner.get("tools")))
+        what = PromptParts(part_of(inner.get("messages"), "input"), tools=tools_of(inner.get("tools")))
         return (draft(number, what, part_of(row.get(good), good), part_of(row.get(bad), bad)),)
 
     told = {"prompt": f"{asked}.messages", "chosen": good, "rejected": bad}
-    return Layout("OpenAI preferences", told, each(pair))
+    return Layout("OpenAI preferences", told, row_by_row(pair))
 
 
 def chats(columns: Columns, sample: Sequence[Row]) -> Layout | None:
@@ -119,7 +121,7 @@ def chats(columns: Columns, sample: Sequence[Row]) -> Layout | None:
     chosen = columns.named("chosen", "chosen_response")
     if chosen and (columns.named("prompt") or _whole_chats(sample, chosen, rejected)):
         return None  # UltraFeedback repeats the chosen chat in `messages`
-    system = Asking(system=columns.find("system"), tools=columns.named("tools"))
+    system = PromptColumns(system=columns.find("system"), tools=columns.named("tools"))
 
     def pair(number: int, row: Row) -> Iterable[Draft]:
         said = as_messages(part_of(row.get(chat), chat), "user")
@@ -128,7 +130,7 @@ def chats(columns: Columns, sample: Sequence[Row]) -> Layout | None:
         return (draft(number, asked, good, part_of(row.get(rejected), "rejected")),)
 
     told = {**system.columns, "prompt": chat, "chosen": chosen or f"{chat}[-1]", "rejected": rejected}
-    return Layout("chat and replies" if chosen else "chat that ends in the chosen reply", told, each(pair))
+    return Layout("chat and replies" if chosen else "chat that ends in the chosen reply", told, row_by_row(pair))
 
 
 def output_pairs(columns: Columns, sample: Sequence[Row]) -> Layout | None:
@@ -136,12 +138,16 @@ def output_pairs(columns: Columns, sample: Sequence[Row]) -> Layout | None:
     output = columns.named("output")
     if not output or not any(isinstance(row.get(output), list) for row in sample):
         return None
-    asking = Asking.among(columns, taken=[output])
+    prompt_columns = PromptColumns.among(columns, taken=[output])
 
     def pair(number: int, row: Row) -> Iterable[Draft]:
         answers = listed(row.get(output))
         if len(answers) != 2:
             raise Unusable(f"something other than two answers in {output}")
-        return (draft(number, asking.of(row), part_of(answers[0], "chosen"), part_of(answers[1], "rejected")),)
+        return (draft(number, prompt_columns.of(row), part_of(answers[0], "chosen"), part_of(answers[1], "rejected")),)
 
-    return Layout("[good, bad]", {**asking.columns, "chosen": f"{output}[0]", "rejected": f"{output}[1]"}, each(pair))
+    return Layout(
+        "[good, bad]",
+        {**prompt_columns.columns, "chosen": f"{output}[0]", "rejected": f"{output}[1]"},
+        row_by_row(pair),
+    )

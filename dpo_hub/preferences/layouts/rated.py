@@ -9,16 +9,16 @@ from typing import Any
 from ..pairfile import Draft
 from ..table import Row
 from .columns import Columns
-from .drafts import SAME, Asked, draft
+from .drafts import SAME, PromptParts, draft
 from .messages import Part, Unusable, as_messages, listed, objects, part_of
-from .rows import Asking, Layout, each
+from .rows import Layout, PromptColumns, row_by_row
 from .transcripts import ROLES
 from .verdicts import TIE, rating_of
 
 NAME = "several answers and their ratings"
 
 
-def ranked(number: int, asked: Asked, answers: Iterable[tuple[float, Part]]) -> list[Draft]:
+def ranked(number: int, prompt_parts: PromptParts, answers: Iterable[tuple[float, Part]]) -> list[Draft]:
     """Pair the best of *answers*, given with their scores (higher is better), with each worse one.
 
     Raises:
@@ -34,7 +34,7 @@ def ranked(number: int, asked: Asked, answers: Iterable[tuple[float, Part]]) -> 
     drafts, reason = [], SAME
     for answer in worse:
         try:
-            drafts.append(draft(number, asked, best[1], answer))
+            drafts.append(draft(number, prompt_parts, best[1], answer))
         except Unusable as error:
             reason = str(error)
     if not drafts:
@@ -48,16 +48,16 @@ def rated_lists(columns: Columns, sample: Sequence[Row]) -> Layout | None:
     ratings = columns.named("ratings", "scores", "ranks", "ranking")
     if not (answers and ratings) or columns.find("rejected"):
         return None
-    asking = Asking.among(columns, taken=(answers, ratings))
+    prompt_columns = PromptColumns.among(columns, taken=(answers, ratings))
     sign = -1 if "rank" in ratings.lower() else 1
 
     def pairs(number: int, row: Row) -> Iterable[Draft]:
         texts, scores = listed(row.get(answers)), listed(row.get(ratings))
         if len(texts) != len(scores):
             raise Unusable("not as many ratings as answers")
-        return ranked(number, asking.of(row), _scored(zip(scores, texts, strict=True), sign))
+        return ranked(number, prompt_columns.of(row), _scored(zip(scores, texts, strict=True), sign))
 
-    return Layout(NAME, {**asking.columns, "chosen and rejected": f"{answers} by {ratings}"}, each(pairs))
+    return Layout(NAME, {**prompt_columns.columns, "chosen and rejected": f"{answers} by {ratings}"}, row_by_row(pairs))
 
 
 def rated_objects(columns: Columns, sample: Sequence[Row]) -> Layout | None:
@@ -67,14 +67,14 @@ def rated_objects(columns: Columns, sample: Sequence[Row]) -> Layout | None:
     if not (column and keys) or columns.find("rejected"):
         return None
     text, score = keys
-    asking = Asking.among(columns, taken=[column])
+    prompt_columns = PromptColumns.among(columns, taken=[column])
 
     def pairs(number: int, row: Row) -> Iterable[Draft]:
         answers = ((item.get(score), item.get(text)) for item in objects(row.get(column), column))
-        return ranked(number, asking.of(row), _scored(answers, -1 if score == "rank" else 1))
+        return ranked(number, prompt_columns.of(row), _scored(answers, -1 if score == "rank" else 1))
 
-    told = {**asking.columns, "chosen and rejected": f"{column}[].{text} by {column}[].{score}"}
-    return Layout(NAME, told, each(pairs))
+    told = {**prompt_columns.columns, "chosen and rejected": f"{column}[].{text} by {column}[].{score}"}
+    return Layout(NAME, told, row_by_row(pairs))
 
 
 def _scored(answers: Iterable[tuple[Any, Any]], sign: int) -> list[tuple[float, Part]]:
@@ -109,10 +109,10 @@ def vertex(columns: Columns, sample: Sequence[Row]) -> Layout | None:
         part = part_of({**told, "role": "system"} if isinstance(told, dict) else told, "system_instruction")
         before = as_messages(part, "system")
         answers = ((item.get("score"), item.get("completion")) for item in objects(row.get(completions), completions))
-        return ranked(number, Asked(part_of(row.get(contents), "contents"), before), _scored(answers, 1))
+        return ranked(number, PromptParts(part_of(row.get(contents), "contents"), before), _scored(answers, 1))
 
     where = {"prompt": contents, "chosen and rejected": f"{completions}[].score"}
-    return Layout("Vertex AI preferences", ({"system": system} if system else {}) | where, each(pairs))
+    return Layout("Vertex AI preferences", ({"system": system} if system else {}) | where, row_by_row(pairs))
 
 
 def reply_trees(columns: Columns, sample: Sequence[Row]) -> Layout | None:
@@ -129,7 +129,7 @@ def reply_trees(columns: Columns, sample: Sequence[Row]) -> Layout | None:
         return found
 
     where = {"prompt": f"{prompt}.text", "chosen and rejected": f"{prompt}.replies[] by rank"}
-    return Layout("tree of ranked replies", where, each(pairs))
+    return Layout("tree of ranked replies", where, row_by_row(pairs))
 
 
 def _branches(number: int, root: dict[str, Any]) -> Iterator[Draft]:
@@ -142,5 +142,5 @@ def _branches(number: int, root: dict[str, Any]) -> Iterator[Draft]:
         replies = [reply for reply in listed(node.get("replies")) if isinstance(reply, dict)]
         answers = ((reply.get("rank"), reply.get("text")) for reply in replies if role == "user")
         with suppress(Unusable):  # the rest of the tree may have pairs; a tree without any is reported as a whole
-            yield from ranked(number, Asked(said), _scored(answers, -1))
+            yield from ranked(number, PromptParts(said), _scored(answers, -1))
         waiting.extend((reply, said) for reply in reversed(replies))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 from ..pairfile import Draft
 from ..table import Row, Rows, Unreadable
 from .columns import Columns
-from .drafts import Asked
+from .drafts import PromptParts
 from .messages import IMAGE, Unusable, as_messages, is_blank, is_messages, loaded, part_of
 
 
@@ -41,7 +41,7 @@ class Layout:
     plain: tuple[str, ...] = ()
 
 
-def each(pairs: Callable[[int, Row], Iterable[Draft]]) -> Read:
+def row_by_row(pairs: Callable[[int, Row], Iterable[Draft]]) -> Read:
     """Read a source row by row."""
 
     def read(rows: Rows) -> Iterator[Draft | LeftOut]:
@@ -85,7 +85,7 @@ def is_empty(row: Row | Unreadable) -> bool:
 
 
 @dataclass(frozen=True)
-class Asking:
+class PromptColumns:
     """The columns of the prompt and of everything that belongs to it."""
 
     prompt: str | None = None
@@ -96,7 +96,7 @@ class Asking:
     chat_template_kwargs: str | None = None
 
     @classmethod
-    def among(cls, columns: Columns, *, taken: Iterable[str | None] = (), prompt: str | None = None) -> Asking:
+    def among(cls, columns: Columns, *, taken: Iterable[str | None] = (), prompt: str | None = None) -> PromptColumns:
         """Find the columns by name; *prompt* is the prompt column if it is already known."""
         taken = list(taken)
         prompt = prompt or columns.find("prompt", without=taken)
@@ -108,17 +108,17 @@ class Asking:
     def columns(self) -> dict[str, str]:
         return {part: name for part, name in vars(self).items() if name}
 
-    def of(self, row: Row) -> Asked:
+    def of(self, row: Row) -> PromptParts:
         """Return the prompt of *row* and everything that belongs to it."""
         prompt = part_of(row.get(self.prompt), "prompt") if self.prompt else ""
         if self.alone:
-            return Asked(prompt)
+            return PromptParts(prompt)
         before = as_messages(part_of(row.get(self.system or ""), "system"), "system") + _past(
             row.get(self.history or "")
         )
         under = part_of(row.get(self.input or ""), "input")
         kwargs = _literal(row.get(self.chat_template_kwargs or ""), dict, "chat_template_kwargs")
-        return Asked(prompt, before, under, tools_of(row.get(self.tools or "")), kwargs or None)
+        return PromptParts(prompt, before, under, tools_of(row.get(self.tools or "")), kwargs or None)
 
     @property
     def alone(self) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .columns import tokens
+from .columns import split_words
 from .messages import Unusable
 
 SHOWN_CHARACTERS = 20
@@ -77,7 +77,7 @@ class Scale:
         others = [value for key, value in said.items() if key != normal(a_wins)]
         return None if len(others) > 1 else cls(a_wins=a_wins, b_wins=others[0] if others else None)
 
-    def told(self, column: str, first: str) -> str:
+    def describe(self, column: str, first: str) -> str:
         """Describe *column*, including which of its values means the answer *first* if that is not obvious."""
         value = self.base if self.a_wins is None else self.a_wins
         return column if value is None else f"{column} ({value} is {first})"
@@ -118,7 +118,7 @@ def shown(value: Any) -> str:
 def _require_verdict(value: Any) -> None:
     if normal(value) in ("", "nan", "null", "skip", "skipped", "n/a"):
         raise Unusable(UNLABELLED)
-    words = [word for word in tokens(str(value)) if word not in _FILLER]
+    words = [word for word in split_words(str(value)) if word not in _FILLER]
     if (words and words[0] in _TIES) or "".join(words) == "nopreference":
         raise Unusable(TIE)
 
@@ -152,7 +152,7 @@ def normal(value: Any) -> str:
 
 def _words(value: Any) -> set[str]:
     """The words of *value* without filler; the "one" of "the left one" is also filler."""
-    words = set(tokens(str(value))) - _FILLER
+    words = set(split_words(str(value))) - _FILLER
     return words - {"one"} or words
 
 

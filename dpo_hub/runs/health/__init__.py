@@ -11,8 +11,8 @@ from typing import Any
 
 from ...recipe import Recipe
 from ..run import Run
-from .course import Course, Finding, Severity
 from .drift import displaced, far_from_reference, labels_disagree, length_exploited, over_optimised
+from .history import Finding, History, Severity
 from .learning import diverging, noisy_accuracy, not_learning
 
 __all__ = ["Finding", "Severity", "diagnose", "examine"]
@@ -31,11 +31,11 @@ def examine(
     if not steps:
         return []
     done = [point for point in evaluations if point["step"] <= steps[-1]["step"]]
-    found = _findings(Course(steps, done, recipe, total))
+    found = _findings(History(steps, done, recipe, total))
     return sorted(found, key=lambda finding: _ORDER.index(finding.severity))
 
 
-def _findings(course: Course) -> list[Finding]:
+def _findings(course: History) -> list[Finding]:
     """Run the checks. Consequences of a more serious problem are not reported with it."""
     noisy = _if_found(noisy_accuracy(course))
     if cause := diverging(course) or labels_disagree(course):

@@ -10,19 +10,19 @@ RARE = 0.001
 """Probability at which chance alone may raise a finding. A run is checked repeatedly, so 1 in 20 would cry wolf."""
 
 
-def at_most(heads: int, tosses: int) -> float:
+def binomial_cdf(heads: int, tosses: int) -> float:
     """Return P(X ≤ *heads*) for *tosses* of a fair coin."""
     return sum(comb(tosses, count) for count in range(heads + 1)) / (1 << tosses)
 
 
 def clearly_above_half(share: float, count: int) -> bool:
     """Whether a *share* of *count* pairs would rarely be so high if each were ordered by a coin toss."""
-    return at_most(count - round(share * count), count) < RARE
+    return binomial_cdf(count - round(share * count), count) < RARE
 
 
 def clearly_below_half(share: float, count: int) -> bool:
     """Whether a *share* of *count* pairs would rarely be so low if each were ordered by a coin toss."""
-    return at_most(round(share * count), count) < RARE
+    return binomial_cdf(round(share * count), count) < RARE
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...recipe import Recipe
 from .chance import RARE, clearly_above_half, clearly_below_half, fall_in_errors, mean_and_error
-from .course import Course, Finding, Severity
+from .history import Finding, History, Severity
 
 FALLEN = 0.5
 """Share of their log-likelihood by which chosen replies may fall: each token is then 1.5 times as surprising. A drop of
@@ -37,14 +37,14 @@ LONGER_ERRORS = 4.0
 """Standard errors over prompts by which replies must be longer than both: p = 0.003 for each with eight prompts."""
 
 
-def labels_disagree(course: Course) -> Finding | None:
+def labels_disagree(course: History) -> Finding | None:
     """Training pairs and held-out pairs point in opposite directions, which chance does not explain.
 
     A file that is entirely swapped cannot be detected here: training goes just as smoothly, held-out pairs agree, and
     only reading the replies reveals it.
     """
     share, count = course.latest.get("reward_accuracy", 0.5), int(course.latest.get("pairs", 0))
-    trained, seen = course.mean("reward_accuracy"), len(course.recent) * course.update_pairs
+    trained, seen = course.mean("reward_accuracy"), len(course.recent) * course.effective_batch_size
     wrong = clearly_below_half(share, count) and course.latest["margin"] < 0
     if not (wrong and clearly_above_half(trained, seen)):
         return None
@@ -57,12 +57,12 @@ def labels_disagree(course: Course) -> Finding | None:
     return course.finding("labels-disagree", "high", message, advice, ends=True)
 
 
-def displaced(course: Course) -> Finding | None:
+def displaced(course: History) -> Finding | None:
     """The likelihood of chosen replies collapses along with that of rejected ones (likelihood displacement)."""
     recent = {name: course.mean(name) for name in ("chosen_reward", "chosen_logp")}
     falls = [course.fall(figures) for figures in (recent, course.latest) if figures]
     nats, share = min(nats for nats, _ in falls), min(share for _, share in falls)
-    if not (course.telling and course.mean("margin") > 0 and nats > FALLEN_NATS and share > FALLEN):
+    if not (course.has_enough_steps and course.mean("margin") > 0 and nats > FALLEN_NATS and share > FALLEN):
         return None
     logp, collapsed = recent["chosen_logp"], share > COLLAPSED
     message = (
@@ -70,21 +70,23 @@ def displaced(course: Course) -> Finding | None:
         f"{logp - course.nats(recent['chosen_reward']):.1f} to {logp:.1f} a reply, although the margin grows."
     )
     severity: Severity = "high" if collapsed else "medium"
-    return course.finding("likelihood-displacement", severity, message, _hold_on(course.recipe), ends=collapsed)
+    return course.finding(
+        "likelihood-displacement", severity, message, _regularization_advice(course.recipe), ends=collapsed
+    )
 
 
-def _hold_on(recipe: Recipe) -> str:
+def _regularization_advice(recipe: Recipe) -> str:
     usual = Recipe.for_model(recipe.model).sft_weight
     if recipe.sft_weight < usual:
         return f"Give --sft-weight {usual:g}, which keeps chosen replies likely."
     return f"Raise --beta, for example to {recipe.beta * 3:g}."
 
 
-def over_optimised(course: Course) -> Finding | None:
+def over_optimised(course: History) -> Finding | None:
     """Training pairs are nearly all ordered correctly, and further training harms everything else."""
-    if course.mean("reward_accuracy") < SATURATED or not course.latest or not course.telling:
+    if course.mean("reward_accuracy") < SATURATED or not course.latest or not course.has_enough_steps:
         return None
-    signs: tuple[Callable[[Course], str], ...] = (_accuracy_falls, _worse_than_untrained, _stutters)
+    signs: tuple[Callable[[History], str], ...] = (_accuracy_falls, _worse_than_untrained, _stutters)
     seen = [told for sign in signs if (told := sign(course))]
     if not seen:
         return None
@@ -93,11 +95,11 @@ def over_optimised(course: Course) -> Finding | None:
         f"{course.mean('margin'):.2g}), and {', and '.join(seen)}."
     )
     fewer = course.recipe.epochs > 1 and not _stutters(course)
-    advice = "Train for fewer --epochs, or use --auto-stop." if fewer else _hold_on(course.recipe)
+    advice = "Train for fewer --epochs, or use --auto-stop." if fewer else _regularization_advice(course.recipe)
     return course.finding("over-optimised", "high", message, advice, ends=True)
 
 
-def _accuracy_falls(course: Course) -> str:
+def _accuracy_falls(course: History) -> str:
     now, count = course.latest["reward_accuracy"], course.latest["pairs"]
     best = max(course.evaluations, key=lambda point: point["reward_accuracy"])
     if not fall_in_errors(best["reward_accuracy"], now, count) > FALL_ERRORS:
@@ -105,21 +107,21 @@ def _accuracy_falls(course: Course) -> str:
     return f"held-out accuracy fell from {best['reward_accuracy']:.0%} at step {best['step']} to {now:.0%}"
 
 
-def _worse_than_untrained(course: Course) -> str:
+def _worse_than_untrained(course: History) -> str:
     start, now = course.steps[0]["loss"], course.latest["loss"]
     if not now - start > WORSE_ERRORS * now / sqrt(course.latest["pairs"]):
         return ""
     return f"the held-out loss, {now:.3g}, is above the untrained model's, {start:.3g}"
 
 
-def _stutters(course: Course) -> str:
+def _stutters(course: History) -> str:
     repeated, reference = (course.latest.get(name, 0.0) for name in ("repeated", "reference_repeated"))
     if not repeated - reference > REPEATS:
         return ""
     return f"sampled replies stutter: {repeated:.0%} of what they say repeats itself ({reference:.0%} before)"
 
 
-def far_from_reference(course: Course) -> Finding | None:
+def far_from_reference(course: History) -> Finding | None:
     """The policy writes text that the reference never would."""
     kl = course.latest.get("kl", 0.0)
     if not kl > FAR:
@@ -135,7 +137,7 @@ def _stay_close(recipe: Recipe) -> str:
     return f"Raise --beta, for example to {max(usual.beta, recipe.beta * 3):g}."
 
 
-def length_exploited(course: Course) -> Finding | None:
+def length_exploited(course: History) -> Finding | None:
     """Replies become longer than those of the reference and than the chosen ones: length is mistaken for quality."""
     lengths = _lengths(course.latest)
     if not lengths:

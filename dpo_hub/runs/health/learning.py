@@ -6,7 +6,7 @@ from math import isfinite
 
 from ...recipe import Recipe
 from .chance import clearly_above_half, mean_and_error
-from .course import WINDOW_STEPS, Course, Finding
+from .history import WINDOW_STEPS, Finding, History
 
 EXPLODED = 2.0
 """Median loss of recent steps, relative to the untrained model's. Working training lowers the loss, batches differ by
@@ -19,14 +19,14 @@ SAME = 0.02
 three times as much, and a reply would then be less than a tenth more or less likely than before."""
 HALFWAY = 0.5
 """Share of a run after which a margin indistinguishable from zero will no longer appear."""
-TOLD = 1.0
+MARGIN_ERRORS = 1.0
 """A margin counts as absent if it is less than this many standard errors above zero. Without learning, five of six runs
 are below; with weak learning that would become significant by the end (about three errors above zero), few are."""
 FEW_STEPS = 10
 """Minimum number of steps after `SETTLED` to estimate their spread."""
 
 
-def diverging(course: Course) -> Finding | None:
+def diverging(course: History) -> Finding | None:
     """A value that is not finite, or a loss far above its start: the steps are too large for the model."""
     last = course.steps[-1]
     lower = f"Lower --learning-rate, for example to {course.recipe.learning_rate / 10:g}."
@@ -34,7 +34,7 @@ def diverging(course: Course) -> Finding | None:
         message = f"At step {course.step} loss or gradient are no numbers any more: the weights are lost."
         return course.finding("diverging", "high", message, lower, ends=True)
     start, now = course.steps[0]["loss"], course.median("loss")
-    if not course.telling or not now > EXPLODED * start:
+    if not course.has_enough_steps or not now > EXPLODED * start:
         return None
     message = (
         f"Training diverges: the loss began at {start:.3g} and is {now:.3g} now (median of the last "
@@ -43,7 +43,7 @@ def diverging(course: Course) -> Finding | None:
     return course.finding("diverging", "high", message, lower, ends=True)
 
 
-def not_learning(course: Course) -> Finding | None:
+def not_learning(course: History) -> Finding | None:
     """No learning rate, a policy that is still the reference, or a margin that chance explains."""
     recipe = course.recipe
     if recipe.learning_rate == 0:
@@ -52,7 +52,7 @@ def not_learning(course: Course) -> Finding | None:
     return _still_reference(course) or _no_margin(course)
 
 
-def _still_reference(course: Course) -> Finding | None:
+def _still_reference(course: History) -> Finding | None:
     if course.step < SETTLED * course.total or len(course.steps) < 2 * WINDOW_STEPS:
         return None
     figures = ("chosen_reward", "rejected_reward", "margin")
@@ -68,13 +68,13 @@ def _still_reference(course: Course) -> Finding | None:
     return course.finding("no-learning", "high", message, advice)
 
 
-def _no_margin(course: Course) -> Finding | None:
+def _no_margin(course: History) -> Finding | None:
     later = course.steps[round(SETTLED * course.total) :]
     if course.step < HALFWAY * course.total or len(later) < FEW_STEPS:
         return None
     margin, error = mean_and_error([step["margin"] for step in later])
     held_out, pairs = course.latest.get("reward_accuracy", 0.0), course.latest.get("pairs", 0)
-    if not margin < TOLD * error or (pairs and clearly_above_half(held_out, pairs)):
+    if not margin < MARGIN_ERRORS * error or (pairs and clearly_above_half(held_out, pairs)):
         return None
     message = (
         f"After {course.step} of {course.total} steps nothing is preferred yet: the margin on training pairs is "
@@ -84,9 +84,9 @@ def _no_margin(course: Course) -> Finding | None:
     return course.finding("no-learning", "medium", message, advice)
 
 
-def noisy_accuracy(course: Course) -> Finding | None:
+def noisy_accuracy(course: History) -> Finding | None:
     """One pair per update: its reward accuracy is 0 or 1. Small updates as such do no harm (docs/decisions.md)."""
-    if course.update_pairs > 1:
+    if course.effective_batch_size > 1:
         return None
     message = "An update sees one pair, so a step's reward accuracy is 0% or 100%: its curve is noise."
     return course.finding("noisy-accuracy", "medium", message, "Raise --accumulation to 2.")

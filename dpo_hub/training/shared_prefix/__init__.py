@@ -22,10 +22,10 @@ from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 from transformers.utils.generic import ModelOutput
 
-from ..lora import fewer_operations
+from ..lora import fused_lora
 from .attention import shared_prefix_attention
 from .head import Head
-from .plan import IGNORED, plan_batch
+from .plan import IGNORE_INDEX, plan_batch
 
 ATTENTION = "shared_prefix"
 
@@ -57,7 +57,7 @@ def shared_prefix(model: PeftModel | PreTrainedModel) -> Iterator[None]:
 
     base.forward = forward
     try:
-        with fewer_operations(base):
+        with fused_lora(base):
             yield
     finally:
         base.forward, base.config._attn_implementation = original, usual
@@ -82,7 +82,7 @@ def _score(
         **kwargs,
     )
     scores = Head.of(base).score(outputs.last_hidden_state[0, plan.scored], plan.targets)
-    wanted = labels[:, 1:] != IGNORED
+    wanted = labels[:, 1:] != IGNORE_INDEX
     log_probs, entropy, log_sum_sq_probs, mean_logits, is_top1 = (
         # masked_scatter keeps even a batch with nothing to predict in the model's autograd graph
         values.new_zeros(wanted.shape).masked_scatter(wanted, values[plan.spread])

@@ -12,7 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from .plan import Plan
 
 
-class NotServedError(RuntimeError):
+class UnsupportedError(RuntimeError):
     """The model's attention needs something that is not supported here; the message says what."""
 
 
@@ -37,12 +37,12 @@ def shared_prefix_attention(  # noqa: PLR0913  # what transformers passes
     a `softcap` is given. Returns [1, T, H, D], and None for the weights.
 
     Raises:
-        NotServedError: the model uses sinks, a position bias, or a window in a way that is not supported here.
+        UnsupportedError: the model uses sinks, a position bias, or a window in a way that is not supported here.
     """
     if others.get("s_aux") is not None or others.get("position_bias") is not None:
-        raise NotServedError("its attention has sinks or a position bias")
+        raise UnsupportedError("its attention has sinks or a position bias")
     if sliding_window is None and _should_slide(module):
-        raise NotServedError("its attention has a window that it does not pass on")
+        raise UnsupportedError("its attention has a window that it does not pass on")
     key, value = key.index_select(2, plan.keys), value.index_select(2, plan.keys)
     if not softcap and not dropout and _flash_takes(query, value):
         return _all_at_once(query, key, value, plan, scaling, sliding_window), None

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from . import base_of, shared_prefix
-from .plan import IGNORED
+from .plan import IGNORE_INDEX
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """The largest mean difference between the two ways, in nats per token, that rounding explains. Correct results differ
@@ -86,7 +86,7 @@ def disagreement(
 def _log_probs(model: PeftModel | PreTrainedModel, inputs: Mapping[str, Any]) -> Tensor:
     """Each scored token's log-probability, and the router loss if there is one."""
     out = model(**inputs, use_cache=False, fused_lm_head=True)
-    scored = out.log_probs[inputs["labels"][:, 1:] != IGNORED].float()
+    scored = out.log_probs[inputs["labels"][:, 1:] != IGNORE_INDEX].float()
     return scored if out.aux_loss is None else torch.cat([scored, out.aux_loss.float().reshape(1)])
 
 

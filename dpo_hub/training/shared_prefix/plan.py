@@ -9,9 +9,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ...preferences.doctor.fit import common_prefix
+from ...preferences.doctor.model_checks import common_prefix
 
-IGNORED = -100
+IGNORE_INDEX = -100
 """The label of tokens that are not to be predicted."""
 
 
@@ -60,7 +60,7 @@ def plan_batch(input_ids: Tensor, attention_mask: Tensor, labels: Tensor, *, kee
         keep_last: whether each row's last token, which predicts nothing, also goes through the model.
     """
     rows, width = input_ids.shape
-    ids, wanted = input_ids.cpu(), labels.cpu()[:, 1:] != IGNORED
+    ids, wanted = input_ids.cpu(), labels.cpu()[:, 1:] != IGNORE_INDEX
     used = [max(size - (not keep_last), 1) for size in attention_mask.sum(1).tolist()]
     texts = [text[:size] for text, size in zip(ids.tolist(), used, strict=True)]
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dpo_hub.preferences.layouts.columns import NAMES, SHOWN_COLUMNS, Columns, is_known, simple, tokens
+from dpo_hub.preferences.layouts.columns import NAMES, SHOWN_COLUMNS, Columns, is_known, simple, split_words
 from tests.preferences.layouts.conftest import Read, texts
 
 CHOSEN = (
@@ -104,8 +104,8 @@ def test_a_header_is_told_from_a_row(name: str, known: bool) -> None:
 
 def test_tokens() -> None:
     """Words and numbers come apart, whatever joins them."""
-    assert tokens("Response A") == ["response", "a"]
-    assert tokens("modelOutput-12") == ["model", "output", "12"]
+    assert split_words("Response A") == ["response", "a"]
+    assert split_words("modelOutput-12") == ["model", "output", "12"]
 
 
 def test_names_are_written_as_they_are_looked_up() -> None:

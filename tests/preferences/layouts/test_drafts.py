@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from dpo_hub.preferences.layouts.drafts import SAME, Asked, draft
+from dpo_hub.preferences.layouts.drafts import SAME, PromptParts, draft
 from dpo_hub.preferences.layouts.messages import Part, Unusable
 from dpo_hub.preferences.pairfile import Draft
 from tests.preferences.layouts.conftest import Message, assistant, chat, system, user
@@ -14,7 +14,7 @@ RESULT: Message = {"role": "tool", "content": "12 °C"}
 
 
 def made(prompt: Part, chosen: Part, rejected: Part, **asked: Any) -> Draft:
-    return draft(7, Asked(prompt, **asked), chosen, rejected)
+    return draft(7, PromptParts(prompt, **asked), chosen, rejected)
 
 
 def test_parts_become_messages_of_their_roles() -> None:

@@ -18,7 +18,7 @@ from dpo_hub.preferences.layouts.drafts import SAME
 from dpo_hub.preferences.layouts.messages import IMAGE
 from dpo_hub.preferences.layouts.paired import pairs_layout
 from dpo_hub.preferences.layouts.plain import plain_items
-from dpo_hub.preferences.layouts.rows import EMPTY, Asking, LeftOut, is_empty, text_only
+from dpo_hub.preferences.layouts.rows import EMPTY, LeftOut, PromptColumns, is_empty, text_only
 from dpo_hub.preferences.pairfile import PairFile, write_pairs
 from dpo_hub.preferences.table import NotPlain, Plain, Row, Unreadable
 from tests.conftest import WriteCsv
@@ -63,7 +63,7 @@ PLAIN_CELLS = CELLS.filter(lambda cell: cell is None or (isinstance(cell, str) a
 @given(st.lists(st.tuples(PLAIN_CELLS, PLAIN_CELLS, PLAIN_CELLS), max_size=8))
 def test_the_quick_path_gives_what_the_careful_one_gives(cells: list[tuple[str | None, ...]]) -> None:
     """Plain or not, a row of text gives the same pair or the same reason, in the same order."""
-    layout = pairs_layout(Asking("prompt"), "chosen", "rejected")
+    layout = pairs_layout(PromptColumns("prompt"), "chosen", "rejected")
     assert layout.plain == NAMES
     rows = [dict(zip(NAMES, row, strict=True)) for row in cells]
     batch = pa.RecordBatch.from_pylist(rows, schema=pa.schema(dict.fromkeys(NAMES, pa.string())))
@@ -80,13 +80,13 @@ def test_the_quick_path_gives_what_the_careful_one_gives(cells: list[tuple[str |
 @pytest.mark.parametrize(
     ("asking", "columns"),
     [
-        (Asking("prompt", system="system"), []),
-        (Asking("prompt", history="history"), []),
-        (Asking("prompt", tools="tools"), []),
-        (Asking("prompt"), ["image"]),
+        (PromptColumns("prompt", system="system"), []),
+        (PromptColumns("prompt", history="history"), []),
+        (PromptColumns("prompt", tools="tools"), []),
+        (PromptColumns("prompt"), ["image"]),
     ],
 )
-def test_the_quick_path_is_not_taken_where_there_is_more_to_a_row(asking: Asking, columns: list[str]) -> None:
+def test_the_quick_path_is_not_taken_where_there_is_more_to_a_row(asking: PromptColumns, columns: list[str]) -> None:
     """A system message, earlier turns, tools and images all take the careful path."""
     layout = text_only(pairs_layout(asking, "chosen", "rejected"), Columns([*NAMES, *columns]))
     assert layout.plain == ()

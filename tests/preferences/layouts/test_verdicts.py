@@ -168,10 +168,10 @@ def test_a_value_that_is_said_to_be_for_the_first_wins() -> None:
 
 def test_the_scale_is_told() -> None:
     """Where numbers stand for answers, people see which is which."""
-    assert Scale(1).told("label", "x") == "label (1 is x)"
-    assert Scale(0).told("label", "x") == "label (0 is x)"
-    assert Scale(a_wins="gpt").told("label", "x") == "label (gpt is x)"
-    assert Scale().told("label", "x") == "label"
+    assert Scale(1).describe("label", "x") == "label (1 is x)"
+    assert Scale(0).describe("label", "x") == "label (0 is x)"
+    assert Scale(a_wins="gpt").describe("label", "x") == "label (gpt is x)"
+    assert Scale().describe("label", "x") == "label"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import RunError
 from ...preferences.pairs import Messages
-from ...runs.queue import make_way, run_on_device
+from ...runs.queue import require_free_device, run_on_device
 from ...runs.run import Run
 from ..visitors import Visitor
 
@@ -37,7 +37,7 @@ class Conversation:
     chats: tuple[Chat, ...] = ((), ())
     of: str = ""
 
-    def seen_by(self, visitor: Visitor) -> Conversation:
+    def for_visitor(self, visitor: Visitor) -> Conversation:
         """This conversation if it is the visitor's, else an empty one."""
         return self if self.of == visitor.name else Conversation(of=visitor.name)
 
@@ -73,7 +73,7 @@ def _message(said: Any) -> Message:
     return {"role": "assistant" if said["role"] == "assistant" else "user", "content": str(said["content"])}
 
 
-class Stage:
+class ModelHost:
     """Holds the models that were used last."""
 
     def __init__(self, open_duet: Callable[..., Duet] | None = None) -> None:
@@ -120,7 +120,7 @@ class Stage:
         return _lens(run).rewards(prompt, list(replies))
 
 
-def beside_training() -> str:
+def training_notice() -> str:
     """A sentence if a run is training on this machine, else an empty string."""
     return "A run trains on this machine: it and these replies slow each other down." if run_on_device() else ""
 
@@ -148,7 +148,7 @@ def _make_way() -> None:
     from ...training.policy import device, quiet
 
     quiet()
-    make_way(device().type)
+    require_free_device(device().type)
 
 
 @lru_cache(maxsize=1)
@@ -163,5 +163,5 @@ def _messages_of(chat: Chat, system: str) -> Messages:
     return [{"role": "system", "content": system}, *recent] if system.strip() else recent
 
 
-STAGE = Stage()
+MODEL_HOST = ModelHost()
 """The one of this process: all visitors share its device, and so its models."""

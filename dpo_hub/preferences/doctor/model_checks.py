@@ -12,7 +12,7 @@ from jinja2 import TemplateError
 from ..pairs import PreferencePair
 from .findings import Finding, Severity, Tally, of_all
 
-_REFUSALS = (TemplateError, TypeError, ValueError)
+_TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError)
 """How a template rejects a pair: with its own error message, or because it cannot handle a turn."""
 SHOWN_REFUSALS = 5
 MANY = 0.1
@@ -30,14 +30,14 @@ def examine_with(tokenizer: Any, pairs: Iterable[PreferencePair], max_length: in
     for pair in pairs:
         total += 1
         try:
-            for fate in _fates(tokenizer, pair, max_length):
+            for fate in _outcomes(tokenizer, pair, max_length):
                 fates[fate].add(pair.row)
-        except _REFUSALS as error:
+        except _TEMPLATE_ERRORS as error:
             refused[str(error) or type(error).__name__].add(pair.row)
     return [*_refusals(refused, total), *_lengths(fates, total, max_length)]
 
 
-def _fates(tokenizer: Any, pair: PreferencePair, max_length: int) -> Iterator[str]:
+def _outcomes(tokenizer: Any, pair: PreferencePair, max_length: int) -> Iterator[str]:
     """Name what happens to *pair*: `dropped`, `cut`, `alike`, or nothing."""
     messages = pair.messages
     prompt = messages["prompt"]
@@ -97,8 +97,8 @@ def _lengths(fates: Mapping[str, Tally], total: int, max_length: int) -> Iterato
     ):
         if tally := fates.get(fate):
             share = of_all(tally.count, total)
-            yield tally.finding(kind, f"In {share} {says}.", advice, _gravity(tally.count, total))
+            yield tally.finding(kind, f"In {share} {says}.", advice, _severity(tally.count, total))
 
 
-def _gravity(count: int, total: int) -> Severity:
+def _severity(count: int, total: int) -> Severity:
     return "high" if count > MANY * total else "medium"

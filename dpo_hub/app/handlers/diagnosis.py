@@ -12,7 +12,7 @@ from ...preferences import PreferencePair
 from ...preferences.doctor import examine
 from ...preferences.doctor.findings import Finding
 from ...preferences.repair import repair
-from .files import Key, Source, find, keep, key_of, read, read_by
+from .files import Key, Source, find, key_of, read, read_by, save_copy
 
 SAMPLES = 3
 """Rows shown for each finding."""
@@ -73,4 +73,4 @@ def repaired(shelf: Path, file: str) -> str:
         done = repair(read(source), Path(folder) / "repaired.csv")
         changes = "; ".join(f"{what}: {count:,}" for what, count in done.counts.items())
         note = f"Repaired from {source.name}. {f'Changed: {changes}.' if changes else 'Nothing had to be changed.'}"
-        return keep(shelf, done.out, f"{stem}-repaired.csv", note=note)
+        return save_copy(shelf, done.out, f"{stem}-repaired.csv", note=note)

@@ -41,7 +41,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Course:
+class History:
     """The steps and held-out evaluations so far of a run of *total* steps; there is at least one step."""
 
     steps: Sequence[Mapping[str, float]]
@@ -50,17 +50,17 @@ class Course:
     total: int
 
     @property
-    def update_pairs(self) -> int:
+    def effective_batch_size(self) -> int:
         """Pairs per update, over all processes."""
-        return self.recipe.update_pairs
+        return self.recipe.effective_batch_size
 
     @property
     def recent(self) -> Sequence[Mapping[str, float]]:
         """The last steps, as many as are needed for a reliable statement."""
-        return self.steps[-max(WINDOW_STEPS, ceil(WINDOW_PAIRS / self.update_pairs)) :]
+        return self.steps[-max(WINDOW_STEPS, ceil(WINDOW_PAIRS / self.effective_batch_size)) :]
 
     @property
-    def telling(self) -> bool:
+    def has_enough_steps(self) -> bool:
         """Whether there are enough recent steps."""
         return len(self.recent) >= WINDOW_STEPS
 

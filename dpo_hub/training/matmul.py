@@ -22,7 +22,7 @@ ONEDNN, TORCH = "bf16", "ieee"
 oneDNN still computes in float32."""
 
 
-def multiply_for(parameters: int) -> None:
+def choose_matmul(parameters: int) -> None:
     """Choose the matrix library from now on, for a model with this number of *parameters*.
 
     torch's default, MKL, leaves half of an AMD AVX-512 processor unused. On a given machine the model size alone
@@ -41,7 +41,7 @@ def onednn_is_exact() -> bool:
         return _error_of_a_product() < EXACT
 
 
-def as_usual() -> AbstractContextManager[None]:
+def default_matmul() -> AbstractContextManager[None]:
     """Use torch's default multiplication within the context.
 
     When a head is applied to the last positions of padded rows, torch would copy its matrix for oneDNN once per row:

@@ -13,7 +13,7 @@ import pytest
 
 from dpo_hub import Recipe, Run, read_preferences
 from dpo_hub.app.handlers import files, voting
-from dpo_hub.app.handlers.stage import Conversation, Stage
+from dpo_hub.app.handlers.model_host import Conversation, ModelHost
 from dpo_hub.app.markup import compare as markup
 from dpo_hub.app.visitors import Visitor
 from dpo_hub.comparison.duet import Replies
@@ -61,7 +61,7 @@ def _last(answers: Iterator[Conversation]) -> Conversation:
 def test_each_side_goes_on_from_its_own_replies(run: Run, visitor: Visitor) -> None:
     """The next question follows each side's own first answer; a system message comes before all of it."""
     duet = FakeDuet()
-    stage = Stage(open_duet=lambda _run: duet)
+    stage = ModelHost(open_duet=lambda _run: duet)
     assert not stage.has(run.id)
     first = _last(stage.answer(visitor, [run.id], Conversation().asking("Hello")))
     assert stage.has(run.id)
@@ -76,7 +76,7 @@ def test_a_third_run_joins_with_what_it_was_asked(run: Run, visitor: Visitor, fe
     """It answers beside the two, and has missed what was said before."""
     other = Run.create(read_preferences(few_pairs), Recipe.for_model())
     other.set_state(State("finished"))
-    stage = Stage(open_duet=lambda *_runs: FakeDuet())
+    stage = ModelHost(open_duet=lambda *_runs: FakeDuet())
     first = _last(stage.answer(visitor, [run.id], Conversation().asking("Hello")))
     asked = first.asking("And?", sides=3)
     assert [len(chat) for chat in asked.chats] == [3, 3, 1]
@@ -96,9 +96,9 @@ def test_a_question_without_a_reply_is_not_asked_again() -> None:
 def test_a_conversation_is_shown_to_whose_it_is_only(tmp_path: Path) -> None:
     """The page keeps it by a number that a browser makes up, so another's is as if there were none."""
     ada, bob = Visitor("ada", tmp_path), Visitor("bob", tmp_path)
-    hers = Conversation().seen_by(ada).asking("secret")
-    assert hers.seen_by(ada) == hers
-    assert hers.seen_by(bob).chats == ((), ())
+    hers = Conversation().for_visitor(ada).asking("secret")
+    assert hers.for_visitor(ada) == hers
+    assert hers.for_visitor(bob).chats == ((), ())
 
 
 def test_a_browser_keeps_a_conversation_and_may_send_anything(visitor: Visitor, tmp_path: Path) -> None:
@@ -126,14 +126,14 @@ def test_no_chat_before_the_end_nor_with_anothers_run(run: Run, visitor: Visitor
     """It says what is in the way."""
     run.set_state(State("queued"))
     with pytest.raises(RunError, match="queued, not finished"):
-        _last(Stage().answer(visitor, [run.id], Conversation().asking("Hello")))
+        _last(ModelHost().answer(visitor, [run.id], Conversation().asking("Hello")))
     with pytest.raises(RunError, match="no run to talk to"):
-        _last(Stage().answer(Visitor("bob", tmp_path / "bob"), [run.id], Conversation().asking("Hello")))
+        _last(ModelHost().answer(Visitor("bob", tmp_path / "bob"), [run.id], Conversation().asking("Hello")))
 
 
 def test_a_vote_is_blind_and_becomes_a_preference(run: Run, visitor: Visitor) -> None:
     """The ballot's repr does not tell which side is which; the vote lies on the disk, and gives a file to train on."""
-    stage = Stage(open_duet=lambda _run: FakeDuet())
+    stage = ModelHost(open_duet=lambda _run: FakeDuet())
     with pytest.raises(RunError, match="No vote gives a pair yet"):
         voting.as_file(visitor, run.id)
     ballot = voting.next_ballot(stage, visitor, run.id)

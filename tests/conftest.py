@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 os.environ["HF_HUB_DISABLE_XET"] = "1"  # before the client is imported; no Hub of these tests speaks it
 
@@ -94,18 +95,34 @@ def few_pairs(tmp_path: Path) -> Path:
     return path
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """Return this process's copy of a folder that one test process of the session fills, by *make*, for all of them."""
+    own = factory.getbasetemp()
+    place = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / f"shared-{name}"
+    with FileLock(f"{place}.lock"):
+        if not place.exists():
+            begun = place.with_suffix(".begun")
+            begun.mkdir()
+            make(begun)
+            begun.rename(place)
+    return Path(shutil.copytree(place, own / name))
+
+
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Return a finished run on the first 40 pairs of the demo's tone file, with its evaluation."""
-    from dpo_hub.training.train import train
 
-    folder = tmp_path_factory.mktemp("trained")
-    file = folder / "few.csv"
-    lines = (FILES / "tone.csv").read_text(encoding="utf-8").splitlines(keepends=True)
-    file.write_text("".join(lines[:41]), encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DPO_HUB_HOME", str(folder / "home"))
-        run = Run.create(read_preferences(file), Recipe.for_model(epochs=4, sft_weight=0, beta=0.3))
-        run.write("evaluation.json", json.dumps(train(run).evaluation))
-        run.set_state(State("finished"))
-    return run
+    def make(folder: Path) -> None:
+        from dpo_hub.training.train import train
+
+        file = folder / "few.csv"
+        lines = (FILES / "tone.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+        file.write_text("".join(lines[:41]), encoding="utf-8")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DPO_HUB_HOME", str(folder))
+            run = Run.create(read_preferences(file), Recipe.for_model(epochs=4, sft_weight=0, beta=0.3))
+            run.write("evaluation.json", json.dumps(train(run).evaluation))
+            run.set_state(State("finished"))
+
+    (path,) = (made_once(tmp_path_factory, "trained-run", make) / "runs").glob("[!.]*")
+    return Run(path)

@@ -23,6 +23,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.full
 def test_the_wheel_runs_the_demo(built: Path, tmp_path: Path, home: Path) -> None:
     """What is installed from the wheel has the model and the files, and does the main job without the checkout."""
     (wheel,) = built.glob("*.whl")

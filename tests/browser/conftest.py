@@ -21,6 +21,8 @@ from playwright import sync_api
 from dpo_hub import Run
 from dpo_hub.demo import FILES
 
+from ..conftest import made_once
+
 ROOT = Path(__file__).parents[2]
 ARTIFACTS = Path(__file__).parent / "artifacts"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -123,12 +125,15 @@ def server(app: Served) -> str:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run on a part of the demo's tone file."""
-    folder = tmp_path_factory.mktemp("trained")
-    lines = (FILES / "tone.csv").read_text(encoding="utf-8").splitlines(keepends=True)
-    (folder / "tone.csv").write_text("".join(lines[:161]), encoding="utf-8")
-    command = [sys.executable, "-m", "dpo_hub", "train", str(folder / "tone.csv"), "--evaluations", "2"]
-    subprocess.run(command, env=os.environ | {"DPO_HUB_HOME": str(folder)}, check=True, capture_output=True)
-    return next((folder / "runs").iterdir())
+
+    def make(folder: Path) -> None:
+        lines = (FILES / "tone.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+        (folder / "tone.csv").write_text("".join(lines[:161]), encoding="utf-8")
+        command = [sys.executable, "-m", "dpo_hub", "train", str(folder / "tone.csv"), "--evaluations", "2"]
+        subprocess.run(command, env=os.environ | {"DPO_HUB_HOME": str(folder)}, check=True, capture_output=True)
+
+    (path,) = (made_once(tmp_path_factory, "trained", make) / "runs").glob("[!.]*")
+    return path
 
 
 @pytest.fixture

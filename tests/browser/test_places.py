@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from filelock import FileLock
 from playwright import sync_api
 
@@ -72,6 +73,7 @@ def test_settings_of_another_model_outlast_a_reload(server: str, page: sync_api.
     expect(page.get_by_label("Epochs")).to_have_value("3")
 
 
+@pytest.mark.full
 def test_two_people_see_the_same_run_and_queue_behind_each_other(server: str, new_page: OpenPage) -> None:
     """A second browser opens the run by its link; its own run waits, says so, and trains after the first."""
     first, second = new_page(), new_page()
@@ -87,6 +89,7 @@ def test_two_people_see_the_same_run_and_queue_behind_each_other(server: str, ne
     expect(second.locator("#progress")).to_contain_text("Finished.", timeout=PATIENCE)
 
 
+@pytest.mark.full
 def test_a_killed_server_loses_no_run(app: Served, page: sync_api.Page) -> None:
     """Training goes on without the server, and the page finds it again once there is one."""
     app.start()
@@ -100,6 +103,7 @@ def test_a_killed_server_loses_no_run(app: Served, page: sync_api.Page) -> None:
     expect(page.locator("#progress")).to_contain_text("Finished.", timeout=PATIENCE)
 
 
+@pytest.mark.full
 def test_a_full_queue_is_told_and_nothing_begins(app: Served, page: sync_api.Page, home: Path) -> None:
     """Where as many runs wait as may, Train says so, and makes no run."""
     home.mkdir()

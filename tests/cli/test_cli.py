@@ -3,10 +3,8 @@ from __future__ import annotations
 import json
 import os
 import pty
-import resource
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,38 +12,11 @@ import pytest
 
 from dpo_hub.runs.headline import headline_of
 from dpo_hub.runs.run import Run, all_runs
-from tests.conftest import WriteCsv
 
-DpoHub = Callable[..., subprocess.CompletedProcess[str]]
+from ..conftest import WriteCsv
+from .command import assert_one_clear_line, dpo_hub, dpo_hub_process
+
 COLUMNS = ("prompt", "chosen", "rejected")
-
-
-def dpo_hub(
-    *arguments: object, limit_file_size: int | None = None, typed: str = ""
-) -> subprocess.CompletedProcess[str]:
-    """Run the real command line as a process of its own, offline."""
-
-    def limit() -> None:
-        if limit_file_size:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit_file_size, limit_file_size))
-
-    return subprocess.run(
-        [sys.executable, "-m", "dpo_hub", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        input=typed,
-        check=False,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "100"},
-        preexec_fn=limit,
-    )
-
-
-def assert_one_clear_line(result: subprocess.CompletedProcess[str], told: str) -> None:
-    assert result.returncode == 2, result.stderr
-    assert "Traceback" not in result.stderr
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("dpo-hub: ")
-    assert told in line
 
 
 def test_help_loads_no_torch() -> None:
@@ -68,7 +39,7 @@ def test_check_tells_what_a_file_is_and_what_is_wrong(tmp_path: Path) -> None:
     """Layout, mapping, rows left out, first pairs and findings are told, and what to do next."""
     path = tmp_path / "ab.csv"
     path.write_text(MESSY)
-    told = dpo_hub("check", path).stdout
+    told = dpo_hub_process("check", path).stdout
     assert "2 pairs from 3 rows" in told
     assert "Read as: A/B test; prompt ← `question`, answers ← `response_a, response_b`, winner ← `pref`" in told
     assert "Left out: 1 row, a tie (row 4)" in told
@@ -136,7 +107,7 @@ def test_train_has_an_option_for_each_setting() -> None:
 
 def test_preflight_tells_what_a_run_takes(few_pairs: Path, home: Path) -> None:
     """Parameters, pairs, memory, disk and time are a line each; nothing is left behind."""
-    result = dpo_hub("preflight", few_pairs, "--epochs", "2", "--max-length", "60", "--flavor", "cpu-basic")
+    result = dpo_hub_process("preflight", few_pairs, "--epochs", "2", "--max-length", "60", "--flavor", "cpu-basic")
     assert result.returncode == 0, result.stderr
     told = " ".join(result.stdout.split())
     for part in (
@@ -173,7 +144,7 @@ def test_a_bad_file_is_one_clear_line(write_csv: WriteCsv, rows: list[tuple[str,
 
 def test_a_missing_file_and_a_bad_setting(few_pairs: Path, tmp_path: Path) -> None:
     """Neither a wrong name nor a wrong number makes a run."""
-    assert_one_clear_line(dpo_hub("train", tmp_path / "none.csv"), "There is no such file")
+    assert_one_clear_line(dpo_hub_process("train", tmp_path / "none.csv"), "There is no such file")
     assert_one_clear_line(dpo_hub("train", few_pairs, "--beta", "-1"), "beta is -1.0; it must lie between")
     assert all_runs() == []
 
@@ -186,15 +157,17 @@ def test_a_model_that_is_not_there(few_pairs: Path) -> None:
     assert "no/such-model" in run.state.reason
 
 
+@pytest.mark.full
 def test_a_full_disk(few_pairs: Path) -> None:
     """Where there is no room for the adapter, the run has failed and nothing passes for finished."""
-    assert_one_clear_line(dpo_hub("train", few_pairs, limit_file_size=1_000_000), "No room to write")
+    assert_one_clear_line(dpo_hub_process("train", few_pairs, limit_file_size=1_000_000), "No room to write")
     (run,) = all_runs()
     assert run.state.status == "failed"
     assert not run.adapter.exists()
     assert_one_clear_line(dpo_hub("chat", "last", "hello"), "is failed, not finished")
 
 
+@pytest.mark.full
 def test_a_run_that_goes_wrong_is_told_and_stopped(few_pairs: Path) -> None:
     """What went wrong and what to change stands at the end, and which step's adapter it is."""
     wrong = ("--beta", "0.1", "--sft-weight", "0", "--learning-rate", "0.02", "--batch-size", "4")
@@ -209,7 +182,7 @@ def test_a_run_that_goes_wrong_is_told_and_stopped(few_pairs: Path) -> None:
 
 def test_train_then_chat(few_pairs: Path) -> None:
     """A file goes in, a run folder with everything in it comes out, and both sides answer."""
-    trained = dpo_hub("train", few_pairs, "--epochs", "2", "--beta", "0.2")
+    trained = dpo_hub_process("train", few_pairs, "--epochs", "2", "--beta", "0.2")
     assert trained.returncode == 0, trained.stderr
     assert "40 pairs, read as: one pair a row; prompt, chosen, rejected. Every row was used." in trained.stdout
     assert "There are only 40 pairs." in trained.stdout
@@ -275,9 +248,10 @@ def _until(shown: int, end: bytes) -> bytes:
     return read
 
 
+@pytest.mark.full
 def test_the_demo_prints_what_changed() -> None:
     """One use, end to end on the embedded model, meets the bar that the project holds itself to."""
-    result = dpo_hub("demo", "tone", "--model", "demo", "--json")
+    result = dpo_hub_process("demo", "tone", "--model", "demo", "--json")
     assert result.returncode == 0, result.stderr
     (use,) = json.loads(result.stdout)["uses"]
     assert use["name"] == "tone"

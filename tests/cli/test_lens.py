@@ -8,7 +8,8 @@ import pytest
 from dpo_hub.preferences import read_preferences
 from dpo_hub.preferences.export import write_preferences
 from dpo_hub.runs.run import Run
-from tests.cli.test_cli import assert_one_clear_line, dpo_hub
+
+from .command import assert_one_clear_line, dpo_hub
 
 
 def test_score_writes_a_file_beside_the_one_it_was_given(trained_run: Run, tmp_path: Path) -> None:

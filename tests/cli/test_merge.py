@@ -1,11 +1,9 @@
-"""`dpo-hub merge` as a process of its own, on a run that is trained once."""
+"""`dpo-hub merge`, on a run that is trained once."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,13 +15,12 @@ from transformers import AutoModelForCausalLM
 
 from dpo_hub.demo import FILES
 from dpo_hub.hub.ollama import modelfile, name_for
-from dpo_hub.preferences import read_preferences
 from dpo_hub.recipe import Recipe
 from dpo_hub.runs.run import Run
 from dpo_hub.runs.state import State
-from dpo_hub.training.train import train
 
-Merge = Callable[..., subprocess.CompletedProcess[str]]
+from .command import Done, dpo_hub
+
 WORKS = """
 import sys, pathlib
 folder, outfile, kind = sys.argv[1], sys.argv[sys.argv.index("--outfile") + 1], sys.argv[-1]
@@ -38,37 +35,16 @@ sys.exit("Traceback (most recent call last):\\n  …\\nNotImplementedError: Arch
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Return a finished run on the first 40 pairs of the demo's tone file."""
-    folder = tmp_path_factory.mktemp("trained")
-    lines = (FILES / "tone.csv").read_text(encoding="utf-8").splitlines(keepends=True)
-    (folder / "few.csv").write_text("".join(lines[:41]), encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DPO_HUB_HOME", str(folder / "home"))
-        run = Run.create(read_preferences(folder / "few.csv"), Recipe.for_model(epochs=1))
-        train(run)
-    run.set_state(State("finished"))
-    return run
-
-
-@pytest.fixture(scope="module")
-def merged(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def merged(trained_run: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Return a folder that the run was merged into, and what was printed."""
     out = tmp_path_factory.mktemp("out") / "My Shop"
-    done = _merge(trained.path, out, path="")
+    done = _merge(trained_run.path, out, path="")
     assert (done.returncode, done.stderr) == (0, "")
     return out, done.stdout
 
 
-def _merge(*arguments: object, path: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if name != "LLAMA_CPP"}
-    return subprocess.run(
-        [sys.executable, "-m", "dpo_hub", "merge", *map(str, arguments)],
-        env=kept | {"HF_HUB_OFFLINE": "1", "COLUMNS": "100", "PATH": path} | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def _merge(*arguments: object, path: str, **environment: str) -> Done:
+    return dpo_hub("merge", *arguments, **{"LLAMA_CPP": "", "PATH": path} | environment)
 
 
 @pytest.fixture
@@ -85,7 +61,7 @@ def converter(tmp_path: Path) -> Callable[..., str]:
     return put
 
 
-def _assert_refused(done: subprocess.CompletedProcess[str], told: str) -> None:
+def _assert_refused(done: Done, told: str) -> None:
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith("dpo-hub: ")
@@ -106,20 +82,20 @@ def test_a_run_becomes_a_folder(merged: tuple[Path, str]) -> None:
     assert "ollama show --template my-shop" in text
 
 
-def test_nothing_is_written_over(trained: Run, merged: tuple[Path, str], tmp_path: Path) -> None:
+def test_nothing_is_written_over(trained_run: Run, merged: tuple[Path, str], tmp_path: Path) -> None:
     """A folder with something in it, a file, a link, and a parent that is not there are each refused in a line."""
     file, link = tmp_path / "file", tmp_path / "link"
     file.touch()
     link.symlink_to(tmp_path / "nowhere")
     for out in (merged[0], file, link):
-        _assert_refused(_merge(trained.path, out, path=""), "is there already, and nothing is written over")
-    _assert_refused(_merge(trained.path, tmp_path / "no" / "out", path=""), "There is no folder")
+        _assert_refused(_merge(trained_run.path, out, path=""), "is there already, and nothing is written over")
+    _assert_refused(_merge(trained_run.path, tmp_path / "no" / "out", path=""), "There is no folder")
     assert not (tmp_path / "no").exists()
 
 
-def test_a_run_that_cannot_be_merged(trained: Run, tmp_path: Path) -> None:
+def test_a_run_that_cannot_be_merged(trained_run: Run, tmp_path: Path) -> None:
     """One that is not finished, or whose adapter is gone or broken, is a line, and no folder is left."""
-    run, out = Run(Path(shutil.copytree(trained.path, tmp_path / "run"))), tmp_path / "out" / "merged"
+    run, out = Run(Path(shutil.copytree(trained_run.path, tmp_path / "run"))), tmp_path / "out" / "merged"
     out.parent.mkdir()
     weights = run.adapter / "adapter_model.safetensors"
     save_file({name: tensor * torch.nan for name, tensor in load_file(weights).items()}, weights)
@@ -131,14 +107,15 @@ def test_a_run_that_cannot_be_merged(trained: Run, tmp_path: Path) -> None:
     assert list(out.parent.iterdir()) == []
 
 
-def test_an_adapter_that_bfloat16_swallows_is_a_note(trained: Run, tmp_path: Path) -> None:
+def test_an_adapter_that_bfloat16_swallows_is_a_note(trained_run: Run, tmp_path: Path) -> None:
     """The model is there, the exit code 0, and the note says how much is left and what to do."""
-    run, out, base = Run(Path(shutil.copytree(trained.path, tmp_path / "run"))), tmp_path / "merged", tmp_path / "base"
+    run, base = Run(Path(shutil.copytree(trained_run.path, tmp_path / "run"))), tmp_path / "base"
     shutil.copytree(FILES.parent / "model", base)
     AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(base)
     run.write("recipe.json", Recipe(model=str(base)).to_json())
     weights = run.adapter / "adapter_model.safetensors"
     save_file({name: tensor * 0.1 for name, tensor in load_file(weights).items()}, weights)
+    out = tmp_path / "merged"
     done = _merge(run.path, out, path="")
     assert done.returncode == 0, done.stderr
     (line,) = done.stderr.splitlines()
@@ -148,11 +125,11 @@ def test_an_adapter_that_bfloat16_swallows_is_a_note(trained: Run, tmp_path: Pat
 
 
 @pytest.mark.parametrize("found_by", ["PATH", "LLAMA_CPP"])
-def test_a_gguf_file_is_made(found_by: str, trained: Run, tmp_path: Path, converter: Callable[..., str]) -> None:
+def test_a_gguf_file_is_made(found_by: str, trained_run: Run, tmp_path: Path, converter: Callable[..., str]) -> None:
     """The converter gets folder, file and type; what it makes is beside the weights, and named by the Modelfile."""
     out, place = tmp_path / "shop", converter(WORKS)
     out.mkdir()
-    done = _merge(trained.path, out, "--gguf", "--json", **{"path": "", found_by: place})
+    done = _merge(trained_run.path, out, "--gguf", "--json", **{"path": "", found_by: place})
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["folder"], told["gguf"], told["why_not"]) == (str(out), str(out / "shop.gguf"), "")
@@ -162,10 +139,10 @@ def test_a_gguf_file_is_made(found_by: str, trained: Run, tmp_path: Path, conver
     assert "\nFROM ./shop.gguf\n" in (out / "Modelfile").read_text(encoding="utf-8")
 
 
-def test_a_converter_that_fails(trained: Run, tmp_path: Path, converter: Callable[..., str]) -> None:
+def test_a_converter_that_fails(trained_run: Run, tmp_path: Path, converter: Callable[..., str]) -> None:
     """Its last line is told with exit code 2, the merged model stays, and half a file does not."""
     out = tmp_path / "shop"
-    done = _merge(trained.path, out, "--gguf", path=converter(FAILS))
+    done = _merge(trained_run.path, out, "--gguf", path=converter(FAILS))
     _assert_refused(done, "Its last line: NotImplementedError: Architecture 'X' not supported!")
     assert f"Merged: {out} (float32)\n" in done.stdout
     assert (out / "model.safetensors").is_file()
@@ -173,21 +150,21 @@ def test_a_converter_that_fails(trained: Run, tmp_path: Path, converter: Callabl
     assert "\nFROM .\n" in (out / "Modelfile").read_text(encoding="utf-8")
 
 
-def test_a_converter_that_cannot_be_started(trained: Run, tmp_path: Path, converter: Callable[..., str]) -> None:
+def test_a_converter_that_cannot_be_started(trained_run: Run, tmp_path: Path, converter: Callable[..., str]) -> None:
     """A script whose interpreter is not there is a line; the merged model stays."""
     place = converter("")
     (Path(place) / "convert_hf_to_gguf.py").write_text("#!/no/such/python\n", encoding="utf-8")
-    _assert_refused(_merge(trained.path, tmp_path / "shop", "--gguf", path=place), "cannot be run")
+    _assert_refused(_merge(trained_run.path, tmp_path / "shop", "--gguf", path=place), "cannot be run")
     assert (tmp_path / "shop" / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("there", [False, True])
 def test_without_a_converter_what_to_type_is_told(
-    there: bool, trained: Run, tmp_path: Path, converter: Callable[..., str]
+    there: bool, trained_run: Run, tmp_path: Path, converter: Callable[..., str]
 ) -> None:
     """No converter, or one that is not executable: the model is merged, and the commands are told with exit code 0."""
     out = tmp_path / "shop"
-    done = _merge(trained.path, out, "--gguf", path=converter(WORKS, mode=0o644) if there else "")
+    done = _merge(trained_run.path, out, "--gguf", path=converter(WORKS, mode=0o644) if there else "")
     assert (done.returncode, done.stderr) == (0, "")
     assert "No GGUF was made: llama.cpp's convert_hf_to_gguf.py is neither on the PATH nor" in done.stdout
     for command in (

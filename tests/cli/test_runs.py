@@ -15,7 +15,7 @@ from dpo_hub.runs.progress import Log
 from dpo_hub.runs.run import all_runs
 
 from ..conftest import PATIENCE, until
-from .test_cli import assert_one_clear_line, dpo_hub
+from .command import assert_one_clear_line, dpo_hub
 
 LONG = ("--epochs", "50", "--batch-size", "4")
 
@@ -99,6 +99,7 @@ def test_four_bits_need_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
         load_base("demo", load_in_4bit=True)
 
 
+@pytest.mark.full
 def test_settings_of_accelerate_lie_in_the_run(few_pairs: Path, tmp_path: Path) -> None:
     """They are kept with the run, so that resuming takes the same."""
     settings = tmp_path / "accelerate.yaml"

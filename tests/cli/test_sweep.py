@@ -20,11 +20,7 @@ from dpo_hub.preferences import read_preferences
 from dpo_hub.runs.run import Run, all_runs
 
 from ..conftest import until
-
-
-def dpo_hub(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dpo_hub", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+from .command import dpo_hub
 
 
 def test_a_sweep_trains_the_grid_and_measures_the_reference_once(few_pairs: Path, home: Path) -> None:
@@ -49,6 +45,7 @@ def test_a_sweep_trains_the_grid_and_measures_the_reference_once(few_pairs: Path
     assert adapters[0] == adapters[1], "a run of a sweep is to be as any other"
 
 
+@pytest.mark.full
 def test_ctrl_c_stops_a_sweep(few_pairs: Path) -> None:
     """The run at work keeps its last step, those that wait never begin, and it says how to go on."""
     command = [sys.executable, "-m", "dpo_hub", "sweep", str(few_pairs), "--beta", "0.1,0.2", "--epochs", "50"]

@@ -20,7 +20,7 @@ from dpo_hub.preferences import read_preferences, text_of
 from dpo_hub.recipe import Recipe
 from dpo_hub.runs.run import Run
 
-from .test_cli import assert_one_clear_line, dpo_hub
+from .command import assert_one_clear_line, dpo_hub
 
 
 @pytest.fixture(scope="module")

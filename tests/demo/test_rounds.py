@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from benchmarks.rounds import two_rounds
 from dpo_hub.demo.shop import USES
 
 
+@pytest.mark.full
 def test_a_second_round_on_votes_improves_or_holds() -> None:
     """The first wins beyond doubt, the second loses nothing, and its adapter alone gives the logits of training."""
     came = two_rounds(USES["conciseness"], 0.6, 100)

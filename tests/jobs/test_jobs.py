@@ -201,6 +201,7 @@ def test_another_machine_fetches_a_run_by_its_repository(hub: Hub, finished: Run
     assert_one_clear_line(there("fetch", run.id), "was not submitted")
 
 
+@pytest.mark.full
 def test_a_job_that_dies_is_resumed_from_what_was_pushed(here: Here, file: Path, peaceful: Run) -> None:
     """Killed, then stopped, it goes on twice from a checkpoint, and its adapter is that of a run left in peace."""
     run = here.submit(file, *RECIPE, "--timeout", "1h")

@@ -21,7 +21,7 @@ from dpo_hub.runs.headline import EARLIER, OPENINGS, SHORT, Grade, accuracy_inte
 from dpo_hub.runs.health import Finding
 from dpo_hub.runs.progress import progress
 
-from ..cli.test_cli import dpo_hub
+from ..cli.command import dpo_hub
 
 ORDERED = {"pairs": 64, "reward_accuracy": 0.87, "reward_accuracy_low": 0.77, "reward_accuracy_high": 0.94}
 REPLIES = {

@@ -129,6 +129,7 @@ def test_a_run_that_waits_can_be_stopped(few_pairs: Path, long: Run) -> None:
     stop(long)
 
 
+@pytest.mark.full
 def test_several_runs_go_one_after_the_other_whatever_becomes_of_one(few_pairs: Path, long: Run) -> None:
     """One of them is stopped and one removed before its turn, and one is killed; the next works all the same."""
     preferences, short = read_preferences(few_pairs), Recipe.for_model(epochs=1, batch_size=8)
@@ -151,6 +152,7 @@ def test_several_runs_go_one_after_the_other_whatever_becomes_of_one(few_pairs: 
         assert run.log.read_text().count(said) == 1
 
 
+@pytest.mark.full
 def test_a_forced_stop_leaves_the_next_run_in_peace(few_pairs: Path, long: Run) -> None:
     """A worker that hangs is ended with all that helps it, and the next run of the same keeper works."""
     last = Run.create(read_preferences(few_pairs), Recipe.for_model(epochs=1, batch_size=8))

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +22,7 @@ from dpo_hub.hub.export import export
 from dpo_hub.jobs.worker import work
 from dpo_hub.runs.base_model import EMBEDDED
 from dpo_hub.training.policy import PLAIN_TEMPLATE, load_base, load_base_tokenizer
+from tests.cli.command import dpo_hub
 from tests.hub.conftest import ADA, Python
 from tests.hub.loopback import Hub, serving
 
@@ -136,6 +136,7 @@ def test_a_run_on_gguf_is_merged_to_float32(trained: Run, tmp_path: Path) -> Non
     assert AutoModelForCausalLM.from_pretrained(done.folder).dtype == torch.float32
 
 
+@pytest.mark.full
 def test_a_run_on_gguf_is_published_without_its_path(trained: Run, tmp_path: Path) -> None:
     """On the Hub, no file has the path, and the adapter that is fetched computes the same on the file."""
     knows = Hub({ADA: "ada"}, frozenset(), {})
@@ -209,12 +210,10 @@ def test_an_adapter_beside_the_file(tmp_path: Path) -> None:
 def test_the_command_line_tells_it_in_a_line(few_pairs: Path, tmp_path: Path) -> None:
     """`check`, `preflight` and `train` end with one sentence and exit code 2."""
     (tmp_path / "no.gguf").write_bytes(b"no")
-    for command in (["check"], ["preflight"], ["train"]):
-        asked = [sys.executable, "-m", "dpo_hub", *command, str(few_pairs), "--model", str(tmp_path / "no.gguf")]
-        done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    for command in ("check", "preflight", "train"):
+        done = dpo_hub(command, few_pairs, "--model", tmp_path / "no.gguf")
         assert done.returncode == 2
-        last: Any = done.stderr.strip().splitlines()[-1]
-        assert "is torn, or no GGUF" in last
+        assert "is torn, or no GGUF" in done.stderr.strip().splitlines()[-1]
 
 
 def test_a_files_name_is_inert_on_the_card(trained: Run) -> None:

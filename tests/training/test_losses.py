@@ -31,7 +31,7 @@ def test_the_losses_are_those_of_trl() -> None:
     assert set(re.findall(r'"(\w+)"', told)) == set(DIFFERENCES)
 
 
-QUICK = ("sigmoid", "ipo", "bco_pair", "aot", "sft")
+QUICK = ("sigmoid", "bco_pair")
 """One of each kind: the usual, a mean a token, a running mean, one that sorts, and one without a reference."""
 
 

@@ -35,6 +35,7 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "memory.py"
 GB = 10**9
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("case", ["demo", "10m"])
 def test_the_forecast_is_near_what_is_measured(case: str) -> None:
     """A process that trains takes at most what was foreseen, give or take 15 %, over its life and from then on."""

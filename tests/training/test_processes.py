@@ -51,6 +51,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
+@pytest.mark.full
 def test_two_processes_give_the_losses_of_one(few_pairs: Path) -> None:
     """The same pairs to an update, the same losses and held-out figures; and each stops and goes on as one does."""
     alone, together = (new_run(few_pairs, processes=count, batch_size=8, epochs=1) for count in (1, 2))

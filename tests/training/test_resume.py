@@ -137,7 +137,7 @@ def test_a_stop_during_a_look_keeps_the_step(file: Path, undisturbed: Run, monke
         raise AssertionError("the stop came too late")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Probe, "look", stop_in_it)
+        patch.setattr(Probe, "measure", stop_in_it)
         with pytest.raises(KeyboardInterrupt):
             train(run)
     assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["checkpoint-4"]
@@ -276,7 +276,7 @@ def out_of_memory_at(step: int, larger_than: int, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(trainer.DPOTrainer, "compute_loss", compute_loss)
 
 
-@pytest.mark.parametrize("step", [1, 5])
+@pytest.mark.parametrize("step", [1, pytest.param(5, marks=pytest.mark.full)])
 def test_out_of_memory_halves_the_batch_and_goes_on(
     step: int, file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

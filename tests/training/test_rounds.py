@@ -142,7 +142,7 @@ def test_what_the_base_model_said_of_the_same_pairs_is_not_taken(first: Run, fil
         assert len([*known.iterdir()]) == 2
 
 
-@pytest.mark.parametrize("settings", [{"engine": "trl"}, {"epochs": 0.5}])
+@pytest.mark.parametrize("settings", [pytest.param({"engine": "trl"}, marks=pytest.mark.full), {"epochs": 0.5}])
 def test_every_way_of_training_has_the_same_reference(first: Run, files: Path, settings: Mapping[str, Any]) -> None:
     """Plain TRL measures the same, and so do steps that each ask the reference, for want of a whole epoch."""
     of = [next_round(first, files / "conciseness.csv", **also) for also in ({}, settings)]

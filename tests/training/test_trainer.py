@@ -211,6 +211,7 @@ def curves(file: Path, engine: str, **settings: Any) -> tuple[Run, list[dict[str
     return run, run.metrics
 
 
+@pytest.mark.full
 def test_fifty_steps_follow_plain_trl() -> None:
     """On the demo's data, loss and rewards of the shared prefix stay with plain TRL's throughout."""
     usual, ours = (

@@ -123,8 +123,8 @@ def test_the_distance_is_that_of_plain_logits(few_pairs: Path, engine: str, monk
     found: list[tuple[float, float]] = []
 
     class Checked(Probe):
-        def look(self) -> dict[str, Any]:
-            measured = super().look()
+        def measure(self) -> dict[str, Any]:
+            measured = super().measure()
             ratios = []
             for pair, reply in zip(self.pairs, self._answer()[0], strict=True):
                 row, start = torch.tensor([list(pair["prompt_ids"]) + reply]), len(pair["prompt_ids"])

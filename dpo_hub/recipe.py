@@ -68,7 +68,9 @@ class Recipe:
     f_alpha: float = _setting(0.5, "The α of alpha_divergence.", low=0, high=10)
     discopop_tau: float = _setting(0.05, "Temperature of the loss discopop.", low=1e-4, high=10)
     use_weighting: bool = _setting(False, "Weigh pairs by how likely the policy would write them (WPO).")
-    learning_rate: float = _setting(1e-4, "Peak learning rate.", low=0, high=1)
+    learning_rate: float = _setting(
+        1e-4, "Peak learning rate.", low=0, high=1
+    )  # `for_model` chooses by the number of pairs
     epochs: float = _setting(1.0, "Passes over the training pairs.", low=0.01, high=100)
     batch_size: int = _setting(8, "Pairs in a batch, on all devices together.", low=1, high=4096)
     accumulation: int = _setting(1, "Batches whose gradients are averaged before an update.", low=1, high=4096)
@@ -144,14 +146,14 @@ class Recipe:
         )
 
     @classmethod
-    def for_model(cls, model: str = DEMO_MODEL, *, pairs: int | None = None, **settings: Any) -> Recipe:
+    def for_model(cls, model: str | None = None, *, pairs: int | None = None, **settings: Any) -> Recipe:
         """The default recipe for *model* and a file of *pairs* pairs, overridden by those *settings* that are not None.
 
-        With few pairs, a real base model gets smaller batches and more than one epoch; the fewer the updates, the
-        higher the learning rate. The measurements are in docs/decisions.md.
+        The embedded model is the default. With few pairs, a real base model gets smaller batches and more than one
+        epoch; the fewer the updates, the higher the learning rate. The measurements are in docs/decisions.md.
         """
         overrides = {name: value for name, value in settings.items() if value is not None}
-        if model == DEMO_MODEL:
+        if model is None or model == DEMO_MODEL:
             return replace(DEMO_RECIPE, **overrides)
         recipe = cls(model=model, **overrides)
         if pairs is None:

@@ -40,7 +40,7 @@ class Place:
 
     A step updates with `.then` after `file_changed` or `run_changed`; it opens another step by setting `tabs`. Steps
     do not listen to `file.change` or `run.change` themselves, except that Publish alone listens to `run.change`: with
-    several such listeners, each one called again while it is running makes Gradio 6 call them all, endlessly.
+    several such listeners, one that is triggered again while it runs makes Gradio 6 trigger all of them, endlessly.
     """
 
     file: gr.Textbox
@@ -79,22 +79,22 @@ def show_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
     if inspect.isgeneratorfunction(handler):
 
         @wraps(handler)
-        def streaming(*args: Any) -> Any:
+        def stream_wrapper(*args: Any) -> Any:
             try:
                 yield from handler(*args)
             except DPOHubError as error:
                 raise gradio_error(error) from error
 
-        return streaming
+        return stream_wrapper
 
     @wraps(handler)
-    def telling(*args: Any) -> Any:
+    def wrapper(*args: Any) -> Any:
         try:
             return handler(*args)
         except DPOHubError as error:
             raise gradio_error(error) from error
 
-    return telling
+    return wrapper
 
 
 def gradio_error(error: DPOHubError) -> gr.Error:

@@ -51,7 +51,7 @@ def demo(
 
     uses = suite_for(model).uses
     if not all_uses and use not in uses:
-        raise RecipeError(f"There is no use {use!r}. Name one of {', '.join(uses)}, or give --all.")
+        raise RecipeError(f"{use!r} is not one of the uses: {', '.join(uses)}. Or give --all.")
     quiet()
     model = _model_or_fallback(model)
     outcomes = []
@@ -73,7 +73,7 @@ def _model_or_fallback(model: str) -> str:
         if (found := smollm2.resolve_name(model)) == SMOLLM2:
             smollm2.folder()
     except ModelError as error:
-        print(f"note: {error}\nThe tiny model that ships with the package shows it instead.", file=sys.stderr)
+        print(f"note: {error}\nThe tiny model that ships with the package is used instead.", file=sys.stderr)
         return DEMO_MODEL
     return found
 
@@ -168,7 +168,7 @@ def _rows(outcome: Outcome) -> Iterator[tuple[str, str, str]]:
         )
         yield "distance on those, KL", "0", f"{guards.general_kl:.3f} nats a token"
     yield "reward accuracy on held-out pairs", "", f"{outcome.reward_accuracy:.0%}"
-    yield "time, all in all", "", f"{outcome.seconds:.0f} s"
+    yield "total time", "", f"{outcome.seconds:.0f} s"
 
 
 def _range(interval: tuple[float, float]) -> str:

@@ -68,7 +68,7 @@ def submit(  # noqa: PLR0913  # one parameter per option
     if recipe_file:
         recipe = Recipe.read(recipe_file, **settings)
     else:
-        recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, pairs=len(preferences.pairs), **settings)
+        recipe = Recipe.for_model(pairs=len(preferences.pairs), **settings)
     recipe = replace(recipe, model=canonical_name(recipe.model))  # a job can get SmolLM2 only from the Hub
     api = connect(token)
     machine = price(flavor, api)

@@ -22,7 +22,7 @@ from ..comparison.frontier import frontier as frontier_of
 from ..comparison.frontier_picture import draw_frontier
 from ..errors import RunError
 from ..preferences import Preferences, read_preferences
-from ..recipe import DEMO_MODEL, Recipe
+from ..recipe import Recipe
 from ..runs.launch import start, stop
 from ..runs.run import Run, finite, home
 from ..runs.sweep import grid, values_of
@@ -55,8 +55,7 @@ def sweep(
     if settings["evaluations"] is None and not settings["auto_stop"]:
         settings["evaluations"] = 0  # runs are compared by their final measurements
     preferences = read_preferences(file, mapping=mapping_of(mapping))
-    model, pairs = settings.pop("model") or DEMO_MODEL, len(preferences.pairs)
-    recipes = grid(Recipe.for_model(model, pairs=pairs, **settings, **first), axes)
+    recipes = grid(Recipe.for_model(pairs=len(preferences.pairs), **settings, **first), axes)
     print(f"{preferences.sentence()}\n{len(recipes)} runs, one after the other.", file=sys.stderr)
     finished = _train_all(preferences, recipes)
     if not finished:

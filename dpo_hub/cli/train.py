@@ -10,7 +10,7 @@ import typer
 
 from ..preferences import read_preferences
 from ..preferences.doctor.findings import Finding
-from ..recipe import DEMO_MODEL, Recipe
+from ..recipe import Recipe
 from ..runs.run import Run
 from .follow import start_and_follow
 from .options import Detach, Json, KeepGoing, Mapping, Source, Token, mapping_of, resolve_model, with_recipe_options
@@ -55,7 +55,7 @@ def train(  # noqa: PLR0913  # one parameter per option
     if previous:
         recipe = previous.asked.next_round(**settings)
     else:
-        recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, pairs=len(preferences.pairs), **settings)
+        recipe = Recipe.for_model(pairs=len(preferences.pairs), **settings)
     print(preferences.sentence())
     devices = accelerate_config.read_text(encoding="utf-8") if accelerate_config else ""
     run = Run.create(preferences, recipe, previous=previous)
@@ -85,7 +85,7 @@ def preflight(  # noqa: PLR0913  # one parameter per option
     """Show what a training run will take, and whether it is certain to fail, before you start it."""
     preferences = read_preferences(file, mapping=mapping_of(mapping))
     settings["model"] = resolve_model(settings["model"])
-    recipe = Recipe.for_model(settings.pop("model") or DEMO_MODEL, pairs=len(preferences.pairs), **settings)
+    recipe = Recipe.for_model(pairs=len(preferences.pairs), **settings)
     from ..training.ahead import run_preflight
     from ..training.policy import quiet
     from ..training.preflight import stop_where_certain

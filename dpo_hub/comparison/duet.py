@@ -76,8 +76,8 @@ class Duet:
 
         The reply to a prompt depends on its position in *prompts*, but not on the other prompts.
         """
-        asked = self.sample_ids(prompts, temperature=temperature, seed=seed, max_new_tokens=max_new_tokens)
-        return [self.decode(both) for both in asked]
+        sampled = self.sample_ids(prompts, temperature=temperature, seed=seed, max_new_tokens=max_new_tokens)
+        return [self.decode(both) for both in sampled]
 
     def decode(self, both: ReplyIds) -> Replies:
         """The replies as text."""
@@ -87,20 +87,20 @@ class Duet:
         self, prompts: Sequence[Messages], *, temperature: float | None, seed: int = 0, max_new_tokens: int = 256
     ) -> list[ReplyIds]:
         """The same as `replies`, but as token ids; *temperature* None ignores the generation config when sampling."""
-        written: list[ReplyIds] = []
+        sampled: list[ReplyIds] = []
         for start in range(0, len(prompts), BATCH // 2):
-            asked = prompts[start : start + BATCH // 2]
+            batch = prompts[start : start + BATCH // 2]
             before, after, *_ = self.sides
-            voices = [(side, seed + start + place) for side in (before, after) for place in range(len(asked))]
-            encoded = self._encoded([*asked, *asked])
-            rows: list[list[int]] = [[] for _ in voices]
-            for step in self._sample(encoded, voices, temperature, max_new_tokens):
+            adapter_seeds = [(side, seed + start + place) for side in (before, after) for place in range(len(batch))]
+            encoded = self._encoded([*batch, *batch])
+            rows: list[list[int]] = [[] for _ in adapter_seeds]
+            for step in self._sample(encoded, adapter_seeds, temperature, max_new_tokens):
                 for row, token in step.items():
                     rows[row].append(token)
-            given = zip(encoded["input_ids"].tolist(), encoded["attention_mask"].tolist(), strict=True)
-            ids = [[token for token, there in zip(*row, strict=True) if there] for row in given]
-            written += map(ReplyIds, ids[: len(asked)], rows[: len(asked)], rows[len(asked) :])
-        return written
+            padded = zip(encoded["input_ids"].tolist(), encoded["attention_mask"].tolist(), strict=True)
+            ids = [[token for token, real in zip(*row, strict=True) if real] for row in padded]
+            sampled += map(ReplyIds, ids[: len(batch)], rows[: len(batch)], rows[len(batch) :])
+        return sampled
 
     def _text(self, tokens: Sequence[int]) -> str:
         text = Detokenizer(self.tokenizer, list(tokens))
@@ -116,8 +116,8 @@ class Duet:
         Raises:
             ModelError: the chat template rejects the messages, or the device's memory is full.
         """
-        texts, voices = [Detokenizer(self.tokenizer) for _ in chats], [(side, seed) for side in self.sides]
-        for step in self._sample(self._encoded(chats), voices, temperature, max_new_tokens):
+        texts, adapter_seeds = [Detokenizer(self.tokenizer) for _ in chats], [(side, seed) for side in self.sides]
+        for step in self._sample(self._encoded(chats), adapter_seeds, temperature, max_new_tokens):
             new = [text.add(step[row]) if row in step else "" for row, text in enumerate(texts)]
             if any(new):
                 yield new
@@ -138,10 +138,12 @@ class Duet:
         return encoded.to(self.model.device)
 
     def _sample(
-        self, encoded: Any, voices: Sequence[tuple[str, int]], temperature: float | None, max_new_tokens: int
+        self, encoded: Any, adapter_seeds: Sequence[tuple[str, int]], temperature: float | None, max_new_tokens: int
     ) -> Iterator[dict[int, int]]:
-        with explaining_out_of_memory("Ask for shorter replies, or of fewer prompts."):
-            yield from sample(self.model, encoded, voices, temperature=temperature, max_new_tokens=max_new_tokens)
+        with explaining_out_of_memory("Ask for shorter replies or use fewer prompts."):
+            yield from sample(
+                self.model, encoded, adapter_seeds, temperature=temperature, max_new_tokens=max_new_tokens
+            )
 
 
 class Models:

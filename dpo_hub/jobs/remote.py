@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 DIED = "Its job ended before the run did"
 """The beginning of a run's reason when its job gave none."""
-OVER = ("COMPLETED", "CANCELED", "ERROR", "DELETED")
+ENDED_STAGES = ("COMPLETED", "CANCELED", "ERROR", "DELETED")
 """Stages in which a job has ended."""
 STOP_PATIENCE, CANCEL_PATIENCE = 90.0, 15.0
 """Seconds that a job has to push its last checkpoint and, once cancelled, to end."""
@@ -135,7 +135,7 @@ def sync(run: Run, api: HfApi) -> None:
 
 
 def sync_locked(run: Run, api: HfApi) -> None:
-    """As `sync`, for a caller that has the run `held`."""
+    """As `sync`, for a caller that already holds the run's lock."""
     remote = Remote.of(run)
     with explaining_hub_errors(remote.repo, api, outcome="so this is how it stood before"):
         if remote.pending or not remote.jobs:
@@ -145,7 +145,7 @@ def sync_locked(run: Run, api: HfApi) -> None:
             run.end("stopped", run.written_state.reason or f"It has no job. dpo-hub resume {run.id} starts one.")
             return
         job = inspect(api, remote)
-        over = stage_of(job) in OVER
+        over = stage_of(job) in ENDED_STAGES
         there = get_mirror(api, remote.repo)  # after the job, so that nothing it pushed at its end is missed
         if there.repository.head != remote.head:
             pull(api, there, run.path, *PROGRESS_FILES)
@@ -183,17 +183,17 @@ def stage_of(job: JobInfo | None) -> str:
     return str(job.status.stage) if job else "DELETED"
 
 
-def billed_seconds(job: JobInfo | None, most: int) -> int:
-    """Seconds that are billed; if a job has begun and they are not known, the most that it may take."""
+def billed_seconds(job: JobInfo | None, limit: int) -> int:
+    """Seconds that are billed; if a job has begun and they are not known, the *limit* of its time."""
     if job and job.durations and job.durations.running_secs is not None:
         return job.durations.running_secs
-    return 0 if stage_of(job) == "SCHEDULING" else most
+    return 0 if stage_of(job) == "SCHEDULING" else limit
 
 
 def _state(run: Run, state: State, job: JobInfo | None, there: Mirror) -> State:
     """The state of the run, given the *state* that was pushed and its *job*."""
     state, stage = replace(state, worker=None, keeper=None), stage_of(job)
-    if stage not in OVER:
+    if stage not in ENDED_STAGES:
         return replace(state, status="queued" if stage == "SCHEDULING" else "running")
     message = job.status.message if job else None
     said = f"{DIED} ({stage}{f': {message}' if message else ''})."
@@ -206,22 +206,22 @@ def _state(run: Run, state: State, job: JobInfo | None, there: Mirror) -> State:
 
 def sync_all(runs: Sequence[Run]) -> None:
     """Sync all *runs* in parallel, for a few seconds at most; failures are logged."""
-    missed = {run.id: "The Hub is slow to answer." for run in runs}
+    errors = {run.id: "The Hub is slow to answer." for run in runs}
 
-    def bring(run: Run) -> None:
+    def sync_one(run: Run) -> None:
         try:
             sync(run, connect())
-            del missed[run.id]
+            del errors[run.id]
         except (DPOHubError, OSError) as error:
-            missed[run.id] = str(error)
+            errors[run.id] = str(error)
 
-    threads = [threading.Thread(target=bring, args=(run,), daemon=True) for run in runs]
+    threads = [threading.Thread(target=sync_one, args=(run,), daemon=True) for run in runs]
     for thread in threads:
         thread.start()
     end = time.monotonic() + SYNC_PATIENCE
     for thread in threads:
         thread.join(max(0.0, end - time.monotonic()))
-    for run_id, why in list(missed.items()):
+    for run_id, why in list(errors.items()):
         log.warning("%s is shown as it stood before. %s", run_id, why)
 
 
@@ -263,7 +263,7 @@ def stop(run: Run, api: HfApi) -> None:
 def _wait_for_end(api: HfApi, remote: Remote, *, within: float) -> bool:
     """Wait for the job to end, unless it has not begun, and return whether it has."""
     end = time.monotonic() + within
-    while (stage := stage_of(inspect(api, remote))) not in OVER:
+    while (stage := stage_of(inspect(api, remote))) not in ENDED_STAGES:
         if stage == "SCHEDULING" or time.monotonic() > end:
             return False
         time.sleep(POLL)

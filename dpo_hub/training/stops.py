@@ -23,8 +23,9 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 class StopHandler(TrainerCallback):
     """Turns SIGINT and SIGTERM into a `KeyboardInterrupt` that never interrupts an update.
 
-    `at_rest` says that weights, optimizer and schedule belong to the same step, whose random state is `random`. Several
-    processes cannot leave a step one by one: they share `asked`, and nothing is raised until they have `agreed`.
+    `consistent` says that weights, optimizer and schedule belong to the same step, whose random state is `random`.
+    Several processes cannot leave a step one by one: they share `requested`, and nothing is raised until they have
+    `agreed`.
     """
 
     def __init__(self) -> None:
@@ -34,7 +35,7 @@ class StopHandler(TrainerCallback):
 
     @contextmanager
     def handling_signals(self) -> Iterator[None]:
-        """Handle the signals if possible: in a process's main thread."""
+        """Install the handlers within the context. Does nothing outside the main thread: Python does not allow it."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -56,23 +57,23 @@ class StopHandler(TrainerCallback):
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Let a stop take effect at once within the context, between an update and the next step: no weights change."""
-        self._raise_if_requested()
+        """Let a stop take effect at once within the context. Use only between two steps, when weights do not change."""
+        self._allow_stops()
         yield
-        self.consistent = False  # after an error within, everything stays at rest
+        self.consistent = False  # after an error, it stays true: the last step can still be saved
 
     def _on_signal(self, _number: int, _frame: Any) -> None:
         self.requested = True
         if self.consistent:
             raise KeyboardInterrupt
 
-    def _raise_if_requested(self) -> None:
+    def _allow_stops(self) -> None:
         self.consistent = WORLD_SIZE == 1
         if self.requested and self.consistent:
             raise KeyboardInterrupt
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._raise_if_requested()
+        self._allow_stops()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.consistent = False
@@ -81,4 +82,4 @@ class StopHandler(TrainerCallback):
         self.random = random_state()  # saved here, as a stop may come in the middle of the next step
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._raise_if_requested()
+        self._allow_stops()

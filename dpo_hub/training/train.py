@@ -109,7 +109,7 @@ def _reduce_memory(run: Run, fitting: int | None) -> None:
             "--lora-r, or take a smaller base model."
         )
     log.warning(
-        "memory does not suffice: going on with batches of %d, %d to an update%s",
+        "there is not enough memory: going on with batches of %d, %d to an update%s",
         less.batch_size,
         less.accumulation,
         ", and activation checkpointing" if less.activation_checkpointing else "",

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 PAIRS = 64
 """The most held-out pairs measured at a point: their accuracy then has a standard error of at most about six points."""
 FEWEST_PAIRS = 16
-"""The fewest, if there are as many: with fewer, no accuracy differs significantly from one half."""
+"""The fewest, if there are as many: with fewer, only extreme accuracies differ significantly from one half."""
 SHARE = 0.2
 """Pairs measured per pair trained on since the last point. A forward pass is about a third of a step, so this makes a
 short run about a fifteenth longer; sampling comes on top."""
@@ -74,7 +74,7 @@ class Watch(TrainerCallback):
         self.points: frozenset[int] = frozenset()
         self.total = 0
         self.known: set[str] = set()
-        self.why = ""
+        self.stop_reason = ""
 
     @property
     def best(self) -> Path:
@@ -127,7 +127,7 @@ class Watch(TrainerCallback):
         except (RuntimeError, MemoryError) as error:
             if WORLD_SIZE > 1 or not is_out_of_memory(error):
                 raise
-            log.warning("step %d is not looked at: memory does not suffice beside training", state.global_step)
+            log.warning("step %d is not evaluated: there is not enough memory beside training", state.global_step)
             return
         finally:
             del state.log_history[logged:]  # a checkpoint must contain only what training logged
@@ -154,10 +154,10 @@ class Watch(TrainerCallback):
     def _auto_stop(self, control: Any) -> None:
         if not self.recipe.auto_stop:
             return
-        grave = self._fatal_findings()
-        (stop,) = all_reduce_any(bool(grave) and best_of(self.best) is not None)
+        fatal = self._fatal_findings()
+        (stop,) = all_reduce_any(bool(fatal) and best_of(self.best) is not None)
         if stop:
-            self.why, control.should_training_stop = grave[0].message, True
+            self.stop_reason, control.should_training_stop = fatal[0].message, True
 
     def _give_up(self, metrics: StepMetrics, control: Any) -> None:
         """Stop, to fall back on the best point with `auto_stop`.
@@ -165,20 +165,20 @@ class Watch(TrainerCallback):
         Raises:
             ModelError: there is no best point, or no `auto_stop`.
         """
-        told = (
+        message = (
             f"At step {metrics.step} training broke down: loss {metrics.loss:g}, gradient norm {metrics.grad_norm:g}. "
-            "The weights are lost from there on."
+            "The weights are unusable from there on."
         )
         if not (self.recipe.auto_stop and best_of(self.best)):
-            raise ModelError(f"{told} Lower --learning-rate, for example to {self.recipe.learning_rate / 10:g}.")
-        self.why, control.should_training_stop, control.should_save = told, True, False
+            raise ModelError(f"{message} Lower --learning-rate, for example to {self.recipe.learning_rate / 10:g}.")
+        self.stop_reason, control.should_training_stop, control.should_save = message, True, False
 
     def restore_best_point(self, step: int) -> None:
         """With `auto_stop`, restore the best point to the policy of a run that ended at *step*, and report it."""
         best = restore_best(self.best, self.probe.policy) if self.recipe.auto_stop else None
-        if best is None or (best.step == step and not self.why) or not IS_MAIN_PROCESS:
+        if best is None or (best.step == step and not self.stop_reason) or not IS_MAIN_PROCESS:
             return
-        why = self.why or f"The held-out loss was lowest there, {best.loss:.3f}."
+        why = self.stop_reason or f"The held-out loss was lowest there, {best.loss:.3f}."
         steps = self.run.state.steps or step
         log.info("ended with step %d of %d; the adapter is that of step %d. %s", step, steps, best.step, why)
         settled = {"ended": step, "steps": steps, "kept": best.step, "why": why}

@@ -265,7 +265,7 @@ def test_the_demo_prints_what_changed() -> None:
 
 def test_an_unknown_use_is_told(home: Path) -> None:
     """A name that is no use is refused with those there are."""
-    assert_one_clear_line(dpo_hub("demo", "tonne"), "There is no use 'tonne'. Name one of conciseness, tone,")
+    assert_one_clear_line(dpo_hub("demo", "tonne"), "'tonne' is not one of the uses: conciseness, tone,")
     assert not home.exists()
 
 

@@ -68,7 +68,7 @@ def test_without_the_weights_the_demo_says_so(
     assert _model_or_fallback(SMOLLM2) == DEMO_MODEL
     told = capsys.readouterr().err
     assert "Neither the Hub nor the package index can be reached." in told
-    assert "The tiny model that ships with the package shows it instead." in told
+    assert "The tiny model that ships with the package is used instead." in told
 
 
 @pytest.mark.usefixtures("smollm2_home")

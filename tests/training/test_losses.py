@@ -32,7 +32,7 @@ def test_the_losses_are_those_of_trl() -> None:
 
 
 QUICK = ("sigmoid", "bco_pair")
-"""One of each kind: the usual, a mean a token, a running mean, one that sorts, and one without a reference."""
+"""The usual one, and one with a running mean, which a resumed run must have kept."""
 
 
 @pytest.mark.parametrize(

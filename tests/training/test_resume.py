@@ -287,7 +287,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     run, seen = new_run(file, sft_weight=0, learning_rate=1e-3), []
     with caplog.at_level("WARNING", "dpo_hub"):
         train(run, lambda metrics, _steps: seen.append(metrics["step"]))
-    assert "memory does not suffice: going on with batches of 2, 2 to an update" in caplog.text
+    assert "there is not enough memory: going on with batches of 2, 2 to an update" in caplog.text
     assert (run.recipe.batch_size, run.recipe.accumulation) == (2, 2)
     assert (run.asked.batch_size, run.asked.accumulation) == (4, 1)
     assert seen == [*range(1, STEPS + 1)], "a step was done twice"

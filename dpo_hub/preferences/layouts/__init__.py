@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from ..table import Row
 from .columns import Columns
 from .compared import argilla, compared, label_studio, shp
-from .grouped import one_answer_a_row
+from .grouped import one_answer_per_row
 from .paired import chats, openai, output_pairs, pairs
 from .rated import rated_lists, rated_objects, reply_trees, vertex
 from .rows import Layout, text_only
@@ -30,7 +30,7 @@ RECOGNISERS: tuple[Recogniser, ...] = (
     compared,
     pairs,
     output_pairs,
-    one_answer_a_row,
+    one_answer_per_row,
 )
 
 

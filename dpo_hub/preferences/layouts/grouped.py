@@ -17,7 +17,7 @@ from .rows import EMPTY, Item, Layout, LeftOut, PromptColumns, Read, is_empty, u
 from .verdicts import SHOWN_CHARACTERS, TIE, DirectionUnknown, is_rating, is_thumb, is_up, rating_of
 
 
-def one_answer_a_row(columns: Columns, sample: Sequence[Row]) -> Layout | None:
+def one_answer_per_row(columns: Columns, sample: Sequence[Row]) -> Layout | None:
     """One answer a row, with a rating, a rank or a thumb; the answers to a prompt are paired.
 
     Raises:
@@ -30,18 +30,18 @@ def one_answer_a_row(columns: Columns, sample: Sequence[Row]) -> Layout | None:
     chat = not prompt_columns.prompt and any(is_messages(row.get(answer)) for row in sample)
     if not prompt_columns.prompt and not chat:
         return None
-    unread: tuple[str | None, Any] | None = None
+    unrecognised: tuple[str | None, Any] | None = None
     for part, fits in (("rating", is_rating), ("rank", is_rating), ("thumb", is_thumb)):
         column = columns.find(part, without=[answer, prompt_columns.prompt])
         values = [row[column] for row in sample if column and not is_blank(row.get(column))]
         if column and _mostly_fit(values, fits):
             return answers_layout(prompt_columns, answer, part, column)
-        if odd := next((value for value in values if not (is_rating(value) or is_thumb(value))), None):
-            unread = unread or (column, odd)
-    if unread:
+        if example := next((value for value in values if not (is_rating(value) or is_thumb(value))), None):
+            unrecognised = unrecognised or (column, example)
+    if unrecognised:
         raise DirectionUnknown(
-            f"Its column {unread[0]!r}, with values like {str(unread[1])[:SHOWN_CHARACTERS]!r}, is neither a number "
-            "nor a thumb. Write numbers there, or say which column has them: --map "
+            f"The values of its column {unrecognised[0]!r}, such as {str(unrecognised[1])[:SHOWN_CHARACTERS]!r}, are "
+            "neither numbers nor thumbs. Write numbers there, or name the column that has them: --map "
             + quote(f"answer={answer},rating=COLUMN")
         )
     return None
@@ -56,9 +56,11 @@ def answers_layout(prompt_columns: PromptColumns, answer: str, part: str, column
     """*part* says what *column* holds: a `rating` (higher is better), a `rank` (lower is better) or a `thumb`."""
     used_columns = {**prompt_columns.columns, "answer": answer, part: column}
     if part == "thumb":
-        return Layout("thumbs up and down", used_columns, _grouped(prompt_columns, answer, column, is_up, _thumbed))
+        return Layout(
+            "thumbs up and down", used_columns, _grouped(prompt_columns, answer, column, is_up, _pair_by_thumb)
+        )
     sign = -1.0 if part == "rank" else 1.0
-    read = _grouped(prompt_columns, answer, column, lambda cell: sign * rating_of(cell), _rated)
+    read = _grouped(prompt_columns, answer, column, lambda cell: sign * rating_of(cell), _pair_by_rating)
     return Layout("rated answers, one a row", used_columns, read)
 
 
@@ -78,7 +80,7 @@ def _grouped(
         groups: dict[str, tuple[PromptParts, list[Answer]]] = {}
         for number, row in rows:
             try:
-                prompt_parts, part = _asked_and_answer(prompt_columns, answer, usable(row))
+                prompt_parts, part = _prompt_and_answer(prompt_columns, answer, usable(row))
                 score = score_of(usable(row).get(column))
             except Unusable as reason:
                 yield LeftOut(number, EMPTY if is_empty(row) else str(reason))
@@ -90,7 +92,7 @@ def _grouped(
     return read
 
 
-def _asked_and_answer(prompt_columns: PromptColumns, answer: str, row: Row) -> tuple[PromptParts, Part]:
+def _prompt_and_answer(prompt_columns: PromptColumns, answer: str, row: Row) -> tuple[PromptParts, Part]:
     prompt_parts, part = prompt_columns.of(row), part_of(row.get(answer), "answer")
     if not prompt_columns.prompt and not isinstance(part, str):
         prompt_parts, part = prompt_parts._replace(prompt=part[:-1]), part[-1:]
@@ -106,18 +108,18 @@ def _key(prompt_parts: PromptParts) -> str:
     return (
         prompt_parts.prompt
         if isinstance(prompt_parts.prompt, str) and not any(prompt_parts[1:])
-        else _written(prompt_parts)
+        else _serialised(prompt_parts)
     )
 
 
-def _written(prompt_parts: PromptParts) -> str:
+def _serialised(prompt_parts: PromptParts) -> str:
     try:
         return json.dumps(prompt_parts, sort_keys=True)
     except (TypeError, ValueError):  # keys that cannot be sorted, or a value that is not JSON, which `draft` reports
         return repr(prompt_parts)
 
 
-def _rated(prompt_parts: PromptParts, answers: list[Answer]) -> Iterator[Draft | LeftOut]:
+def _pair_by_rating(prompt_parts: PromptParts, answers: list[Answer]) -> Iterator[Draft | LeftOut]:
     """Pair the best answer with each worse one; every row is either in a pair or left out."""
     best = max(answers, key=lambda answer: answer[1])
     why = "fewer than two rated answers to a prompt" if len(answers) < 2 else TIE
@@ -136,7 +138,7 @@ def _rated(prompt_parts: PromptParts, answers: list[Answer]) -> Iterator[Draft |
             yield LeftOut(number, TIE_WITH_BEST if used else why)
 
 
-def _thumbed(prompt_parts: PromptParts, answers: list[Answer]) -> Iterator[Draft | LeftOut]:
+def _pair_by_thumb(prompt_parts: PromptParts, answers: list[Answer]) -> Iterator[Draft | LeftOut]:
     """Pair each good answer with a bad one; the shorter list is repeated as needed."""
     good = [answer for answer in answers if answer[1]]
     bad = [answer for answer in answers if not answer[1]]

@@ -139,7 +139,7 @@ def test_ratings_that_cannot_be_read_are_asked_about(
     """The column and one of its values are named, and what would do instead."""
     with pytest.raises(PreferencesError) as raised:
         read(*rated(column, *zip("abc", values, strict=False)))
-    assert f"column {column!r}, with values like {shown}, is neither a number nor a thumb" in str(raised.value)
+    assert f"column {column!r}, such as {shown}, are neither numbers nor thumbs" in str(raised.value)
 
 
 def test_ratings_with_a_comma_that_may_mean_two_things(read: Read) -> None:

@@ -13,7 +13,9 @@ demo: .venv/train  ## train on a preference file that ships with the package, an
 app: .venv/app  ## the app at http://127.0.0.1:7860
 	$(BIN)/python app.py
 
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile
+# A file's tests share what they train. Files begin in their own order; by default those with few tests, often the
+# longest, would come last.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
 
 test: .venv/test .venv/chromium  ## what a change may break, in one process per core with one thread each
 	$(PYTEST) -m "not full"

@@ -47,11 +47,11 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Train on a preference file that ships with the package, and show what changed."""
-    from ..training.policy import quiet
-
     uses = suite_for(model).uses
     if not all_uses and use not in uses:
         raise RecipeError(f"{use!r} is not one of the uses: {', '.join(uses)}. Or give --all.")
+    from ..training.policy import quiet
+
     quiet()
     model = _model_or_fallback(model)
     outcomes = []

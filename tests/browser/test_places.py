@@ -31,6 +31,7 @@ def _steps_done(page: sync_api.Page, least: int) -> None:
     page.wait_for_function(f"document.querySelector('#progress progress')?.value >= {least}", timeout=PATIENCE)
 
 
+@pytest.mark.full
 def test_a_reload_comes_back_to_the_same_step(app: Served, finished: Run, page: sync_api.Page) -> None:
     """The address has run and step, so the page opens there again, and so does a link that somebody kept."""
     app.start()

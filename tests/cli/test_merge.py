@@ -124,7 +124,7 @@ def test_an_adapter_that_bfloat16_swallows_is_a_note(trained_run: Run, tmp_path:
     assert f"Merged: {out} (bfloat16)\n" in done.stdout
 
 
-@pytest.mark.parametrize("found_by", ["PATH", "LLAMA_CPP"])
+@pytest.mark.parametrize("found_by", [pytest.param("PATH", marks=pytest.mark.full), "LLAMA_CPP"])
 def test_a_gguf_file_is_made(found_by: str, trained_run: Run, tmp_path: Path, converter: Callable[..., str]) -> None:
     """The converter gets folder, file and type; what it makes is beside the weights, and named by the Modelfile."""
     out, place = tmp_path / "shop", converter(WORKS)
@@ -158,7 +158,7 @@ def test_a_converter_that_cannot_be_started(trained_run: Run, tmp_path: Path, co
     assert (tmp_path / "shop" / "model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("there", [False, pytest.param(True, marks=pytest.mark.full)])
 def test_without_a_converter_what_to_type_is_told(
     there: bool, trained_run: Run, tmp_path: Path, converter: Callable[..., str]
 ) -> None:

@@ -77,6 +77,7 @@ def _frontier(runs: list[str], picture: Path) -> None:
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
 
 
+@pytest.mark.full
 def test_a_run_that_fails_does_not_end_the_sweep(few_pairs: Path, tmp_path: Path) -> None:
     """Each that fails is told with its reason; with none left there is nothing to compare."""
     swept = dpo_hub("sweep", few_pairs, "--model", tmp_path, "--beta", "0.1,0.2")

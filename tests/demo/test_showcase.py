@@ -63,7 +63,7 @@ def test_without_the_weights_the_demo_says_so(
     def refuse() -> Path:
         raise ModelError("Neither the Hub nor the package index can be reached.")
 
-    monkeypatch.setattr(smollm2, "settled", lambda name: name)
+    monkeypatch.setattr(smollm2, "resolve_name", lambda name: name)
     monkeypatch.setattr(smollm2, "folder", refuse)
     assert _model_or_fallback(SMOLLM2) == DEMO_MODEL
     told = capsys.readouterr().err

@@ -224,6 +224,7 @@ def test_pairs_and_adapter_name_each_other(run: Run, hub: Hub, python: Python) -
     assert python("-c", code, token=ADA).stdout.strip() == digest(run.pairs("train") + run.pairs("held_out"))
 
 
+@pytest.mark.full
 def test_the_merged_model_needs_no_adapter(run: Run, tiny: Tiny, hub: Hub, python: Python, tmp_path: Path) -> None:
     """The merged model, loaded by Transformers alone, computes what base and adapter do together."""
     done = python.publish(on_the_own_base(run, tiny), "ada/tone", "--merge")

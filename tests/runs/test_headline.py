@@ -133,6 +133,7 @@ def test_what_has_not_changed_has_never_learned(figures: dict[str, float], grave
     assert "nan" not in found.sentence
 
 
+@pytest.mark.full
 def test_a_run_that_learned_says_so(few_pairs: Path) -> None:
     """Trained as the demo is, replies become like the chosen ones, and card, log and list begin with it."""
     run = work(Run.create(read_preferences(few_pairs), Recipe.for_model(epochs=8)))

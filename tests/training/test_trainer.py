@@ -286,6 +286,7 @@ def test_the_reference_has_no_dropout(few_pairs: Path, tmp_path: Path, home: Pat
     assert found[0] == found[1]
 
 
+@pytest.mark.full
 def test_where_memory_is_short_activations_are_computed_twice(
     few_pairs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, Tr
 
 from dpo_hub.errors import ModelError
 from dpo_hub.preferences import read_preferences, text_of
-from dpo_hub.recipe import ENGINES, Recipe
+from dpo_hub.recipe import SHARED_PREFIX, TRL, Recipe
 from dpo_hub.runs.base_model import EMBEDDED
 from dpo_hub.runs.run import Run
 from dpo_hub.training import trainer as training
@@ -117,7 +117,7 @@ def policy() -> PeftModel:
     return made
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", [SHARED_PREFIX, pytest.param(TRL, marks=pytest.mark.full)])
 def test_the_distance_is_that_of_plain_logits(few_pairs: Path, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """KL a token is the mean log-ratio of the tokens that were sampled, computed here row by row from full logits."""
     found: list[tuple[float, float]] = []

@@ -139,6 +139,7 @@ os._exit(0)  # gloo's threads now and then abort Python's own way out
 """
 
 
+@pytest.mark.full
 def test_two_processes_give_the_same_as_one(tmp_path: Path) -> None:
     """DDP over gloo, half the batch each: the losses of one process with the whole batch."""
     (tmp_path / "worker.py").write_text(WORKER)

@@ -5,8 +5,9 @@
 Each row is one training on the first 180 pairs of the use's own file, a third of them held out; the replies to those
 prompts are measured before and after.
 `--quick` takes one use and a few rows. What is in FILE already is not trained again, so a long table may be made in
-parts. Settings of other tools are their documented examples for DPO with LoRA (docs/benchmarks.md says where they
-stand), trained by this package: the comparison is of settings, and not of implementations.
+parts: benchmarks/defaults.jsonl has the rows of docs/benchmarks.md. Settings of other tools are their documented
+examples for DPO with LoRA (docs/benchmarks.md says where they stand), trained by this package: the comparison is of
+settings, and not of implementations.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import multiprocessing
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -142,7 +144,7 @@ def _shortened(use: Use, pairs: int, folder: Path) -> Path:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as Markdown."""
-    names = "use recipe rate steps measure KL margin accuracy surprise repeats general words time".split()
+    names = "use recipe rate steps measure KL margin accuracy surprise repeats general words".split()
     lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
     for row in rows:
         low, high = row["after_interval"]
@@ -159,21 +161,23 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             f"{100 * row['repeats']:+.1f}",
             f"{row['general']:.3f}",
             "{:.0f} → {:.0f}".format(*row["details"]["words a reply"]),
-            f"{row['seconds']:.0f} s",
         )
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Gain in the use's measure against the distance gone for it, a panel a use; our default stands out."""
+    """Gain in the use's measure against the distance gone for it, a panel for each use with several rows."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    uses, names = (list(dict.fromkeys(row[part] for row in rows)) for part in ("use", "name"))
-    figure, axes = pyplot.subplots(1, len(uses), figsize=(3.6 * len(uses), 3.4), sharey=True, squeeze=False)
+    uses = [use for use, count in Counter(row["use"] for row in rows).items() if count > 1]
+    rows = [row for row in rows if row["use"] in uses]
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    size = (3.6 * len(uses), 3.4)
+    figure, axes = pyplot.subplots(1, len(uses), figsize=size, sharex=True, sharey=True, squeeze=False)
     points = {}
     for row in rows:
         axis, ours = axes[0][uses.index(row["use"])], row["name"] == "default"

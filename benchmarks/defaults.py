@@ -5,9 +5,9 @@
 Each row is one training on the first 180 pairs of the use's own file, a third of them held out; the replies to those
 prompts are measured before and after.
 `--quick` takes one use and a few rows. What is in FILE already is not trained again, so a long table may be made in
-parts: benchmarks/defaults.jsonl has the rows of docs/benchmarks.md. Settings of other tools are their documented
-examples for DPO with LoRA (docs/benchmarks.md says where they stand), trained by this package: the comparison is of
-settings, and not of implementations.
+parts: benchmarks/defaults.jsonl has the rows of docs/benchmarks.md, the first ten rounded as there. Settings of other
+tools are their documented examples for DPO with LoRA (docs/benchmarks.md says where they stand), trained by this
+package: the comparison is of settings, and not of implementations.
 """
 
 from __future__ import annotations

@@ -68,9 +68,8 @@ class Recipe:
     f_alpha: float = _setting(0.5, "The α of alpha_divergence.", low=0, high=10)
     discopop_tau: float = _setting(0.05, "Temperature of the loss discopop.", low=1e-4, high=10)
     use_weighting: bool = _setting(False, "Weigh pairs by how likely the policy would write them (WPO).")
-    learning_rate: float = _setting(
-        1e-4, "Peak learning rate.", low=0, high=1
-    )  # `for_model` chooses by the number of pairs
+    # `for_model` chooses the rate by the number of pairs; this one is for a recipe made without it
+    learning_rate: float = _setting(1e-4, "Peak learning rate.", low=0, high=1)
     epochs: float = _setting(1.0, "Passes over the training pairs.", low=0.01, high=100)
     batch_size: int = _setting(8, "Pairs in a batch, on all devices together.", low=1, high=4096)
     accumulation: int = _setting(1, "Batches whose gradients are averaged before an update.", low=1, high=4096)

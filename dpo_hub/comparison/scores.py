@@ -57,7 +57,7 @@ class Scores:
         """Write the file with these columns to *path*.
 
         Raises:
-            PreferencesError: as `require_name` and `write_rows`.
+            PreferencesError: as `require_output_path` and `write_rows`.
         """
         require_output_path(path, self.file.source)
         write_rows(self._rows(), list(dict.fromkeys([*self.names, *self.added])), path)

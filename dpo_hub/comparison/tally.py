@@ -140,7 +140,7 @@ def log_bayes_factor(wins: float, losses: float) -> float:
 
 
 def update_card(run: Run) -> bool:
-    """Write the summary of *run*'s votes to its evaluation and its card; returns the result of `record`."""
+    """Write the summary of *run*'s votes to its evaluation and its card; returns the result of `save_figures`."""
     with lock_of(run):
         found = tally(votes_of(run))
         return save_figures(run, found.as_evaluation() if found.votes else {})

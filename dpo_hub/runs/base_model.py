@@ -61,7 +61,7 @@ def _in_folder(folder: Path) -> Path:
 
 
 def is_gguf(place: Path) -> bool:
-    """Whether *place*, as returned by `local`, is a GGUF file."""
+    """Whether *place*, as returned by `local_path`, is a GGUF file."""
     return place.suffix.lower() == GGUF and not place.is_dir()
 
 

@@ -77,7 +77,7 @@ class Memory:
 
     @property
     def is_tight(self) -> bool:
-        """Whether the run may use more than `ROOM` allows."""
+        """Whether the run may use more than `SAFE_MEMORY_SHARE` allows."""
         return self.to_come + self.holes > SAFE_MEMORY_SHARE * self.free
 
     @property

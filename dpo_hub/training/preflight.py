@@ -24,7 +24,7 @@ def require_room(outlook: Outlook, run: Run, *, force: bool = False) -> None:
     """Log what a run will need, save it in the run's folder, and stop a run that is certain to fail.
 
     Args:
-        outlook: what `fitting.settle_memory` returned.
+        outlook: what `fitting.fit_to_memory` returned.
         run: the run that is about to train.
         force: only warn, and do not stop the run.
 

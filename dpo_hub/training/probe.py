@@ -70,7 +70,7 @@ class Probe:
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def measure(self) -> dict[str, Any]:
-        """Answer the prompts and measure the answers. Draws random numbers; call it within `undisturbed`.
+        """Answer the prompts and measure the answers. Draws random numbers; call it within `preserving_model_state`.
 
         Returns:
             `kl`: KL(π‖π_ref) in nats per token, estimated as the mean of log π − log π_ref over the tokens π wrote.

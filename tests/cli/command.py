@@ -8,7 +8,8 @@ import resource
 import subprocess
 import sys
 import warnings
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 
 import pytest
@@ -23,7 +24,7 @@ def dpo_hub(*arguments: object, typed: str = "", **environment: str) -> Done:
     """Run the command line in this process, offline; importing torch anew would take longer than most commands."""
     words = ["dpo-hub", *map(str, arguments)]
     out, error, log = StringIO(), StringIO(), logging.getLogger("dpo_hub")
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(error), _usual_warnings():
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(error), _shown() as shown:
         for name, value in (USUAL | environment).items():
             patch.setenv(name, value)
         patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -35,12 +36,18 @@ def dpo_hub(*arguments: object, typed: str = "", **environment: str) -> Done:
             code = 0
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    return Done(words, code, out.getvalue(), error.getvalue())
+    warned = [warnings.formatwarning(one.message, one.category, one.filename, one.lineno) for one in shown]
+    return Done(words, code, out.getvalue(), error.getvalue() + "".join(warned))
 
 
-def _usual_warnings() -> warnings.catch_warnings[None]:
-    """What Python shows outside a test: no error, and nothing that is meant for developers."""
-    return warnings.catch_warnings(action="ignore")
+@contextmanager
+def _shown() -> Iterator[list[warnings.WarningMessage]]:
+    """List the warnings that a user would see: no errors as in tests, and nothing that is meant for developers."""
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("default")
+        for hidden in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", hidden)
+        yield shown
 
 
 def dpo_hub_process(*arguments: object, limit_file_size: int | None = None, typed: str = "") -> Done:
